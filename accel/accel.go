@@ -1,0 +1,111 @@
+// Package accel is what runs a guest's instructions: a VM, its interrupt controllers and its vCPUs.
+package accel
+
+import (
+	"berth/guestmem"
+	"berth/irq"
+	"berth/x86"
+)
+
+// Accelerator makes VMs on one engine.
+type Accelerator interface {
+	// Name is the word after --accel: "kvm" or "soft".
+	Name() string
+	NewVM(Config) (VM, error)
+}
+
+// IO is a space that vCPUs reach synchronously, in the middle of an instruction.
+type IO interface {
+	Read(addr uint64, p []byte)
+	Write(addr uint64, p []byte)
+}
+
+// Config is what a VM needs of the machine around it.
+type Config struct {
+	Memory *guestmem.Memory
+	Ports  IO // 64 KiB of ports
+	MMIO   IO // guest-physical space outside Memory
+	CPUs   int
+	Clock  Clock
+}
+
+// Clock is the machine's pausable time source (see package clock).
+type Clock interface{ Now() uint64 }
+
+// VM is one guest's hardware as the engine provides it.
+type VM interface {
+	// NewVCPU makes vCPU id (also its APIC ID). Vcpu 0 starts at the reset
+	// vector until SetState says otherwise; others wait for INIT and SIPI.
+	NewVCPU(id int) (VCPU, error)
+	// IRQChip returns the interrupt controllers (8259 pair, IOAPIC, LAPICs, PIT).
+	IRQChip() IRQChip
+	Close() error
+}
+
+// IRQChip delivers interrupts to the VM's vCPUs.
+type IRQChip interface {
+	irq.Sink
+	irq.MSIAllocator
+}
+
+// VCPU is one virtual CPU. Run, GetState and SetState are called by the one OS
+// thread that owns the vCPU; Kick by anyone.
+type VCPU interface {
+	// Run executes the guest until something rare happens, and says what in
+	// exit. I/O is served through Config's spaces without returning. An error
+	// means that the engine, not the guest, failed.
+	Run(exit *Exit) error
+	// Kick makes a Run in progress, or else the next one, return ExitKick soon.
+	Kick()
+	GetState(*x86.State) error
+	SetState(*x86.State) error
+}
+
+// Reason says why Run returned.
+type Reason uint8
+
+// The reasons for leaving Run.
+const (
+	ExitKick     Reason = iota // Kick was called
+	ExitShutdown               // triple fault
+	ExitInternal               // the engine cannot go on: Detail names why
+	ExitReset                  // the guest asked the engine for a reset
+	ExitPowerOff               // the guest asked the engine to power off
+	ExitDebug                  // breakpoint or single step, when a debugger asked
+)
+
+func (r Reason) String() string {
+	return [...]string{"kick", "triple fault", "internal error", "reset", "power-off", "debug"}[r]
+}
+
+// Exit is the report of one return from Run.
+type Exit struct {
+	Reason Reason
+	Detail string // one line, for ExitInternal
+	RIP    uint64
+	Bytes  []byte // instruction bytes at CS:RIP, as many as could be read (up to 15)
+}
+
+// Optional abilities, found by type assertion on VM.
+
+// Doorbells lets a device's notification register ring an eventfd without
+// leaving the guest (KVM's ioeventfd). size is the access width in bytes (0:
+// any); a nil value matches every datum.
+type Doorbells interface {
+	AddDoorbell(addr uint64, size int, value *uint64, eventfd int) error
+	RemoveDoorbell(addr uint64, size int, value *uint64, eventfd int) error
+}
+
+// DirtyLogger reports pages that vCPUs wrote.
+type DirtyLogger interface {
+	SetDirtyLog(on bool) error
+	// CollectDirty calls f for each page (GPA) written since the last call.
+	CollectDirty(f func(gpa uint64)) error
+}
+
+// Stater saves and loads the interrupt controllers and timers in
+// accelerator-neutral form. The VM is paused.
+type Stater interface {
+	SaveChip() (ChipState, error)
+	LoadChip(ChipState) error
+}

@@ -1,0 +1,89 @@
+// Package block is a disk as the machine sees it: asynchronous scatter-gather requests with completion.
+package block
+
+import (
+	"errors"
+	"io"
+)
+
+// Op is what a request does.
+type Op uint8
+
+// The operations of a Disk. A disk that does not know one completes it with ErrUnsupported.
+const (
+	OpRead Op = iota
+	OpWrite
+	OpFlush
+	OpDiscard
+	OpWriteZeroes
+)
+
+// Flags change how an operation is done.
+type Flags uint8
+
+// FlagFUA: a write is on stable storage before it completes.
+const FlagFUA Flags = 1 << 0
+
+// Errors that callers branch on.
+var (
+	ErrUnsupported = errors.New("operation not supported by this disk")
+	ErrReadOnly    = errors.New("disk is read-only")
+	ErrRange       = errors.New("beyond the end of the disk")
+	ErrClosed      = errors.New("disk is closed")
+	ErrInUse       = errors.New("in use by another process")
+)
+
+// Request is one operation. The disk owns it, and the memory of IOV, from
+// Submit until it calls Done, which it does exactly once, on any goroutine,
+// possibly before Submit returns.
+type Request struct {
+	Op    Op
+	Flags Flags
+	Off   int64    // bytes
+	Len   int64    // bytes; equals the sum of IOV for reads and writes
+	IOV   [][]byte // reads fill it, writes take from it
+	Done  func(error)
+}
+
+// Disk accepts requests. Submit never blocks on the storage. Requests in
+// flight together have no order among themselves; a flush covers the writes
+// completed before it was submitted. Close completes what is in flight first.
+type Disk interface {
+	Submit(*Request)
+	Size() int64
+	Close() error
+}
+
+// ReadAt reads p synchronously; a short read at the end of the disk returns io.EOF.
+func ReadAt(d Disk, p []byte, off int64) (int, error) {
+	n := len(p)
+	if off >= d.Size() {
+		return 0, io.EOF
+	}
+	if int64(n) > d.Size()-off {
+		n = int(d.Size() - off)
+	}
+	err := wait(d, &Request{Op: OpRead, Off: off, Len: int64(n), IOV: [][]byte{p[:n]}})
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// WriteAt writes p synchronously.
+func WriteAt(d Disk, p []byte, off int64) (int, error) {
+	if err := wait(d, &Request{Op: OpWrite, Off: off, Len: int64(len(p)), IOV: [][]byte{p}}); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Flush makes completed writes durable.
+func Flush(d Disk) error { return wait(d, &Request{Op: OpFlush}) }
+
+func wait(d Disk, r *Request) error {
+	c := make(chan error, 1)
+	r.Done = func(err error) { c <- err }
+	d.Submit(r)
+	return <-c
+}

@@ -1,0 +1,195 @@
+// Package guestmem is guest RAM: it turns guest-physical addresses into host bytes and remembers what was written.
+package guestmem
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// PageSize is the granularity of page flags, in bytes.
+const PageSize = 4096
+
+// ErrBounds is wrapped by every error for a range that is not wholly RAM.
+var ErrBounds = errors.New("not guest memory")
+
+// Region is a run of guest RAM or ROM, contiguous in the guest and on the host.
+type Region struct {
+	GPA      uint64
+	Host     []byte // mmapped, page aligned, never moves
+	ReadOnly bool   // the guest cannot write it (ROM)
+
+	flags []uint32 // per page: FlagCode, FlagDirty; atomic
+}
+
+// End returns the first guest-physical address past the region.
+func (r *Region) End() uint64 { return r.GPA + uint64(len(r.Host)) }
+
+// Page flags, kept per 4 KiB page and changed atomically.
+const (
+	// FlagCode is set while an engine holds decoded or translated code of the page.
+	FlagCode uint32 = 1 << iota
+	// FlagDirty is set by every write since it was last collected.
+	FlagDirty
+)
+
+// CodeWatcher is told of host-side writes into pages whose FlagCode is set. It
+// is called after the bytes were stored, on the writer's goroutine, and must
+// only record the fact and wake the engine.
+type CodeWatcher func(gpa uint64)
+
+// Memory is all RAM of one VM. Its regions do not change once vCPUs run.
+// Reads and writes are safe for concurrent use, with the guest too: an aligned
+// access of 1, 2, 4 or 8 bytes through Load and Store is one host access.
+type Memory struct {
+	regions  []*Region // sorted by GPA, disjoint
+	watch    atomic.Pointer[CodeWatcher]
+	logging  atomic.Bool
+	closeOne sync.Once
+}
+
+// New returns a memory with no regions.
+func New() *Memory { return &Memory{} }
+
+// AddRAM maps size bytes of zeroed anonymous memory at gpa, with transparent
+// huge pages and no reservation of swap: pages the guest never touches cost
+// nothing. Both arguments must be multiples of PageSize.
+func (m *Memory) AddRAM(gpa, size uint64) (*Region, error) {
+	if gpa%PageSize != 0 || size%PageSize != 0 || size == 0 || gpa+size < gpa {
+		return nil, fmt.Errorf("guestmem: region 0x%x+0x%x is not whole pages", gpa, size)
+	}
+	for _, r := range m.regions {
+		if gpa < r.End() && r.GPA < gpa+size {
+			return nil, fmt.Errorf("guestmem: region 0x%x+0x%x overlaps 0x%x+0x%x", gpa, size, r.GPA, len(r.Host))
+		}
+	}
+	host, err := mapAnonymous(size)
+	if err != nil {
+		return nil, fmt.Errorf("guestmem: reserving %d MiB: %w", size>>20, err)
+	}
+	flags, err := mapFlags(size / PageSize)
+	if err != nil {
+		return nil, fmt.Errorf("guestmem: page flags for %d MiB: %w", size>>20, err)
+	}
+	r := &Region{GPA: gpa, Host: host, flags: flags}
+	i := 0
+	for i < len(m.regions) && m.regions[i].GPA < gpa {
+		i++
+	}
+	m.regions = append(m.regions[:i], append([]*Region{r}, m.regions[i:]...)...)
+	return r, nil
+}
+
+// Regions returns the regions in address order. The slice is shared: do not change it.
+func (m *Memory) Regions() []*Region { return m.regions }
+
+// Close unmaps everything. No vCPU or device may use the memory any more.
+func (m *Memory) Close() error {
+	var err error
+	m.closeOne.Do(func() {
+		for _, r := range m.regions {
+			err = errors.Join(err, unmap(r))
+		}
+		m.regions = nil
+	})
+	return err
+}
+
+// Find returns the region that holds gpa, or nil.
+func (m *Memory) Find(gpa uint64) *Region {
+	for _, r := range m.regions {
+		if gpa-r.GPA < uint64(len(r.Host)) {
+			return r
+		}
+	}
+	return nil
+}
+
+// Slice returns the host bytes of [gpa, gpa+n), which must lie in one region.
+// Whoever writes through the slice calls MarkWritten after the store.
+func (m *Memory) Slice(gpa, n uint64) ([]byte, error) {
+	r := m.Find(gpa)
+	if r == nil || n > r.End()-gpa {
+		return nil, fmt.Errorf("guestmem: 0x%x+0x%x: %w", gpa, n, ErrBounds)
+	}
+	off := gpa - r.GPA
+	return r.Host[off : off+n : off+n], nil
+}
+
+// Read copies guest memory to p.
+func (m *Memory) Read(gpa uint64, p []byte) error {
+	b, err := m.Slice(gpa, uint64(len(p)))
+	if err == nil {
+		copy(p, b)
+	}
+	return err
+}
+
+// Write copies p to guest memory and marks the pages. ROM can be written so.
+func (m *Memory) Write(gpa uint64, p []byte) error {
+	b, err := m.Slice(gpa, uint64(len(p)))
+	if err == nil {
+		copy(b, p)
+		m.MarkWritten(gpa, uint64(len(p)))
+	}
+	return err
+}
+
+// WatchCode registers the one watcher of writes into pages with FlagCode; nil removes it.
+func (m *Memory) WatchCode(w CodeWatcher) {
+	if w == nil {
+		m.watch.Store(nil)
+		return
+	}
+	m.watch.Store(&w)
+}
+
+// SetDirtyLog switches the collection of FlagDirty by MarkWritten on or off.
+func (m *Memory) SetDirtyLog(on bool) { m.logging.Store(on) }
+
+// MarkWritten notes a host-side write of [gpa, gpa+n) that has already been
+// stored. Every DMA path must call it: a page with decoded code in it is
+// otherwise executed stale.
+func (m *Memory) MarkWritten(gpa, n uint64) {
+	if n == 0 {
+		return
+	}
+	r := m.Find(gpa)
+	if r == nil {
+		return
+	}
+	log := m.logging.Load()
+	for p := (gpa - r.GPA) / PageSize; p <= (gpa-r.GPA+n-1)/PageSize && p < uint64(len(r.flags)); p++ {
+		f := atomic.LoadUint32(&r.flags[p])
+		if log && f&FlagDirty == 0 {
+			atomic.OrUint32(&r.flags[p], FlagDirty)
+		}
+		if f&FlagCode != 0 {
+			if w := m.watch.Load(); w != nil {
+				(*w)(r.GPA + p*PageSize)
+			}
+		}
+	}
+}
+
+// Flags returns the flag word of the page that holds gpa, for atomic use; nil outside RAM.
+func (m *Memory) Flags(gpa uint64) *uint32 {
+	r := m.Find(gpa)
+	if r == nil {
+		return nil
+	}
+	return &r.flags[(gpa-r.GPA)/PageSize]
+}
+
+// CollectDirty calls f with the GPA of every page whose FlagDirty is set, and clears it.
+func (m *Memory) CollectDirty(f func(gpa uint64)) {
+	for _, r := range m.regions {
+		for p := range r.flags {
+			if atomic.LoadUint32(&r.flags[p])&FlagDirty != 0 {
+				atomic.AndUint32(&r.flags[p], ^FlagDirty)
+				f(r.GPA + uint64(p)*PageSize)
+			}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package irq
+
+// ChipState is the interrupt controllers and the interval timer of one VM in a
+// form that every accelerator saves and loads.
+type ChipState struct {
+	Version uint32 // 1
+	PIC     [2]PICState
+	IOAPIC  IOAPICState
+	PIT     PITState
+	LAPIC   []LAPICState // by vCPU
+}
+
+// PICState is one 8259A: request, mask and service registers, and where its
+// initialisation sequence stands.
+type PICState struct {
+	LastIRR, IRR, IMR, ISR  uint8
+	PriorityAdd             uint8 // the lowest-priority input + 1, mod 8
+	VectorBase              uint8
+	ReadISR                 bool // OCW3: the next read returns ISR
+	Poll                    bool
+	SpecialMask             bool
+	InitState               uint8 // 0 ready, 1-3 the next ICW to come + 1 is 2-4
+	AutoEOI                 bool
+	RotateOnAutoEOI         bool
+	SpecialFullyNested      bool
+	Init4                   bool  // ICW4 expected
+	LevelTriggered          uint8 // ELCR
+	LevelTriggeredPermitted uint8 // ELCR bits that can be set
+}
+
+// IOAPICState is one 82093AA.
+type IOAPICState struct {
+	ID       uint8
+	Select   uint32
+	IRR      uint32     // input levels as they stand, by pin
+	Redirect [24]uint64 // the redirection table, delivery status and remote IRR included
+}
+
+// PITState is one 8254.
+type PITState struct {
+	Channel   [3]PITChannel
+	SpeakerOn bool // port 0x61 bit 1
+}
+
+// PITChannel is one counter of an 8254.
+type PITChannel struct {
+	Count         uint32 // 0x10000 for a programmed 0
+	LatchedCount  uint16
+	CountLatched  uint8 // bytes still to read
+	StatusLatched bool
+	Status        uint8
+	ReadState     uint8
+	WriteState    uint8
+	WriteLatch    uint8
+	RWMode        uint8
+	Mode          uint8
+	BCD           bool
+	Gate          bool
+	LoadTime      uint64 // guest time in ns at which Count was loaded
+}
+
+// LAPICState is one local APIC: its registers as the xAPIC page shows them,
+// Regs[n] being the 32-bit register at offset n*16.
+type LAPICState struct {
+	Regs        [64]uint32
+	Base        uint64 // IA32_APIC_BASE
+	TSCDeadline uint64
+}

@@ -1,0 +1,143 @@
+package optab
+
+// Row is one encoding of one operation.
+type Row struct {
+	Op     Op
+	Map    Map
+	Opcode uint8
+	Prefix Prefix
+	Digit  int8  // ModRM.reg that selects the row, or -1
+	Mod    Mod   // which ModRM forms the row takes
+	RM     int8  // ModRM.rm that selects the row (with Mod == ModReg), or -1
+	Args   []Arg // operands in Intel's order
+	Flags  Flags
+}
+
+// Map is an opcode map.
+type Map uint8
+
+// The opcode maps.
+const (
+	Map1   Map = iota // one byte
+	Map0F             // 0F
+	Map0F38           // 0F 38
+	Map0F3A           // 0F 3A
+)
+
+// Prefix is a row's mandatory prefix.
+type Prefix uint8
+
+// Mandatory prefixes. PAny rows take 66 as an operand-size prefix, and F2/F3 as
+// REP or not at all; the others tell rows of one opcode apart.
+const (
+	PAny  Prefix = iota
+	PNone        // none of 66, F2, F3
+	P66
+	PF3
+	PF2
+)
+
+// Mod restricts ModRM.mod.
+type Mod uint8
+
+// ModRM restrictions.
+const (
+	ModNone Mod = iota // the row has no ModRM byte
+	ModAny
+	ModMem
+	ModReg
+)
+
+// Arg is an operand kind, in the letters of the Intel opcode maps (SDM vol. 2D
+// appendix A): E and G are ModRM operands, W and V XMM, Q and P MMX, N and U
+// register-only, I immediate, J relative, O moffs, Z the register in the opcode.
+type Arg uint8
+
+// Operand kinds.
+const (
+	ArgNone Arg = iota
+	Eb
+	Ew
+	Ed
+	Ev
+	Ey // 32 or 64 bits
+	Gb
+	Gw
+	Gd
+	Gv
+	Gy
+	Ib
+	IbS // sign-extended to the operand size
+	Iw
+	Iz
+	Iv // up to 64 bits (MOV r64, imm64)
+	Jb
+	Jz
+	Ob
+	Ov
+	Zb // register in the opcode's low bits
+	Zv
+	AL
+	CL
+	DX
+	RAXv // accumulator of operand size
+	One
+	Sw // segment register in ModRM.reg
+	SegES
+	SegCS
+	SegSS
+	SegDS
+	SegFS
+	SegGS
+	Cd // control register
+	Dd // debug register
+	M  // memory, size given by the operation
+	Mb
+	Mw
+	Md
+	Mq
+	Mdq // 16 bytes
+	Mt  // 10 bytes
+	Mp  // far pointer
+	Ms  // descriptor-table operand
+	Ap  // far pointer in the instruction
+	ST0
+	STi
+	Vx // XMM, ModRM.reg
+	Wb // XMM or 8-bit memory
+	Ww
+	Wd
+	Wq
+	Wx // XMM or 16-byte memory
+	Ux // XMM, register form only
+	Pq // MMX, ModRM.reg
+	Qd // MMX or 32-bit memory
+	Qq // MMX or 64-bit memory
+	Nq // MMX, register form only
+	XMM0
+)
+
+// Flags are a row's properties.
+type Flags uint16
+
+// Properties.
+const (
+	No64       Flags = 1 << iota // #UD in 64-bit mode
+	Only64                       // #UD outside 64-bit mode
+	Lockable                     // LOCK allowed with a memory destination
+	Default64                    // operand size 64 in 64-bit mode, 66 makes it 16
+	Force64                      // operand size 64 in 64-bit mode, whatever 66 says
+	Privileged                   // #GP unless CPL 0
+	RepString                    // F3/F2 repeat it
+	CondLow4                     // the opcode's low four bits are a condition
+)
+
+// Rows returns the whole table: the families' tables one after another. The
+// slice is fresh; the rows' Args are shared.
+func Rows() []Row {
+	var all []Row
+	for _, t := range [][]Row{integerRows, systemRows, x87Rows, sseRows} {
+		all = append(all, t...)
+	}
+	return all
+}

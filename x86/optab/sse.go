@@ -1,0 +1,3 @@
+package optab
+
+var sseRows []Row

@@ -1,0 +1,3 @@
+package optab
+
+var systemRows []Row
