@@ -106,6 +106,6 @@ type DirtyLogger interface {
 // Stater saves and loads the interrupt controllers and timers in
 // accelerator-neutral form. The VM is paused.
 type Stater interface {
-	SaveChip() (ChipState, error)
-	LoadChip(ChipState) error
+	SaveChip() (irq.ChipState, error)
+	LoadChip(irq.ChipState) error
 }

@@ -18,10 +18,10 @@ type Map uint8
 
 // The opcode maps.
 const (
-	Map1   Map = iota // one byte
-	Map0F             // 0F
-	Map0F38           // 0F 38
-	Map0F3A           // 0F 3A
+	Map1    Map = iota // one byte
+	Map0F              // 0F
+	Map0F38            // 0F 38
+	Map0F3A            // 0F 3A
 )
 
 // Prefix is a row's mandatory prefix.

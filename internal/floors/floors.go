@@ -1,0 +1,21 @@
+// Package floors states the order in which berth's packages stand on one another.
+package floors
+
+// Order lists every package of the module, lowest first. A package may import
+// only packages on earlier lines; packages on one line do not import one another.
+const Order = `
+internal/floors
+spec guestmem kvmapi irq clock x86
+
+bus x86/optab x86/fp x86/mmu block chardev
+x86/decode
+x86/interp
+
+device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci virtio acpi
+accel virtio/blk virtio/rng block/raw boot
+accel/kvm accel/soft boot/linux boot/pvh
+machine
+doctor
+cmd/berth
+tests/...
+`
