@@ -1,0 +1,93 @@
+package interp
+
+import (
+	"berth/guestmem"
+	"berth/x86"
+	"berth/x86/decode"
+	"berth/x86/optab"
+)
+
+// CPU is one vCPU of the interpreter. All methods but Kick belong to the one OS
+// thread that runs it.
+type CPU struct {
+	*Core
+	cfg Config
+
+	exc  exception // set by whoever returns faulted
+	exit Exit      // set by whoever returns stopped
+
+	sys    systemState // privileged state beyond Core: MSRs, events, the APIC's view
+	fpu    x86.FPU     // x87, MMX and SSE registers
+	blocks blockCache
+}
+
+// exception is a fault on its way to delivery.
+type exception struct {
+	vector   uint8
+	hasError bool
+	code     uint32
+	cr2      uint64 // for #PF
+	// nonCanonical: a #GP(0) that is #SS(0) if the access was through SS.
+	nonCanonical bool
+}
+
+// IO is a space reached synchronously in the middle of an instruction.
+type IO interface {
+	Read(addr uint64, p []byte)
+	Write(addr uint64, p []byte)
+}
+
+// APIC is this vCPU's view of its local APIC and the 8259 behind it. Safe for
+// concurrent use; it calls the CPU's Kick when Deliverable may have become true.
+type APIC interface {
+	// Deliverable reports whether an interrupt waits that the task priority allows.
+	Deliverable() bool
+	// Acknowledge takes the highest such interrupt and returns its vector.
+	Acknowledge() (vector uint8, ok bool)
+	// ReadMSR and WriteMSR serve IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range; not ok is #GP(0).
+	ReadMSR(index uint32) (value uint64, ok bool)
+	WriteMSR(index uint32, value uint64) (ok bool)
+	// TPR and SetTPR are CR8: the task priority's upper four bits.
+	TPR() uint8
+	SetTPR(uint8)
+}
+
+// Config is what a CPU needs around it.
+type Config struct {
+	ID     int
+	Memory *guestmem.Memory
+	Ports  IO // 64 KiB of ports
+	MMIO   IO // guest-physical space outside Memory
+	APIC   APIC
+	TSC    func() uint64 // guest TSC before TSC_ADJUST
+}
+
+// Reason says why Run returned.
+type Reason uint8
+
+// Reasons to leave Run.
+const (
+	Kicked   Reason = iota
+	Shutdown        // triple fault
+	Internal        // something not implemented or impossible: Detail names it
+)
+
+// Exit is Run's report.
+type Exit struct {
+	Reason Reason
+	Detail string
+}
+
+// exec runs one decoded instruction of any family, at RIP.
+func (c *CPU) exec(in *decode.Inst) status {
+	switch op := in.Op; {
+	case op <= optab.LastInteger:
+		return c.execInteger(in)
+	case op <= optab.LastSystem:
+		return c.execSystem(in)
+	case op <= optab.LastX87:
+		return c.execX87(in)
+	default:
+		return c.execSSE(in)
+	}
+}
