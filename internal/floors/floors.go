@@ -4,7 +4,7 @@ package floors
 // Order lists every package of the module, lowest first. A package may import
 // only packages on earlier lines; packages on one line do not import one another.
 const Order = `
-internal/floors
+internal/floors internal/suggest
 spec guestmem kvmapi irq clock x86
 
 bus x86/optab x86/fp x86/mmu block chardev

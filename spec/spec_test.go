@@ -1,0 +1,102 @@
+package spec
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseSize(t *testing.T) {
+	for in, want := range map[string]uint64{
+		"512M": 512 << 20, "512": 512 << 20, "1g": 1 << 30, "64GiB": 64 << 30, "16384K": 16 << 20, "2TB": 2 << 40, "0": 0,
+	} {
+		if got, err := ParseSize(in); err != nil || got != want {
+			t.Errorf("ParseSize(%q) = %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"-1M": "negative", "": "not a number", "M": "not a number", "12Q": "not a number",
+		"99999999999P": "too large", "1.5G": "not a number", "18446744073709551616": "not a number", "5B": "not a number",
+	} {
+		if _, err := ParseSize(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseSize(%q): %v; want %q", in, err, want)
+		}
+	}
+}
+
+func TestFormatSizeRoundTrip(t *testing.T) {
+	for _, s := range []string{"1K", "512M", "1536M", "64G", "3T"} {
+		n, err := ParseSize(s)
+		if err != nil || FormatSize(n) != s {
+			t.Errorf("%s became %s (%v)", s, FormatSize(n), err)
+		}
+	}
+}
+
+func TestParseDisk(t *testing.T) {
+	got, err := ParseDisk("file=/a,,b.img,format=raw,readonly=on,serial=S1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(Disk{File: "/a,b.img", Format: "raw", ReadOnly: true, Serial: "S1"}, got); diff != "" {
+		t.Error(diff)
+	}
+	for in, want := range map[string]string{
+		"fiel=x":              `did you mean "file"?`,
+		"x.img":               "write file=x.img",
+		"format=raw":          "no file",
+		"file=a,readonly=may": "not on or off",
+		"file=a,file=b":       "given twice",
+		"file=a,zzzzzz=1":     "the keys are",
+	} {
+		if _, err := ParseDisk(in); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseDisk(%q): %v; want %q", in, err, want)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	valid := Default()
+	valid.Boot.Kernel = "vmlinuz"
+	if err := valid.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Machine){
+		"no kernel":           func(m *Machine) { m.Boot.Kernel = "" },
+		"at least 1 is":       func(m *Machine) { m.CPUs = 0 },
+		"-3 CPUs":             func(m *Machine) { m.CPUs = -3 },
+		"at most 255":         func(m *Machine) { m.CPUs = 10000 },
+		"too small":           func(m *Machine) { m.Memory = 1 << 20 },
+		"0B is too small":     func(m *Machine) { m.Memory = 0 },
+		"too large":           func(m *Machine) { m.Memory = 1 << 60 },
+		"multiple of 1M":      func(m *Machine) { m.Memory = 64<<20 + 1 },
+		"use auto, kvm, soft": func(m *Machine) { m.Accel = "hax" },
+		"use raw":             func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9"}} },
+		"longer than 20":      func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Serial: strings.Repeat("s", 21)}} },
+	} {
+		m := valid
+		change(&m)
+		if err := m.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
+
+func TestJSONRoundTrip(t *testing.T) {
+	m := Default()
+	m.Boot.Kernel = "vmlinuz"
+	m.Disks = []Disk{{File: "a", Format: "raw", ReadOnly: true}}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Machine
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m, back); diff != "" {
+		t.Error(diff)
+	}
+}
