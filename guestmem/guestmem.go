@@ -148,6 +148,9 @@ func (m *Memory) WatchCode(w CodeWatcher) {
 // SetDirtyLog switches the collection of FlagDirty by MarkWritten on or off.
 func (m *Memory) SetDirtyLog(on bool) { m.logging.Store(on) }
 
+// DirtyLog reports whether FlagDirty is being collected.
+func (m *Memory) DirtyLog() bool { return m.logging.Load() }
+
 // MarkWritten notes a host-side write of [gpa, gpa+n) that has already been
 // stored. Every DMA path must call it: a page with decoded code in it is
 // otherwise executed stale.

@@ -1,0 +1,492 @@
+package interp
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"sync/atomic"
+
+	"berth/guestmem"
+	"berth/x86"
+	"berth/x86/decode"
+	"berth/x86/mmu"
+)
+
+const (
+	pageSize = guestmem.PageSize
+	pageMask = ^uint64(pageSize - 1)
+)
+
+// memState is the memory side of a vCPU beyond Core.TLB.
+type memState struct {
+	regs mmu.Regs // as the control registers stand
+
+	// Which TLB entries hold something, by MMUIndex: a flush visits only these.
+	filled, global, large [3][mmu.TLBSize / 64]uint64
+
+	// generation changes whenever a translation that was handed out may have
+	// become wrong; fetches made under an older one are forgotten.
+	generation uint64
+	fetches    [fetchEntries]fetchEntry
+
+	buf [64]byte // for I/O and page-crossing accesses: escapes to IO implementations
+}
+
+const fetchEntries = 256
+
+// fetchEntry remembers where the code of one linear page lies.
+type fetchEntry struct {
+	page       uint64
+	generation uint64 // of memState; 0 is none
+	user       bool
+	phys       uint64
+	code       []byte
+}
+
+// canonical reports whether va can be translated: 48-bit addresses are
+// sign-extended (Intel SDM vol. 1 §3.3.7.1). Outside long mode va is 32 bits.
+func (c *CPU) canonical(va uint64) bool {
+	return uint64(int64(va<<16)>>16) == va || c.EFER&x86.EFERLMA == 0
+}
+
+// linear returns va as the bus sees it: outside long mode addresses wrap at 4 GiB.
+func (c *CPU) linear(va uint64) uint64 {
+	if c.EFER&x86.EFERLMA == 0 {
+		return uint64(uint32(va))
+	}
+	return va
+}
+
+// after returns the linear address n bytes past va in the current mode.
+func (c *CPU) after(va, n uint64) uint64 {
+	if c.Mode != decode.Mode64 && va>>32 == 0 {
+		return uint64(uint32(va + n))
+	}
+	return va + n
+}
+
+// translate finds the guest-physical address of va for an access under the
+// current privilege and fills the TLB. host is nil outside RAM and, for writes,
+// where the store must not go straight to the host: ROM and pages with code.
+func (c *CPU) translate(va uint64, a mmu.Access) (gpa uint64, region *guestmem.Region, ok bool) {
+	if !c.canonical(va) {
+		c.exc = exception{vector: x86.GP, hasError: true, nonCanonical: true}
+		return 0, nil, false
+	}
+	pg, code, ok := mmu.Walk(c.cfg.Memory, &c.sys.mem.regs, va, a, mmu.Privilege(c.MMUIndex))
+	if !ok {
+		c.exc = exception{vector: x86.PF, hasError: true, code: code, cr2: va}
+		return 0, nil, false
+	}
+	region = c.cfg.Memory.Find(pg.Phys)
+	if region != nil && a != mmu.Fetch {
+		c.fill(va, &pg, region, a)
+	}
+	return pg.Phys | va&^pageMask, region, true
+}
+
+// fill puts a RAM page into the TLB. It grants writes only where nobody must
+// hear of them.
+func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Access) {
+	i := va / pageSize % mmu.TLBSize
+	page := va & pageMask
+	e := &c.TLB[c.MMUIndex][i]
+	*e = mmu.Entry{
+		Read:  page,
+		Write: mmu.NoPage,
+		Add:   region.HostAddr() + uintptr(pg.Phys-region.GPA) - uintptr(page),
+		Phys:  pg.Phys,
+	}
+	if pg.Writable && !region.ReadOnly && c.writeUnseen(pg.Phys, a) {
+		e.Write = page
+	}
+	m, w, bit := &c.sys.mem, i/64, uint64(1)<<(i%64)
+	m.filled[c.MMUIndex][w] |= bit
+	setBit(&m.global[c.MMUIndex][w], bit, pg.Global)
+	setBit(&m.large[c.MMUIndex][w], bit, pg.Shift > 12)
+}
+
+func setBit(w *uint64, bit uint64, on bool) {
+	*w &^= bit
+	if on {
+		*w |= bit
+	}
+}
+
+// writeUnseen reports whether stores to a RAM page may bypass the page's flags.
+// For a write about to be made it marks the page dirty.
+func (c *CPU) writeUnseen(phys uint64, a mmu.Access) bool {
+	f := c.cfg.Memory.Flags(phys)
+	v := atomic.LoadUint32(f)
+	if v&guestmem.FlagDirty == 0 && c.cfg.Memory.DirtyLog() {
+		if a != mmu.Write {
+			return false
+		}
+		atomic.OrUint32(f, guestmem.FlagDirty)
+	}
+	return v&guestmem.FlagCode == 0
+}
+
+// loadSlow is a load of n ≤ 16 bytes that the TLB could not serve: misses, page
+// crossings, I/O, faults. intent is Write for the load of a read-modify-write.
+func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
+	va = c.linear(va)
+	p := c.sys.mem.buf[:n]
+	first := min(n, pageSize-va%pageSize)
+	gpa, r, ok := c.translate(va, intent)
+	if !ok {
+		return nil, false
+	}
+	if first == n {
+		c.physRead(r, gpa, p)
+		return p, true
+	}
+	gpa2, r2, ok := c.translate(c.after(va, first), intent)
+	if !ok {
+		return nil, false
+	}
+	c.physRead(r, gpa, p[:first])
+	c.physRead(r2, gpa2, p[first:])
+	return p, true
+}
+
+// storeSlow stores p, n ≤ 16 bytes, under the same circumstances.
+func (c *CPU) storeSlow(va uint64, p []byte) bool {
+	va = c.linear(va)
+	n := uint64(len(p))
+	first := min(n, pageSize-va%pageSize)
+	gpa, r, ok := c.translate(va, mmu.Write)
+	if !ok {
+		return false
+	}
+	if first == n {
+		c.physWrite(r, gpa, p)
+		return true
+	}
+	gpa2, r2, ok := c.translate(c.after(va, first), mmu.Write)
+	if !ok {
+		return false
+	}
+	c.physWrite(r, gpa, p[:first])
+	c.physWrite(r2, gpa2, p[first:])
+	return true
+}
+
+// physRead reads bytes of one page; r is their region, nil for I/O.
+func (c *CPU) physRead(r *guestmem.Region, gpa uint64, p []byte) {
+	if r == nil {
+		c.cfg.MMIO.Read(gpa, p)
+		return
+	}
+	loadHost(r.Host[gpa-r.GPA:], p)
+}
+
+// physWrite writes bytes of one page and tells whoever watches it.
+func (c *CPU) physWrite(r *guestmem.Region, gpa uint64, p []byte) {
+	if r == nil {
+		c.cfg.MMIO.Write(gpa, p)
+		return
+	}
+	if r.ReadOnly {
+		return
+	}
+	storeHost(r.Host[gpa-r.GPA:], p)
+	if atomic.LoadUint32(c.cfg.Memory.Flags(gpa))&guestmem.FlagCode != 0 {
+		c.invalidateCode(gpa, uint64(len(p)))
+	}
+}
+
+func (c *CPU) ld8Slow(va uint64) (uint8, bool) {
+	p, ok := c.loadSlow(va, 1, mmu.Read)
+	if !ok {
+		return 0, false
+	}
+	return p[0], true
+}
+
+func (c *CPU) ld16Slow(va uint64) (uint16, bool) {
+	p, ok := c.loadSlow(va, 2, mmu.Read)
+	if !ok {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint16(p), true
+}
+
+func (c *CPU) ld32Slow(va uint64) (uint32, bool) {
+	p, ok := c.loadSlow(va, 4, mmu.Read)
+	if !ok {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(p), true
+}
+
+func (c *CPU) ld64Slow(va uint64) (uint64, bool) {
+	p, ok := c.loadSlow(va, 8, mmu.Read)
+	if !ok {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(p), true
+}
+
+func (c *CPU) st8Slow(va uint64, v uint8) bool {
+	p := c.sys.mem.buf[:1]
+	p[0] = v
+	return c.storeSlow(va, p)
+}
+
+func (c *CPU) st16Slow(va uint64, v uint16) bool {
+	p := c.sys.mem.buf[:2]
+	binary.LittleEndian.PutUint16(p, v)
+	return c.storeSlow(va, p)
+}
+
+func (c *CPU) st32Slow(va uint64, v uint32) bool {
+	p := c.sys.mem.buf[:4]
+	binary.LittleEndian.PutUint32(p, v)
+	return c.storeSlow(va, p)
+}
+
+func (c *CPU) st64Slow(va uint64, v uint64) bool {
+	p := c.sys.mem.buf[:8]
+	binary.LittleEndian.PutUint64(p, v)
+	return c.storeSlow(va, p)
+}
+
+// ld128 loads 16 bytes, low quadword first.
+func (c *CPU) ld128(va uint64) (v [2]uint64, ok bool) {
+	p, ok := c.ldChunk(va, 16)
+	if ok {
+		v[0], v[1] = binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
+	}
+	return v, ok
+}
+
+// st128 stores 16 bytes, low quadword first; nothing is stored if it faults.
+func (c *CPU) st128(va uint64, v [2]uint64) bool {
+	p := c.sys.mem.buf[:16]
+	binary.LittleEndian.PutUint64(p, v[0])
+	binary.LittleEndian.PutUint64(p[8:], v[1])
+	if h := c.writePtr(va, 15); h != nil {
+		storeHost(hostBytes(h, 16), p)
+		return true
+	}
+	return c.storeSlow(va, p)
+}
+
+// ldChunk loads n ≤ 64 bytes; the result is valid until the next access.
+func (c *CPU) ldChunk(va, n uint64) ([]byte, bool) {
+	if h := c.readPtr(va, n-1); h != nil {
+		p := c.sys.mem.buf[:n]
+		loadHost(hostBytes(h, n), p)
+		return p, true
+	}
+	return c.loadSlow(va, n, mmu.Read)
+}
+
+// ldBytes loads len(p) bytes, however many pages they span. If it faults p is
+// partly filled.
+func (c *CPU) ldBytes(va uint64, p []byte) bool {
+	for len(p) > 0 {
+		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
+		b, ok := c.ldChunk(va, n)
+		if !ok {
+			return false
+		}
+		copy(p, b)
+		va, p = c.after(va, n), p[n:]
+	}
+	return true
+}
+
+// stBytes stores p, less than a page; nothing is stored if it faults.
+func (c *CPU) stBytes(va uint64, p []byte) bool {
+	if !c.probeWrite(va, uint64(len(p))) {
+		return false
+	}
+	for len(p) > 0 {
+		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
+		b := c.sys.mem.buf[:n]
+		copy(b, p)
+		if !c.storeSlow(va, b) {
+			return false
+		}
+		va, p = c.after(va, n), p[n:]
+	}
+	return true
+}
+
+// probeWrite checks that [va, va+n), 1 ≤ n ≤ a page, can be written, with a
+// write's effects on the page tables and none on memory.
+func (c *CPU) probeWrite(va, n uint64) bool { return c.probe(va, n, mmu.Write) }
+
+// probeRead checks likewise that [va, va+n) can be read.
+func (c *CPU) probeRead(va, n uint64) bool { return c.probe(va, n, mmu.Read) }
+
+func (c *CPU) probe(va, n uint64, a mmu.Access) bool {
+	va = c.linear(va)
+	last := c.after(va, n-1)
+	if !c.probePage(va, a) {
+		return false
+	}
+	if (va^last)&pageMask == 0 {
+		return true
+	}
+	return c.probePage(last&pageMask, a)
+}
+
+func (c *CPU) probePage(va uint64, a mmu.Access) bool {
+	if c.readPtr(va, 0) != nil && (a == mmu.Read || c.writePtr(va, 0) != nil) {
+		return true
+	}
+	_, _, ok := c.translate(va, a)
+	return ok
+}
+
+// fetch returns the guest-physical address of the code at va and its bytes up
+// to the end of the page. No bytes with ok set: the page is not memory.
+func (c *CPU) fetch(va uint64) (phys uint64, code []byte, ok bool) {
+	page, off := va&pageMask, va%pageSize
+	m := &c.sys.mem
+	user := c.MMUIndex == mmuUser
+	f := &m.fetches[va/pageSize%fetchEntries]
+	if f.page == page && f.generation == m.generation && f.user == user {
+		return f.phys + off, f.code[off:], true
+	}
+	gpa, r, ok := c.translate(va, mmu.Fetch)
+	if !ok || r == nil {
+		return gpa, nil, ok
+	}
+	start := gpa - off - r.GPA
+	*f = fetchEntry{page, m.generation, user, gpa - off, r.Host[start : start+pageSize : start+pageSize]}
+	return gpa, f.code[off:], true
+}
+
+// asSupervisor runs f with the privilege of the processor's own accesses to
+// descriptor tables and task states: supervisor whatever CPL and AC say.
+func (c *CPU) asSupervisor(f func() bool) bool {
+	old := c.MMUIndex
+	c.MMUIndex = c.implicitIndex()
+	ok := f()
+	c.MMUIndex = old
+	return ok
+}
+
+func (c *CPU) implicitIndex() uint8 {
+	if c.CR4&x86.CR4SMAP == 0 {
+		return mmuSupervisorAC
+	}
+	return mmuSupervisor
+}
+
+// sys8 to sys64 load, and setSys stores, as the processor itself does.
+
+func (c *CPU) sys8(va uint64) (uint8, bool) {
+	old := c.MMUIndex
+	c.MMUIndex = c.implicitIndex()
+	v, ok := c.ld8(va)
+	c.MMUIndex = old
+	return v, ok
+}
+
+func (c *CPU) sys16(va uint64) (uint16, bool) {
+	old := c.MMUIndex
+	c.MMUIndex = c.implicitIndex()
+	v, ok := c.ld16(va)
+	c.MMUIndex = old
+	return v, ok
+}
+
+func (c *CPU) sys32(va uint64) (uint32, bool) {
+	old := c.MMUIndex
+	c.MMUIndex = c.implicitIndex()
+	v, ok := c.ld32(va)
+	c.MMUIndex = old
+	return v, ok
+}
+
+func (c *CPU) sys64(va uint64) (uint64, bool) {
+	old := c.MMUIndex
+	c.MMUIndex = c.implicitIndex()
+	v, ok := c.ld64(va)
+	c.MMUIndex = old
+	return v, ok
+}
+
+// flushTLB forgets all translations, or with keepGlobal those not global.
+func (c *CPU) flushTLB(keepGlobal bool) {
+	m := &c.sys.mem
+	m.generation++
+	for t := range m.filled {
+		for w, set := range m.filled[t] {
+			if keepGlobal {
+				set &^= m.global[t][w]
+			}
+			m.filled[t][w] &^= set
+			for ; set != 0; set &= set - 1 {
+				e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]
+				e.Read, e.Write = mmu.NoPage, mmu.NoPage
+			}
+		}
+	}
+}
+
+// initTLB makes a TLB of any contents empty.
+func (c *CPU) initTLB() {
+	for t := range c.TLB {
+		for i := range c.TLB[t] {
+			c.TLB[t][i] = mmu.Entry{Read: mmu.NoPage, Write: mmu.NoPage}
+		}
+		c.sys.mem.filled[t] = [mmu.TLBSize / 64]uint64{}
+	}
+	c.sys.mem.generation++
+}
+
+// flushPage forgets the translation of va, and all of a large page's pieces if
+// any is held (Intel SDM vol. 3A §4.10.4.1).
+func (c *CPU) flushPage(va uint64) {
+	m := &c.sys.mem
+	m.generation++
+	page := va & pageMask
+	i := va / pageSize % mmu.TLBSize
+	for t := range c.TLB {
+		if c.TLB[t][i].Read == page {
+			c.drop(t, int(i))
+		}
+		for w, set := range m.large[t] {
+			for set &= m.filled[t][w]; set != 0; set &= set - 1 {
+				// 1 GiB covers every size of mapping; dropping too much is harmless.
+				if n := w*64 + bits.TrailingZeros64(set); (c.TLB[t][n].Read^va)>>30 == 0 {
+					c.drop(t, n)
+				}
+			}
+		}
+	}
+}
+
+func (c *CPU) drop(t, i int) {
+	c.TLB[t][i].Read, c.TLB[t][i].Write = mmu.NoPage, mmu.NoPage
+	c.sys.mem.filled[t][i/64] &^= 1 << (i % 64)
+}
+
+// protectCode marks the RAM page of gpa as holding decoded code: this vCPU's
+// stores to it come through invalidateCode from now on.
+func (c *CPU) protectCode(gpa uint64) {
+	f := c.cfg.Memory.Flags(gpa)
+	if f == nil || atomic.OrUint32(f, guestmem.FlagCode)&guestmem.FlagCode != 0 {
+		return
+	}
+	c.revokeWrites(func(phys uint64) bool { return phys == gpa&pageMask })
+}
+
+// revokeWrites takes the direct write permission from pages that match.
+func (c *CPU) revokeWrites(match func(phys uint64) bool) {
+	m := &c.sys.mem
+	for t := range m.filled {
+		for w, set := range m.filled[t] {
+			for ; set != 0; set &= set - 1 {
+				if e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]; match(e.Phys) {
+					e.Write = mmu.NoPage
+				}
+			}
+		}
+	}
+}
