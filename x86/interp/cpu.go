@@ -11,27 +11,39 @@ import (
 // holds no Go pointers and lives outside the Go heap (one anonymous mapping a
 // vCPU). Only the vCPU's thread touches it, but for Pending.
 type Core struct {
-	// R holds the general registers; R[decode.NoReg] is always 0.
-	R   [18]uint64
+	// R holds the general registers; R[decode.NoReg] is always 0. R[decode.RIP]
+	// belongs to the run loop: the RIP of the current page's first byte.
+	R [18]uint64
+	// SegBase is what address calculation adds, by segment register: the
+	// descriptor's base, or 0 for ES, CS, SS, DS in 64-bit mode. It follows R:
+	// the run loop indexes both as one array (regSeg).
+	SegBase [6]uint64
+	_       [8]uint64 // so that any five-bit register number stays inside
+
 	RIP uint64
 
-	// The six status flags are lazy. Res is the last result, sign-extended from
-	// its width to 64 bits; Aux keeps what Res cannot say:
+	// The six status flags are lazy: CC says what Res and Src mean.
 	//
-	//	63 CF | 62 CF^OF | 15..8 parity difference | 3 AF | 0 SF difference
+	// Res is the last result, shifted left so that its sign is bit 63: ZF is
+	// always Res == 0. Src depends on the kind in CC's upper bits:
 	//
-	// ZF = Res == 0; SF = Res>>63 ^ Aux&1; CF = Aux>>63; OF = Aux>>63 ^ Aux>>62&1;
-	// AF = Aux>>3&1; PF = even parity of byte(Res) ^ byte(Aux>>8).
-	Res, Aux uint64
+	//	ccAdd   second operand, shifted like Res: CF, OF, AF follow from Res - Src
+	//	ccSub   subtrahend, shifted likewise: from Res + Src
+	//	ccLogic unused: CF = OF = AF = 0
+	//	ccAux   CF, OF and AF at their places in RFLAGS
+	//	ccFlags all six at their places in RFLAGS (Res agrees about ZF)
+	//
+	// SF and PF come from Res but for ccFlags. CC's two low bits are the
+	// operand's width: log2 of its bytes.
+	Res, Src uint64
+	CC       uint8
+
 	// Flags holds RFLAGS without the six status flags (bit 1 set).
 	Flags uint64
 
-	// SegBase is what address calculation adds, by segment register: the
-	// descriptor's base, or 0 for ES, CS, SS, DS in 64-bit mode.
-	SegBase [6]uint64
-	Seg     [8]x86.Segment
-	GDT     x86.Table
-	IDT     x86.Table
+	Seg [8]x86.Segment
+	GDT x86.Table
+	IDT x86.Table
 
 	CR0, CR2, CR3, CR4, EFER, XCR0 uint64
 	DR                             [8]uint64
@@ -40,14 +52,25 @@ type Core struct {
 	MMUIndex                       uint8       // which TLB: see the MMU constants
 
 	// Pending, not 0, makes the engine leave straight-line execution at the
-	// next block boundary. Atomic: any thread sets bits, the vCPU clears them.
-	// It is also the futex word that a halted vCPU sleeps on.
+	// next block boundary. Its bits are the pending constants. Atomic: any
+	// thread sets bits, the vCPU clears them. It is also the futex word that a
+	// halted vCPU sleeps on.
 	Pending uint32
 
 	Instructions uint64 // executed since reset
 
 	TLB [3]mmu.TLB // by MMUIndex
 }
+
+// Bits of Core.Pending.
+const (
+	pendingKick      uint32 = 1 << iota // Kick was called: leave Run
+	pendingInterrupt                    // Interrupt was called: ask the APIC
+	pendingEvent                        // INIT, SIPI, NMI or SMI waits in the vCPU's own state
+	pendingCode                         // CodeWritten left pages to invalidate
+	pendingShadow                       // STI, MOV SS or POP SS: the next instruction runs before any interrupt
+	pendingStep                         // TF or a debug register: run instruction by instruction
+)
 
 // Values of Core.MMUIndex: what the current privilege and AC flag may reach.
 const (

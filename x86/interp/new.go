@@ -38,7 +38,7 @@ type IO interface {
 }
 
 // APIC is this vCPU's view of its local APIC and the 8259 behind it. Safe for
-// concurrent use; it calls the CPU's Kick when Deliverable may have become true.
+// concurrent use; it calls the CPU's Interrupt when Deliverable may have become true.
 type APIC interface {
 	// Deliverable reports whether an interrupt waits that the task priority allows.
 	Deliverable() bool
