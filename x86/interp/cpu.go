@@ -62,16 +62,6 @@ type Core struct {
 	TLB [3]mmu.TLB // by MMUIndex
 }
 
-// Bits of Core.Pending.
-const (
-	pendingKick      uint32 = 1 << iota // Kick was called: leave Run
-	pendingInterrupt                    // Interrupt was called: ask the APIC
-	pendingEvent                        // INIT, SIPI, NMI or SMI waits in the vCPU's own state
-	pendingCode                         // CodeWritten left pages to invalidate
-	pendingShadow                       // STI, MOV SS or POP SS: the next instruction runs before any interrupt
-	pendingStep                         // TF or a debug register: run instruction by instruction
-)
-
 // Values of Core.MMUIndex: what the current privilege and AC flag may reach.
 const (
 	mmuSupervisor   = iota // CPL 0-2, SMAP enforced

@@ -157,12 +157,12 @@ func (k *Core) setCarry(cf bool) {
 // rflags returns RFLAGS with the lazy flags worked out.
 func (c *CPU) rflags() uint64 { return c.Flags | c.Core.status() }
 
-// setRflags replaces all of RFLAGS. Changing TF, IF, VM or AC here is complete
+// setRFlags replaces all of RFLAGS. Changing TF, IF, VM or AC here is complete
 // but for the address-space view: whoever changes AC or VM also updates MMUIndex.
-func (c *CPU) setRflags(v uint64) {
+func (c *CPU) setRFlags(v uint64) {
 	c.setStatus(v)
 	c.Flags = v&^statusFlags | x86.FlagR1
 	if v&x86.FlagTF != 0 {
-		atomic.OrUint32(&c.Pending, pendingStep)
+		atomic.OrUint32(&c.Pending, pendDebug)
 	}
 }
