@@ -1,13 +1,13 @@
 package interp
 
-// The following belong to the run loop's and block cache's owner; they stand
-// here until those arrive.
+// The following belong to the system side; they stand here until it has them.
 
-// rflags returns RFLAGS with the lazy status flags computed.
-func (c *CPU) rflags() uint64 { return c.Flags }
+// needStep reports that the next instruction must run by itself: an interrupt
+// shadow covers it, TF is set, or breakpoints are armed. The run loop asks
+// whenever it left straight-line execution, after interrupts.
+func (c *CPU) needStep() bool { return false }
 
-// setRFlags sets all of RFLAGS.
-func (c *CPU) setRFlags(v uint64) { c.Flags = v }
-
-// invalidateCode is told of a store to [gpa, gpa+n) in a page whose FlagCode is set, after the store.
-func (c *CPU) invalidateCode(gpa, n uint64) {}
+// stepped is told how the one instruction that followed needStep ended: it ends
+// the interrupt shadow and raises the single-step or breakpoint trap (which it
+// delivers itself). It returns st, or jumped after a delivery, or stopped.
+func (c *CPU) stepped(st status) status { return st }
