@@ -12,8 +12,10 @@ x86/decode
 x86/interp
 
 device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci virtio acpi
-accel virtio/blk virtio/rng block/raw boot
+accel virtio/blk virtio/rng block/raw boot/unpack
+boot
 accel/kvm accel/soft boot/linux boot/pvh
+boot/direct
 machine
 doctor
 cmd/berth

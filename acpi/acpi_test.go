@@ -1,0 +1,188 @@
+package acpi
+
+import (
+	"bytes"
+	"encoding/binary"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// full is a board with everything on it.
+func full(cpus int) Config {
+	c := Board(cpus)
+	c.I8042, c.VGA = true, true
+	c.PM.GPE0, c.PM.GPE0Len = 0x620, 16
+	c.PCIWindows = []Range{{0xc0000000, 0x3ec00000}, {1 << 40, 1 << 39}}
+	for dev := range uint8(3) {
+		for pin := range uint8(4) {
+			c.PCIRoutes = append(c.PCIRoutes, Route{dev, pin, 16 + uint32(dev+pin)%8})
+		}
+	}
+	return c
+}
+
+func build(t *testing.T, c Config) *Tables {
+	t.Helper()
+	tables, err := Build(c, 0xe0000, 0x100000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tables
+}
+
+func TestChecksumsAndPointers(t *testing.T) {
+	le := binary.LittleEndian
+	tables := build(t, full(300))
+	at := func(addr uint64) []byte { return tables.Bytes[addr-tables.Base:] }
+	r := at(tables.RSDP)
+	if string(r[:8]) != "RSD PTR " || checksum(r[:20]) != 0 || checksum(r[:36]) != 0 {
+		t.Errorf("RSDP % x", r[:36])
+	}
+	var found []string
+	walk := func(addr uint64) []byte {
+		b := at(addr)
+		b = b[:le.Uint32(b[4:])]
+		if sig := string(b[:4]); sig != "FACS" && checksum(b) != 0 {
+			t.Errorf("%s: checksum %d", sig, checksum(b))
+		}
+		found = append(found, string(b[:4]))
+		return b
+	}
+	for b := walk(le.Uint64(r[24:]))[headerSize:]; len(b) > 0; b = b[8:] {
+		if f := walk(le.Uint64(b)); string(f[:4]) == "FACP" {
+			walk(uint64(le.Uint32(f[36:])))
+			walk(le.Uint64(f[140:]))
+			if uint64(le.Uint32(f[40:])) != le.Uint64(f[140:]) {
+				t.Error("the FADT has two DSDTs")
+			}
+		}
+	}
+	if got := strings.Join(found, " "); got != "XSDT FACP FACS DSDT APIC MCFG WAET" {
+		t.Errorf("reached from the RSDP: %s", got)
+	}
+}
+
+// decompile disassembles a table with iasl, compiles the result again, fails on
+// any complaint, and returns the source without its comments at the top.
+func decompile(t *testing.T, p Part) string {
+	t.Helper()
+	dir := t.TempDir()
+	iasl := func(args ...string) {
+		cmd := exec.Command("iasl", args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil || bytes.Contains(out, []byte("Warning ")) || bytes.Contains(out, []byte("Error ")) {
+			t.Fatalf("iasl %v: %v\n%s", args, err, out)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "table.aml"), p.Bytes, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	iasl("-d", "table.aml")
+	iasl("-oa", "-p", "again", "table.dsl") // no optimisation: bytes stay as they are
+	again, err := os.ReadFile(filepath.Join(dir, "again.aml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Signature != "FACS" && !bytes.Equal(again[headerSize:], p.Bytes[headerSize:]) {
+		t.Errorf("%s: recompiled source differs from the table", p.Signature)
+	}
+	src, err := os.ReadFile(filepath.Join(dir, "table.dsl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(src), "*/\n")
+	body, _, _ = strings.Cut(body, "\nRaw Table Data")
+	return strings.TrimSpace(body) + "\n"
+}
+
+func TestIaslAcceptsEveryTable(t *testing.T) {
+	for _, cpus := range []int{1, 4, 300} {
+		for _, p := range build(t, full(cpus)).Parts[1:] {
+			decompile(t, p)
+		}
+	}
+	for _, p := range build(t, Board(1)).Parts[1:] {
+		decompile(t, p)
+	}
+}
+
+// The golden files are what iasl makes of the tables of a board with two
+// processors; `go test ./acpi -update` rewrites them.
+func TestTablesReadAsIntended(t *testing.T) {
+	for _, p := range build(t, full(2)).Parts[1:] {
+		got := decompile(t, p)
+		file := filepath.Join("testdata", strings.ToLower(p.Signature)+".dsl")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs from %s:\n%s", p.Signature, file, got)
+		}
+	}
+}
+
+func TestX2APICIDsFrom255(t *testing.T) {
+	c := Board(1)
+	c.CPUs = []uint32{0, 254, 255, 1000}
+	var kinds []byte
+	for b := c.madt()[8:]; len(b) > 0; b = b[b[1]:] {
+		kinds = append(kinds, b[0])
+	}
+	if want := []byte{madtLAPIC, madtLAPIC, madtX2APIC, madtX2APIC, madtIOAPIC, madtOverride, madtOverride, madtLAPICNMI, madtX2APICNMI}; !bytes.Equal(kinds, want) {
+		t.Errorf("entries %v, want %v", kinds, want)
+	}
+}
+
+func TestPackageLengths(t *testing.T) {
+	for _, n := range []int{0, 1, 62, 63, 64, 4093, 4094, 4095, 1<<20 - 4, 1<<20 - 3, 1 << 20} {
+		b := pkg(make([]byte, n))
+		follow := int(b[0] >> 6)
+		got := int(b[0] & 0x3f)
+		for i := range follow {
+			if i == 0 {
+				got &= 0xf
+			}
+			got |= int(b[1+i]) << (4 + 8*i)
+		}
+		if got != len(b) || len(b) != n+1+follow {
+			t.Errorf("%d bytes: length field says %d, package has %d", n, got, len(b))
+		}
+	}
+}
+
+func TestBadConfigs(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no processors":  func(c *Config) { c.CPUs = nil },
+		"empty window":   func(c *Config) { c.PCIWindows = []Range{{}} },
+		"wrapped window": func(c *Config) { c.PCIWindows = []Range{{1 << 63, 1<<63 + 1}} },
+		"ECAM size":      func(c *Config) { c.ECAM.Size = 1 },
+		"ECAM place":     func(c *Config) { c.ECAM.Base = 1 << 32 },
+		"pin":            func(c *Config) { c.PCIRoutes = []Route{{0, 4, 16}} },
+		"serial IRQ":     func(c *Config) { c.Serial = []Serial{{0x3f8, 16}} },
+	} {
+		c := full(1)
+		change(&c)
+		if _, err := Build(c, 0xe0000, 0x100000); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := Build(full(4096), 0xe0000, 0x100000); err == nil {
+		t.Error("tables larger than their place: accepted")
+	}
+	if _, err := Build(full(1024), 0xe0000, 0x100000); err != nil {
+		t.Errorf("1024 processors: %v", err)
+	}
+}

@@ -1,0 +1,136 @@
+package boot
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Kind is a kind of kernel image.
+type Kind uint8
+
+// Kinds of kernel images that can be booted.
+const (
+	KindBzImage Kind = iota + 1
+	KindLinuxELF
+	KindPVH
+)
+
+// xenPhys32Entry is XEN_ELFNOTE_PHYS32_ENTRY, the note that holds the PVH entry.
+const xenPhys32Entry = 18
+
+// Detect recognises a kernel image by its content. Linux with a PVH note is
+// KindLinuxELF: the 64-bit protocol spares it a detour.
+func Detect(r *io.SectionReader) (Kind, error) {
+	var b [0x2000]byte
+	n, err := r.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
+		return 0, err
+	}
+	le := binary.LittleEndian
+	switch {
+	case n == 0:
+		return 0, errors.New("empty file")
+	case n >= 4 && string(b[:4]) == elfMagic:
+		return detectELF(r, b[:n])
+	case n >= 0x206 && string(b[0x202:0x206]) == "HdrS" && le.Uint16(b[0x1fe:]) == 0xaa55:
+		return KindBzImage, nil
+	case multiboot(b[:n]):
+		return 0, errors.New("a Multiboot kernel, which is not supported yet")
+	case b[0] == 0x1f && b[1] == 0x8b:
+		return 0, errors.New("gzip-compressed file; unpack it first (a bzImage is not compressed as a whole)")
+	}
+	return 0, errors.New("neither a bzImage nor an ELF kernel")
+}
+
+func detectELF(r *io.SectionReader, start []byte) (Kind, error) {
+	f, err := ReadELF(r)
+	if err != nil {
+		return 0, err
+	}
+	notes, err := f.ReadNotes(r)
+	if err != nil {
+		return 0, err
+	}
+	linux := false
+	for _, n := range notes {
+		linux = linux || n.Name == "Linux"
+	}
+	_, pvh := PVHEntry(notes)
+	switch {
+	case f.Class64 && linux:
+		return KindLinuxELF, nil
+	case pvh:
+		return KindPVH, nil
+	case multiboot(start):
+		return 0, errors.New("a Multiboot kernel, which is not supported yet")
+	case f.Class64:
+		return KindLinuxELF, nil // Linux before 4.19 has no note of its own
+	}
+	return 0, errors.New("32-bit ELF file without a PVH note")
+}
+
+// PVHEntry returns the entry point that a PVH note names (Xen
+// public/elfnote.h): 32 bits wide, in a descriptor of 4 or 8 bytes.
+func PVHEntry(notes []Note) (uint32, bool) {
+	for _, n := range notes {
+		if n.Name != "Xen" || n.Type != xenPhys32Entry {
+			continue
+		}
+		switch len(n.Desc) {
+		case 4:
+			return binary.LittleEndian.Uint32(n.Desc), true
+		case 8:
+			v := binary.LittleEndian.Uint64(n.Desc)
+			return uint32(v), v>>32 == 0
+		}
+	}
+	return 0, false
+}
+
+// multiboot reports a Multiboot 1 header (magic, flags, and a checksum that
+// makes the three sum to zero) on a 4-byte boundary.
+func multiboot(b []byte) bool {
+	le := binary.LittleEndian
+	for ; len(b) >= 12; b = b[4:] {
+		if m := le.Uint32(b); m == 0x1badb002 && m+le.Uint32(b[4:])+le.Uint32(b[8:]) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// File is an opened kernel or initrd.
+type File struct {
+	*io.SectionReader
+	f *os.File
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.f.Close() }
+
+// OpenFile opens a kernel or an initrd; its error says in one line what is
+// wrong with path, with what ("kernel", "initrd") in front.
+func OpenFile(what, path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, path, errors.Unwrap(err))
+	}
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+	case st.IsDir():
+		err = errors.New("is a directory")
+	case !st.Mode().IsRegular():
+		err = fmt.Errorf("is not a regular file (%s)", strings.TrimLeft(st.Mode().Type().String(), "-"))
+	case st.Size() == 0:
+		err = errors.New("is empty")
+	default:
+		return &File{io.NewSectionReader(f, 0, st.Size()), f}, nil
+	}
+	f.Close()
+	return nil, fmt.Errorf("%s %s: %w", what, path, err)
+}

@@ -1,0 +1,221 @@
+// Package linux boots Linux by its x86 64-bit boot protocol, from a bzImage or an ELF vmlinux.
+package linux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"berth/boot"
+	"berth/boot/unpack"
+	"berth/guestmem"
+)
+
+// vmlinuxCmdline is COMMAND_LINE_SIZE of Linux on x86 without its NUL: an ELF
+// vmlinux has no header that states it.
+const vmlinuxCmdline = 2047
+
+// lowLimit is the end of what the boot page tables map.
+const lowLimit = 4 << 30
+
+// LoadBzImage loads the bzImage p.Kernel and returns how the boot vCPU starts
+// it. Unpacked on the host, the kernel runs at the address it was linked for:
+// relocations, and with them KASLR, are the guest decompressor's work.
+func LoadBzImage(mem *guestmem.Memory, p boot.Params) (*boot.Entry, error) {
+	h, err := readHeader(p.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{Layout: boot.NewLayout(mem), p: p, header: h.raw,
+		cmdline: h.cmdline, initrdMax: uint64(h.initrdMax), above4G: h.above4G}
+	image, entry := "bzImage "+h.name, uint64(0)
+	if p.Unpack != boot.UnpackGuest {
+		var format string
+		entry, format, err = l.unpackHere(h)
+		image += ", " + format + " unpacked on the host"
+	}
+	if p.Unpack == boot.UnpackGuest || p.Unpack == boot.UnpackAuto && errors.Is(err, unpack.ErrFormat) {
+		entry, err = l.unpackInGuest(h)
+		image = "bzImage " + h.name + ", unpacks itself"
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.finish(image, entry)
+}
+
+// LoadELF loads the ELF vmlinux p.Kernel at its physical addresses.
+func LoadELF(mem *guestmem.Memory, p boot.Params) (*boot.Entry, error) {
+	f, err := boot.ReadELF(p.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	if !f.Class64 {
+		return nil, errors.New("32-bit ELF kernel; only x86-64 kernels can be booted")
+	}
+	l := &loader{Layout: boot.NewLayout(mem), p: p, header: vmlinuxHeader(),
+		cmdline: vmlinuxCmdline, initrdMax: lowLimit - 1, above4G: true}
+	entry, err := l.LoadELF(f, p.Kernel, uint64(p.Kernel.Size()))
+	if err != nil {
+		return nil, err
+	}
+	return l.finish("ELF vmlinux", entry)
+}
+
+// vmlinuxHeader is the setup header a bzImage would carry, as far as the kernel
+// proper reads it.
+func vmlinuxHeader() []byte {
+	b := make([]byte, headerEnd)
+	le := binary.LittleEndian
+	le.PutUint16(b[offBootFlag:], bootFlag)
+	copy(b[offMagic:], magic)
+	le.PutUint16(b[offVersion:], 0x20f)
+	b[offLoadflags] = loadedHigh
+	le.PutUint32(b[offAlignment:], 16<<20)
+	le.PutUint32(b[offCmdlineSize:], vmlinuxCmdline)
+	return b
+}
+
+// loader is one load in progress.
+type loader struct {
+	*boot.Layout
+	p         boot.Params
+	header    []byte // goes into boot_params
+	cmdline   uint32 // longest command line
+	initrdMax uint64 // last byte an initrd may take
+	above4G   bool   // unless it may lie anywhere
+}
+
+// unpackHere decompresses the payload on the host, an ELF file, straight into
+// guest memory, and returns its entry and the name of its format.
+func (l *loader) unpackHere(h *header) (uint64, string, error) {
+	payload := io.NewSectionReader(l.p.Kernel, h.payload, h.payLen)
+	u, err := unpack.NewReader(payload, l.RAM())
+	if err != nil {
+		return 0, "", fmt.Errorf("kernel payload: %w", err)
+	}
+	defer u.Close()
+	f, err := boot.ReadELF(u)
+	if err != nil {
+		return 0, "", fmt.Errorf("kernel payload (%s): %w", u.Format(), err)
+	}
+	if !f.Class64 {
+		return 0, "", errors.New("kernel payload is a 32-bit ELF file")
+	}
+	entry, err := l.Layout.LoadELF(f, u, u.Size())
+	if err == nil {
+		err = u.Finish()
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("kernel payload (%s): %w", u.Format(), err)
+	}
+	return entry, u.Format(), nil
+}
+
+// unpackInGuest loads the protected-mode part where the kernel prefers to run,
+// with init_size bytes for it to unpack itself in.
+func (l *loader) unpackInGuest(h *header) (uint64, error) {
+	size := max(uint64(h.initSize), uint64(h.sysLen))
+	if err := l.Reserve("kernel, with room to unpack itself,", h.pref, size); err != nil {
+		return 0, err
+	}
+	return h.pref + entry64, l.ReadInto(h.pref, uint64(h.sysLen), l.p.Kernel, h.system, "kernel")
+}
+
+// finish places everything but the kernel and builds the entry.
+func (l *loader) finish(image string, entry uint64) (*boot.Entry, error) {
+	if entry >= lowLimit {
+		return nil, fmt.Errorf("kernel's entry 0x%x lies above 4 GiB", entry)
+	}
+	if err := checkInitrd(l.p.Initrd); err != nil {
+		return nil, err
+	}
+	if err := l.PutCmdline(l.p.Cmdline, l.cmdline); err != nil {
+		return nil, err
+	}
+	initrd, err := l.PutInitrd(l.p.Initrd, min(l.initrdMax, lowLimit-1))
+	if err != nil && l.above4G {
+		initrd, err = l.PutInitrd(l.p.Initrd, 1<<63)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := l.putBootParams(initrd); err != nil {
+		return nil, err
+	}
+	state, err := l.LongMode(entry, boot.BootParams)
+	if err != nil {
+		return nil, err
+	}
+	return &boot.Entry{Protocol: "linux64", Image: image, State: state, Placed: l.Placed}, nil
+}
+
+// Offsets in boot_params outside the setup header (zero-page.rst).
+const (
+	offRSDP        = 0x070 // u64
+	offExtRamdisk  = 0x0c0 // u32: upper halves
+	offExtRamSize  = 0x0c4
+	offE820Entries = 0x1e8 // u8
+	offE820Table   = 0x2d0 // 20 bytes each: addr u64, size u64, type u32
+	e820Size       = 20
+	maxE820        = 128
+)
+
+// putBootParams writes the zero page.
+func (l *loader) putBootParams(initrd boot.Range) error {
+	var b [4096]byte
+	le := binary.LittleEndian
+	copy(b[offSetupSects:], l.header[offSetupSects:])
+	b[offLoader] = loaderUndefined
+	le.PutUint32(b[offCmdline:], boot.CmdlineAddr)
+	le.PutUint32(b[offRamdisk:], uint32(initrd.Addr))
+	le.PutUint32(b[offExtRamdisk:], uint32(initrd.Addr>>32))
+	le.PutUint32(b[offRamdiskSize:], uint32(initrd.Size))
+	le.PutUint32(b[offExtRamSize:], uint32(initrd.Size>>32))
+	le.PutUint64(b[offRSDP:], l.p.RSDP)
+	m := boot.E820(l.Memory(), l.p.Reserved)
+	if len(m) > maxE820 {
+		return fmt.Errorf("memory map of %d ranges is longer than boot_params holds", len(m))
+	}
+	b[offE820Entries] = byte(len(m))
+	for i, e := range m {
+		t := b[offE820Table+i*e820Size:]
+		le.PutUint64(t, e.Addr)
+		le.PutUint64(t[8:], e.Size)
+		le.PutUint32(t[16:], uint32(e.Type))
+	}
+	if err := l.Reserve("boot_params", boot.BootParams, uint64(len(b))); err != nil {
+		return err
+	}
+	return l.Memory().Write(boot.BootParams, b[:])
+}
+
+// initrdMagics start what Linux can unpack or mount as an initrd.
+var initrdMagics = []string{
+	"070701", "070702", // cpio
+	"\x1f\x8b", "\x1f\x9e", "BZh", "\xfd7zXZ\x00", "\x5d\x00\x00", "\x89LZO", "\x02\x21\x4c\x18", "\x28\xb5\x2f\xfd",
+	"hsqs", "-rom1fs-", "\x45\x3d\xcd\x28", // squashfs, romfs, cramfs
+}
+
+// checkInitrd refuses what Linux could not use as an initrd: it would ignore
+// the file and panic much later for want of a root.
+func checkInitrd(r *io.SectionReader) error {
+	if r == nil {
+		return nil
+	}
+	var b [1084]byte
+	n, err := r.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
+		return fmt.Errorf("initrd: %w", err)
+	}
+	for _, m := range initrdMagics {
+		if n >= len(m) && string(b[:len(m)]) == m {
+			return nil
+		}
+	}
+	if n == len(b) && b[1080] == 0x53 && b[1081] == 0xef { // ext2's superblock
+		return nil
+	}
+	return errors.New("initrd is neither a cpio archive nor compressed nor a file system that Linux takes")
+}
