@@ -48,7 +48,6 @@ const (
 	POPCNT
 	BSWAP
 	MOV
-	MOVABS
 	MOVZX
 	MOVSX
 	MOVSXD
@@ -604,7 +603,6 @@ var opNames = [...]string{
 	POPCNT:          "POPCNT",
 	BSWAP:           "BSWAP",
 	MOV:             "MOV",
-	MOVABS:          "MOVABS",
 	MOVZX:           "MOVZX",
 	MOVSX:           "MOVSX",
 	MOVSXD:          "MOVSXD",

@@ -60,20 +60,21 @@ const (
 	Ew
 	Ed
 	Ev
-	Ey // 32 or 64 bits
+	Ey // 32 or 64 bits: 64 with REX.W
+	Ry // the register in ModRM.rm whatever mod says, 64 bits in 64-bit mode, else 32
 	Gb
 	Gw
 	Gd
 	Gv
 	Gy
-	Ib
-	IbS // sign-extended to the operand size
-	Iw
-	Iz
-	Iv // up to 64 bits (MOV r64, imm64)
+	Ib  // zero-extended
+	IbS // sign-extended
+	Iw  // zero-extended
+	Iz  // 16 or 32 bits, sign-extended
+	Iv  // up to 64 bits (MOV r64, imm64), zero-extended
 	Jb
-	Jz
-	Ob
+	Jz // 16 or 32 bits
+	Ob // memory at the address in the instruction
 	Ov
 	Zb // register in the opcode's low bits
 	Zv
@@ -115,6 +116,10 @@ const (
 	Qq // MMX or 64-bit memory
 	Nq // MMX, register form only
 	XMM0
+	Xb // byte at Seg:rSI (string source; XLAT's is at rBX+AL)
+	Xv
+	Yb // byte at ES:rDI (string destination)
+	Yv
 )
 
 // Flags are a row's properties.
@@ -130,6 +135,8 @@ const (
 	Privileged                   // #GP unless CPL 0
 	RepString                    // F3/F2 repeat it
 	CondLow4                     // the opcode's low four bits are a condition
+	RexW                         // the row of its opcode that REX.W selects
+	Max32                        // REX.W does not widen: operand size 2 or 4
 )
 
 // Rows returns the whole table: the families' tables one after another. The

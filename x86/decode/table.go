@@ -1,0 +1,277 @@
+package decode
+
+import "berth/x86/optab"
+
+// table finds rows by opcode. A code is 0 (undefined), a row number plus 1, or
+// with isGroup set the number of a group, or in a group with isRM set the
+// number of an rm table.
+type table struct {
+	rows   []optab.Row
+	info   []rowInfo
+	wide   []uint16             // by row: the code REX.W turns it into, or 0
+	index  [3][4][4][256]uint16 // by mode, prefix class, map, opcode
+	groups [][16]uint16         // by ModRM.reg, plus 8 for the register form
+	rms    [][8]uint16          // by ModRM.rm
+	xchg8  uint16               // XCHG Zv, rAX at 90: what REX.B makes of NOP and PAUSE
+}
+
+const (
+	isGroup = 0x8000
+	isRM    = 0x4000
+)
+
+// Prefix classes: which row prefix the bytes select.
+const (
+	classNone = iota
+	class66
+	classF3
+	classF2
+)
+
+// rowInfo is what the decoder needs of a row, worked out once.
+type rowInfo struct {
+	modrm     bool
+	opcodeReg bool // Zb or Zv
+	onlyReg   bool // ModRM.mod is ignored: a register (MOV to and from CR and DR)
+	str       bool // REP applies
+	lockable  bool
+	size      sizeRule
+	imm       immKind
+	imm2      bool // a second, byte immediate (ENTER)
+	reg       regRule
+}
+
+type sizeRule uint8
+
+const (
+	sizeNormal sizeRule = iota
+	sizeByte
+	sizeDefault64
+	sizeForce64
+	sizeMax32
+	sizeMode // 8 in 64-bit mode, else 4
+	sizeW    // 8 with REX.W, else 4
+)
+
+type immKind uint8
+
+const (
+	immNone immKind = iota
+	immU8
+	immS8
+	immU16
+	immZ
+	immV
+	immFar
+	immMoffs
+)
+
+// regRule restricts ModRM.reg.
+type regRule uint8
+
+const (
+	regAny regRule = iota
+	regSegSource
+	regSegDest
+	regControl
+	regDebug
+)
+
+// tab is never written after its construction.
+var tab = newTable()
+
+func newTable() *table {
+	t := &table{rows: optab.Rows()}
+	t.info = make([]rowInfo, len(t.rows))
+	t.wide = make([]uint16, len(t.rows))
+	cells := map[[4]int]*cell{}
+	for _, exact := range []bool{false, true} { // exact prefixes override PAny
+		for i := range t.rows {
+			if r := &t.rows[i]; (r.Prefix != optab.PAny) == exact && r.Flags&optab.RexW == 0 {
+				t.place(cells, r, uint16(i+1))
+			}
+		}
+	}
+	for i := range t.rows {
+		r := &t.rows[i]
+		t.info[i] = infoOf(r)
+		if r.Op == optab.XCHG && r.Opcode == 0x90 {
+			t.xchg8 = uint16(i + 1)
+		}
+		if r.Flags&optab.RexW != 0 {
+			t.wide[t.narrow(r)] = uint16(i + 1)
+		}
+	}
+	for key, c := range cells {
+		t.index[key[0]][key[1]][key[2]][key[3]] = t.pack(c)
+	}
+	return t
+}
+
+// cell is one opcode's rows while the table is built, by register form, reg and rm.
+type cell struct {
+	modrm bool
+	code  [16][8]uint16
+}
+
+func (t *table) place(cells map[[4]int]*cell, r *optab.Row, code uint16) {
+	for mode := range 3 {
+		if mode == int(Mode64) && r.Flags&optab.No64 != 0 || mode != int(Mode64) && r.Flags&optab.Only64 != 0 {
+			continue
+		}
+		for class := range 4 {
+			if r.Prefix != optab.PAny && int(r.Prefix-optab.PNone) != class {
+				continue
+			}
+			for op := int(r.Opcode); op < int(r.Opcode)+span(r); op++ {
+				key := [4]int{mode, class, int(r.Map), op}
+				if cells[key] == nil {
+					cells[key] = &cell{}
+				}
+				cells[key].fill(r, code)
+			}
+		}
+	}
+}
+
+// span is how many opcodes a row covers.
+func span(r *optab.Row) int {
+	if r.Flags&optab.CondLow4 != 0 {
+		return 16
+	}
+	for _, a := range r.Args {
+		if a == optab.Zb || a == optab.Zv {
+			return 8
+		}
+	}
+	return 1
+}
+
+func (c *cell) fill(r *optab.Row, code uint16) {
+	c.modrm = c.modrm || r.Mod != optab.ModNone
+	for form := range 16 {
+		isReg := form >= 8
+		if isReg && r.Mod == optab.ModMem || !isReg && r.Mod == optab.ModReg ||
+			r.Digit >= 0 && int(r.Digit) != form&7 {
+			continue
+		}
+		for rm := range 8 {
+			if r.RM < 0 || int(r.RM) == rm {
+				c.code[form][rm] = code
+			}
+		}
+	}
+}
+
+// pack turns a cell into a code, with tables only where the forms differ.
+func (t *table) pack(c *cell) uint16 {
+	if !c.modrm {
+		return c.code[0][0]
+	}
+	var group [16]uint16
+	same := true
+	for form, rms := range c.code {
+		group[form] = rms[0]
+		for _, code := range rms[1:] {
+			if code != rms[0] {
+				group[form] = isRM | uint16(len(t.rms))
+			}
+		}
+		if group[form]&isRM != 0 {
+			t.rms = append(t.rms, rms)
+		}
+		same = same && group[form] == group[0] && group[form]&isRM == 0
+	}
+	if same {
+		return group[0]
+	}
+	t.groups = append(t.groups, group)
+	return isGroup | uint16(len(t.groups)-1)
+}
+
+// narrow finds the row that shares a RexW row's encoding without REX.W.
+func (t *table) narrow(w *optab.Row) int {
+	for i := range t.rows {
+		r := &t.rows[i]
+		if r.Map == w.Map && r.Opcode == w.Opcode && r.Digit == w.Digit && r.Mod == w.Mod &&
+			r.Prefix == w.Prefix && r.Flags&optab.RexW == 0 {
+			return i
+		}
+	}
+	panic("decode: no row beside REX.W row " + w.Op.String())
+}
+
+func infoOf(r *optab.Row) rowInfo {
+	in := rowInfo{
+		modrm:    r.Mod != optab.ModNone,
+		str:      r.Flags&optab.RepString != 0,
+		lockable: r.Flags&optab.Lockable != 0,
+		size:     sizeOf(r),
+	}
+	for i, a := range r.Args {
+		switch a {
+		case optab.Zb, optab.Zv:
+			in.opcodeReg = true
+		case optab.Ib:
+			in.imm2 = in.imm != immNone
+			if !in.imm2 {
+				in.imm = immU8
+			}
+		case optab.IbS, optab.Jb:
+			in.imm = immS8
+		case optab.Iw:
+			in.imm = immU16
+		case optab.Iz, optab.Jz:
+			in.imm = immZ
+		case optab.Iv:
+			in.imm = immV
+		case optab.Ap:
+			in.imm = immFar
+		case optab.Ob, optab.Ov:
+			in.imm = immMoffs
+		case optab.Cd:
+			in.onlyReg, in.reg = true, regControl
+		case optab.Dd:
+			in.onlyReg, in.reg = true, regDebug
+		case optab.Sw:
+			in.reg = regSegSource
+			if i == 0 {
+				in.reg = regSegDest
+			}
+		}
+	}
+	return in
+}
+
+// sizeOf says what Inst.OpSize of a row means.
+func sizeOf(r *optab.Row) sizeRule {
+	var b, v, y, native bool
+	for _, a := range r.Args {
+		switch a {
+		case optab.Eb, optab.Gb, optab.Zb, optab.AL, optab.Ob, optab.Xb, optab.Yb:
+			b = true
+		case optab.Ev, optab.Gv, optab.Zv, optab.Ov, optab.RAXv, optab.Xv, optab.Yv:
+			v = true
+		case optab.Ey, optab.Gy:
+			y = true
+		case optab.Ry:
+			native = true
+		}
+	}
+	sse := r.Op >= optab.FirstSSE && r.Op <= optab.LastSSE
+	switch {
+	case r.Flags&optab.Force64 != 0:
+		return sizeForce64
+	case native:
+		return sizeMode
+	case r.Flags&optab.Default64 != 0:
+		return sizeDefault64
+	case r.Flags&optab.Max32 != 0:
+		return sizeMax32
+	case sse, y && !v:
+		return sizeW
+	case b && !v:
+		return sizeByte
+	}
+	return sizeNormal
+}
