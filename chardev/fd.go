@@ -1,0 +1,137 @@
+package chardev
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// FD is a Port on two file descriptors, such as standard input and output. It
+// waits in poll(2), so Close ends a blocked Read; it works for descriptors in
+// blocking and non-blocking mode.
+type FD struct {
+	in, out int
+	wake    [2]int // a pipe: readable once closed
+
+	mu     sync.Mutex // guards what follows
+	users  int        // calls in progress
+	closed bool
+}
+
+// NewFD returns a port that reads from in and writes to out; either may be -1
+// for none. The descriptors stay the caller's.
+func NewFD(in, out int) (*FD, error) {
+	f := &FD{in: in, out: out}
+	if err := unix.Pipe2(f.wake[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("chardev: %w", os.NewSyscallError("pipe2", err))
+	}
+	return f, nil
+}
+
+// Stdio returns a port on the process's standard input and output.
+func Stdio() (*FD, error) { return NewFD(0, 1) }
+
+func (f *FD) enter() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return os.ErrClosed
+	}
+	f.users++
+	return nil
+}
+
+func (f *FD) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users--
+	f.release()
+}
+
+// release closes the pipe after Close, once nobody polls it.
+func (f *FD) release() {
+	if f.closed && f.users == 0 && f.wake[0] >= 0 {
+		unix.Close(f.wake[0])
+		f.wake[0] = -1
+	}
+}
+
+// ready waits until fd has one of events; os.ErrClosed says that Close came first.
+func (f *FD) ready(fd int, events int16) error {
+	fds := []unix.PollFd{{Fd: int32(f.wake[0]), Events: unix.POLLIN}, {Fd: int32(fd), Events: events}}
+	for {
+		switch _, err := unix.Poll(fds, -1); {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("chardev: %w", os.NewSyscallError("poll", err))
+		case fds[0].Revents != 0:
+			return os.ErrClosed
+		case fds[1].Revents != 0:
+			return nil
+		}
+	}
+}
+
+// Read implements Port.
+func (f *FD) Read(p []byte) (int, error) {
+	if err := f.enter(); err != nil {
+		return 0, err
+	}
+	defer f.leave()
+	for {
+		if err := f.ready(f.in, unix.POLLIN); err != nil {
+			return 0, err
+		}
+		switch n, err := unix.Read(f.in, p); {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
+			return 0, fmt.Errorf("chardev: %w", os.NewSyscallError("read", err))
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// Write implements Port. Into a blocking descriptor it writes pieces that fit
+// what poll calls writable, so that Close is noticed.
+func (f *FD) Write(p []byte) (int, error) {
+	if err := f.enter(); err != nil {
+		return 0, err
+	}
+	defer f.leave()
+	if f.out < 0 {
+		return len(p), nil
+	}
+	done := 0
+	for done < len(p) {
+		if err := f.ready(f.out, unix.POLLOUT); err != nil {
+			return done, err
+		}
+		n, err := unix.Write(f.out, p[done:min(len(p), done+pipeBuf)])
+		if err != nil && err != unix.EINTR && err != unix.EAGAIN {
+			return done, fmt.Errorf("chardev: %w", os.NewSyscallError("write", err))
+		}
+		done += max(n, 0)
+	}
+	return done, nil
+}
+
+// pipeBuf is PIPE_BUF: what a pipe that polls writable takes without blocking.
+const pipeBuf = 4096
+
+// Close implements Port. The descriptors stay open.
+func (f *FD) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.closed = true
+		unix.Close(f.wake[1]) // wake[0] polls as hung up
+		f.release()
+	}
+	return nil
+}
