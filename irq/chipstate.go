@@ -24,6 +24,7 @@ type PICState struct {
 	RotateOnAutoEOI         bool
 	SpecialFullyNested      bool
 	Init4                   bool  // ICW4 expected
+	Single                  bool  // ICW1: no ICW3 expected
 	LevelTriggered          uint8 // ELCR
 	LevelTriggeredPermitted uint8 // ELCR bits that can be set
 }
@@ -44,15 +45,15 @@ type PITState struct {
 
 // PITChannel is one counter of an 8254.
 type PITChannel struct {
-	Count         uint32 // 0x10000 for a programmed 0
+	Count         uint32 // 0x10000 (BCD: 10000) for a programmed 0
 	LatchedCount  uint16
-	CountLatched  uint8 // bytes still to read
+	CountLatched  uint8 // 0 none; else as ReadState
 	StatusLatched bool
 	Status        uint8
-	ReadState     uint8
-	WriteState    uint8
+	ReadState     uint8 // the next byte: 1 low only, 2 high only, 3 low of two, 4 high of two
+	WriteState    uint8 // likewise
 	WriteLatch    uint8
-	RWMode        uint8
+	RWMode        uint8 // 1 low only, 2 high only, 3 both
 	Mode          uint8
 	BCD           bool
 	Gate          bool
