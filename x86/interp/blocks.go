@@ -1,7 +1,311 @@
 package interp
 
-// blockCache holds decoded basic blocks by guest-physical address and mode.
-type blockCache struct{}
+import (
+	"sync"
+	"sync/atomic"
 
-// invalidateCode is told of a store to [gpa, gpa+n) in a page whose FlagCode is set, after the store.
-func (c *CPU) invalidateCode(gpa, n uint64) {}
+	"berth/guestmem"
+	"berth/x86"
+	"berth/x86/decode"
+)
+
+// A block is a run of instructions that starts where control arrived and ends
+// at a branch, at an instruction that may change how the next is decoded or
+// reached, or at the end of the page. It is keyed by guest-physical address and
+// mode, so it serves every linear address that maps there: a micro-op knows its
+// offset in the page only, and R[decode.RIP] says where the page is.
+type block struct {
+	ops   []uop
+	insts []decode.Inst // of generic micro-ops
+	n     uint8         // instructions
+	off   uint16        // of the first instruction in its page
+	end   uint16        // past the last
+	cross bool          // one instruction that reaches into the next linear page
+	phys2 uint64        // that page
+
+	// The static exits. Only a block of the same page is linked: its linear
+	// address follows from this one's, so a link holds whatever the mapping. It
+	// goes when the target is invalidated, which is the page's own business.
+	target                  uint64 // of the branch, relative to the page
+	takenInside, fallInside bool   // the exits stay in the page
+	taken, fall             *block
+
+	page *codePage
+	key  uint64
+}
+
+// codePage is a guest-physical page that blocks were decoded from.
+type codePage struct {
+	phys    uint64
+	blocks  []*block // that have bytes in the page
+	granule uint64   // a bit per 64 bytes with code
+}
+
+// jump maps a linear address to its block while tag is current.
+type jump struct {
+	rip, tag uint64
+	b        *block
+}
+
+const (
+	jumpEntries     = 1 << 13
+	maxInstructions = 48      // a block's
+	maxOps          = 3 << 20 // of all blocks together: at most some 100 MiB
+)
+
+func jumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (jumpEntries - 1) }
+
+// blockCache holds a vCPU's blocks.
+type blockCache struct {
+	byKey   map[uint64]*block
+	pages   map[uint64]*codePage // by page number
+	jumps   [jumpEntries]jump
+	ops     int  // micro-ops held
+	changed bool // a block was invalidated since this was last cleared
+
+	mu      sync.Mutex
+	written []uint64 // pages written by others, not yet invalidated; under mu
+}
+
+// clear forgets every block.
+func (c *CPU) clearBlocks() {
+	bc := &c.blocks
+	for n := range bc.pages {
+		c.unprotectCode(n * pageSize)
+	}
+	for _, b := range bc.byKey {
+		b.die()
+	}
+	bc.byKey, bc.pages, bc.ops = map[uint64]*block{}, map[uint64]*codePage{}, 0
+	bc.jumps = [jumpEntries]jump{}
+	bc.changed = true
+}
+
+// die makes whoever still reaches the block look for its successor.
+func (b *block) die() { b.ops[0].kind = uDead }
+
+// jumpTag is what a jump entry must have been made under to hold now: the same
+// translations, privilege and mode. 0: entries are not to be used, as a code
+// segment with a base or limit needs checks.
+func (c *CPU) jumpTag() uint64 {
+	if c.Mode != decode.Mode64 && !c.flatCode() {
+		return 0
+	}
+	return c.sys.mem.generation<<3 | uint64(c.Mode)<<1 | b2u(c.MMUIndex == mmuUser)
+}
+
+// flatCode reports that CS covers all 4 GiB from 0.
+func (c *CPU) flatCode() bool { return c.SegBase[x86.CS] == 0 && c.Seg[x86.CS].Limit == 0xffffffff }
+
+// blockKey tells blocks apart: where they are and what decoding depends on.
+func (c *CPU) blockKey(phys uint64) uint64 {
+	return phys<<3 | b2u(c.flatCode())<<2 | uint64(c.Mode)
+}
+
+// find returns the block at RIP, decoding it if need be, and sets R[decode.RIP].
+// nil: the status says what happened instead, which may be one instruction executed.
+func (c *CPU) find() (*block, status) {
+	lin := c.RIP
+	if c.Mode != decode.Mode64 {
+		if c.RIP > uint64(c.Seg[x86.CS].Limit) {
+			return nil, c.raiseErr(x86.GP, 0)
+		}
+		lin = uint64(uint32(c.RIP + c.SegBase[x86.CS]))
+	}
+	phys, code, ok := c.fetch(lin)
+	if !ok {
+		return nil, faulted
+	}
+	if len(code) == 0 {
+		return nil, c.unimplementedText("executing code outside memory")
+	}
+	key := c.blockKey(phys)
+	b := c.blocks.byKey[key]
+	if b != nil && b.cross {
+		phys2, _, ok := c.fetch(c.after(lin, uint64(len(code))))
+		if !ok {
+			return nil, faulted
+		}
+		if phys2 != b.phys2 {
+			c.removeBlock(b)
+			b = nil
+		}
+	}
+	if b == nil {
+		var st status
+		if b, st = c.build(key, phys, lin, code); b == nil {
+			return nil, st
+		}
+	}
+	tag := c.jumpTag()
+	if tag != 0 {
+		c.blocks.jumps[jumpIndex(c.RIP)] = jump{c.RIP, tag, b}
+	} else if c.Mode != decode.Mode64 && c.RIP+uint64(b.end-b.off)-1 > uint64(c.Seg[x86.CS].Limit) {
+		return nil, c.step()
+	}
+	c.R[decode.RIP] = c.RIP - uint64(b.off)
+	return b, next
+}
+
+// build decodes the block at phys and adds it.
+func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
+	if c.blocks.ops > maxOps {
+		c.clearBlocks()
+	}
+	c.protectCode(phys) // before the bytes are read
+	b := &block{off: uint16(phys % pageSize), key: key}
+	t := translator{c: c, b: b, flat: c.flatCode(), mode: c.Mode, pos: b.off}
+	st := t.run(code)
+	if st == again { // the first instruction crosses the page
+		if st = c.buildCrossing(&t, lin, code); st != next {
+			return nil, st
+		}
+	}
+	b.page = c.addToPage(b, phys, uint64(b.end-b.off))
+	if b.cross {
+		c.protectCode(b.phys2)
+		c.addToPage(b, b.phys2, uint64(b.end)-pageSize)
+	}
+	c.blocks.byKey[key] = b
+	c.blocks.ops += len(b.ops)
+	return b, next
+}
+
+// buildCrossing decodes one instruction that continues in the next linear page.
+func (c *CPU) buildCrossing(t *translator, lin uint64, code []byte) status {
+	phys2, more, ok := c.fetch(c.after(lin, uint64(len(code))))
+	if !ok {
+		return faulted
+	}
+	if len(more) == 0 {
+		return c.unimplementedText("executing code outside memory")
+	}
+	c.protectCode(phys2)
+	var p [decode.MaxLen]byte
+	n := copy(p[:], code)
+	n += copy(p[n:], more)
+	t.b.cross, t.b.phys2 = true, phys2
+	t.run(p[:n])
+	return next
+}
+
+// addToPage notes that b has code in the n bytes at phys (cut to its page).
+func (c *CPU) addToPage(b *block, phys, n uint64) *codePage {
+	p := c.blocks.pages[phys/pageSize]
+	if p == nil {
+		p = &codePage{phys: phys &^ (pageSize - 1)}
+		c.blocks.pages[phys/pageSize] = p
+	}
+	p.blocks = append(p.blocks, b)
+	p.granule |= granules(phys%pageSize, n)
+	return p
+}
+
+// granules returns the bits of the 64-byte pieces of a page that n bytes at off touch.
+func granules(off, n uint64) uint64 {
+	first, last := off/64, (min(off+max(n, 1), pageSize)-1)/64
+	return ^uint64(0) >> (63 - last) &^ (1<<first - 1)
+}
+
+// removeBlock takes b out of the cache.
+func (c *CPU) removeBlock(b *block) {
+	b.die()
+	delete(c.blocks.byKey, b.key)
+	c.blocks.ops -= len(b.ops)
+	c.blocks.changed = true
+	c.takeFromPage(b.page, b)
+	if b.cross {
+		if p := c.blocks.pages[b.phys2/pageSize]; p != nil {
+			c.takeFromPage(p, b)
+		}
+	}
+}
+
+// takeFromPage removes b from p and all links to it; an empty page is writable again.
+func (c *CPU) takeFromPage(p *codePage, b *block) {
+	kept := p.blocks[:0]
+	for _, o := range p.blocks {
+		if o == b {
+			continue
+		}
+		kept = append(kept, o)
+		if o.taken == b {
+			o.taken = nil
+		}
+		if o.fall == b {
+			o.fall = nil
+		}
+	}
+	clear(p.blocks[len(kept):])
+	p.blocks = kept
+	if len(kept) == 0 {
+		delete(c.blocks.pages, p.phys/pageSize)
+		c.unprotectCode(p.phys)
+	}
+}
+
+// unprotectCode lets stores to a page go straight to memory again.
+func (c *CPU) unprotectCode(gpa uint64) {
+	if f := c.cfg.Memory.Flags(gpa); f != nil {
+		atomic.AndUint32(f, ^guestmem.FlagCode)
+	}
+}
+
+// bytesIn returns which of page's bytes b was decoded from.
+func (b *block) bytesIn(page uint64) (from, to uint64) {
+	if b.page.phys == page {
+		return uint64(b.off), min(uint64(b.end), pageSize)
+	}
+	return 0, uint64(b.end) - pageSize
+}
+
+// invalidateCode is told of a store to [gpa, gpa+n), within one page whose
+// FlagCode is set, after the store.
+func (c *CPU) invalidateCode(gpa, n uint64) {
+	p := c.blocks.pages[gpa/pageSize]
+	if p == nil {
+		return
+	}
+	off := gpa % pageSize
+	if p.granule&granules(off, n) == 0 {
+		return
+	}
+	var hit []*block
+	for _, b := range p.blocks {
+		if from, to := b.bytesIn(p.phys); from < off+n && off < to {
+			hit = append(hit, b)
+		}
+	}
+	for _, b := range hit {
+		c.removeBlock(b)
+	}
+	p.granule = 0
+	for _, b := range p.blocks {
+		from, to := b.bytesIn(p.phys)
+		p.granule |= granules(from, to-from)
+	}
+}
+
+// CodeWritten notes that someone else wrote the page of gpa, whose FlagCode is
+// set: the vCPU forgets its code before the next block. Safe for concurrent
+// use; a guestmem.CodeWatcher passes the news to every vCPU.
+func (c *CPU) CodeWritten(gpa uint64) {
+	c.blocks.mu.Lock()
+	if n := len(c.blocks.written); n == 0 || c.blocks.written[n-1] != gpa&pageMask {
+		c.blocks.written = append(c.blocks.written, gpa&pageMask)
+	}
+	c.blocks.mu.Unlock()
+	c.post(pendCode)
+}
+
+// dropWritten invalidates what CodeWritten noted.
+func (c *CPU) dropWritten() {
+	atomic.AndUint32(&c.Pending, ^uint32(pendCode))
+	c.blocks.mu.Lock()
+	pages := c.blocks.written
+	c.blocks.written = nil
+	c.blocks.mu.Unlock()
+	for _, gpa := range pages {
+		c.invalidateCode(gpa, pageSize)
+	}
+}

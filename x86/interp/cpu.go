@@ -30,6 +30,8 @@ type Core struct {
 	//	ccAdd   second operand, shifted like Res: CF, OF, AF follow from Res - Src
 	//	ccSub   subtrahend, shifted likewise: from Res + Src
 	//	ccLogic unused: CF = OF = AF = 0
+	//	ccShl   the operand one shift before the last: CF is its top bit, OF that and Res's sign differing
+	//	ccShr   likewise for SHR and SAR: CF is its bottom bit, OF as for ccShl
 	//	ccAux   CF, OF and AF at their places in RFLAGS
 	//	ccFlags all six at their places in RFLAGS (Res agrees about ZF)
 	//

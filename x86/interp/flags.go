@@ -14,6 +14,8 @@ const (
 	ccLogic
 	ccAdd
 	ccSub
+	ccShl
+	ccShr
 )
 
 // Widths in CC: log2 of bytes.
@@ -39,6 +41,10 @@ func (k *Core) cf() bool {
 		return k.Res+k.Src < k.Src
 	case ccLogic:
 		return false
+	case ccShl:
+		return int64(k.Src) < 0
+	case ccShr:
+		return k.Src>>k.ccShift()&1 != 0
 	default:
 		return k.Src&x86.FlagCF != 0
 	}
@@ -53,6 +59,8 @@ func (k *Core) of() bool {
 		return int64((a^k.Src)&(a^k.Res)) < 0
 	case ccLogic:
 		return false
+	case ccShl, ccShr:
+		return int64(k.Src^k.Res) < 0
 	default:
 		return k.Src&x86.FlagOF != 0
 	}
@@ -79,7 +87,7 @@ func (k *Core) af() bool {
 		return (k.Res-k.Src^k.Src^k.Res)>>s&0x10 != 0
 	case ccSub:
 		return (k.Res+k.Src^k.Src^k.Res)>>s&0x10 != 0
-	case ccLogic:
+	case ccLogic, ccShl, ccShr:
 		return false
 	default:
 		return k.Src&x86.FlagAF != 0

@@ -19,6 +19,7 @@ type CPU struct {
 	sys    systemState // privileged state beyond Core: MSRs, events, the APIC's view
 	fpu    x86.FPU     // x87, MMX and SSE registers
 	blocks blockCache
+	inst   decode.Inst // the instruction that step runs
 }
 
 // exception is a fault on its way to delivery.
@@ -76,6 +77,25 @@ const (
 type Exit struct {
 	Reason Reason
 	Detail string
+}
+
+// New makes a vCPU. Close releases it.
+func New(cfg Config) (*CPU, error) {
+	core, err := newCore()
+	if err != nil {
+		return nil, err
+	}
+	c := &CPU{Core: core, cfg: cfg}
+	c.Flags = x86.FlagR1
+	c.initTLB()
+	c.clearBlocks()
+	return c, nil
+}
+
+// Close releases the vCPU's memory. Nobody may use it any more.
+func (c *CPU) Close() error {
+	c.clearBlocks()
+	return freeCore(c.Core)
 }
 
 // exec runs one decoded instruction of any family, at RIP.

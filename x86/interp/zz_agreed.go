@@ -11,3 +11,9 @@ func (c *CPU) needStep() bool { return false }
 // the interrupt shadow and raises the single-step or breakpoint trap (which it
 // delivers itself). It returns st, or jumped after a delivery, or stopped.
 func (c *CPU) stepped(st status) status { return st }
+
+// updateMMUIndex works out MMUIndex after a change of CPL, AC, VM or CR4.SMAP.
+func (c *CPU) updateMMUIndex() {}
+
+// post sets bits of Pending and wakes the vCPU if it sleeps.
+func (c *CPU) post(bits uint32) {}

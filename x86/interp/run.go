@@ -1,0 +1,121 @@
+package interp
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"berth/x86"
+	"berth/x86/decode"
+)
+
+// Run executes the guest until Kick, a triple fault, or something this engine
+// cannot do, and says which.
+func (c *CPU) Run() Exit {
+	for {
+		if p := atomic.LoadUint32(&c.Pending); p != 0 {
+			if p&pendCode != 0 {
+				c.dropWritten()
+			}
+			if c.interrupts() {
+				return c.exit
+			}
+		}
+		var st status
+		if c.needStep() {
+			st = c.stepped(c.step())
+		} else {
+			st = c.runBlocks()
+		}
+		if st == faulted {
+			st = c.deliver()
+		}
+		if st == stopped {
+			return c.exit
+		}
+	}
+}
+
+// step runs the one instruction at RIP, past any block. RIP moves over it.
+func (c *CPU) step() status {
+	in := &c.inst
+	if st := c.decodeHere(in); st != next {
+		return st
+	}
+	st := c.exec(in)
+	switch st {
+	case next:
+		c.RIP += uint64(in.Len)
+		if c.Mode != decode.Mode64 {
+			c.RIP = uint64(uint32(c.RIP))
+		}
+		c.Instructions++
+	case jumped:
+		c.Instructions++
+	case faulted:
+		c.segmentFault()
+	}
+	return st
+}
+
+// decodeHere decodes the instruction at RIP.
+func (c *CPU) decodeHere(in *decode.Inst) status {
+	lin, room := c.RIP, uint64(decode.MaxLen)
+	if c.Mode != decode.Mode64 {
+		limit := uint64(c.Seg[x86.CS].Limit)
+		if c.RIP > limit {
+			return c.raiseErr(x86.GP, 0)
+		}
+		room = min(room, limit-c.RIP+1)
+		lin = uint64(uint32(c.RIP + c.SegBase[x86.CS]))
+	}
+	_, code, ok := c.fetch(lin)
+	if !ok {
+		return faulted
+	}
+	var p [decode.MaxLen]byte
+	n := min(copy(p[:], code), int(room))
+	err := decode.Decode(p[:n], c.Mode, in)
+	if errors.Is(err, decode.ErrTruncated) && n == len(code) && n < int(room) {
+		_, code, ok = c.fetch(c.after(lin, uint64(n)))
+		if !ok {
+			return faulted
+		}
+		n = min(n+copy(p[n:], code), int(room))
+		err = decode.Decode(p[:n], c.Mode, in)
+	}
+	switch {
+	case err == nil:
+		return next
+	case errors.Is(err, decode.ErrTruncated):
+		if len(code) == 0 {
+			return c.unimplementedText("executing code outside memory")
+		}
+		return c.raiseErr(x86.GP, 0)
+	}
+	return c.raiseDecode(x86.UD)
+}
+
+// raiseDecode raises the fault of bytes that are no instruction: #UD, or #GP(0)
+// for one that is too long.
+func (c *CPU) raiseDecode(vector uint8) status {
+	if vector == x86.GP {
+		return c.raiseErr(x86.GP, 0)
+	}
+	return c.raise(vector)
+}
+
+// segmentFault makes the #GP of a non-canonical memory operand #SS if it went
+// through SS. The instruction at RIP has faulted.
+func (c *CPU) segmentFault() {
+	if !c.exc.nonCanonical {
+		return
+	}
+	c.exc.nonCanonical = false
+	exc := c.exc
+	var in decode.Inst
+	st := c.decodeHere(&in)
+	c.exc = exc
+	if st == next && in.Mem && in.Seg == x86.SS {
+		c.exc.vector = x86.SSFault
+	}
+}
