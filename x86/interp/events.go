@@ -1,5 +1,11 @@
 package interp
 
+import (
+	"sync/atomic"
+
+	"berth/x86"
+)
+
 // Bits of Core.Pending.
 const (
 	pendKick  = 1 << iota // Run was asked to return
@@ -14,7 +20,142 @@ const (
 	pendSleep = 1 << 31   // the vCPU sleeps on the word: wake it
 )
 
+// post sets bits of Pending and wakes a sleeping vCPU. Any thread.
+func (c *CPU) post(bits uint32) {
+	if atomic.OrUint32(&c.Pending, bits)&pendSleep != 0 {
+		futexWake(&c.Pending)
+	}
+}
+
+// Kick makes Run return soon: the Run in progress, or else the next. Any thread.
+func (c *CPU) Kick() { c.post(pendKick) }
+
+// Interrupt says that the APIC may have something deliverable. Any thread.
+func (c *CPU) Interrupt() { c.post(pendIntr) }
+
+// NMI sends a non-maskable interrupt. Any thread.
+func (c *CPU) NMI() { c.post(pendNMI) }
+
+// INIT resets the vCPU as that message does. Any thread.
+func (c *CPU) INIT() { c.post(pendInit) }
+
+// SIPI starts a vCPU that waits for it, at vector<<12. Any thread.
+func (c *CPU) SIPI(vector uint8) {
+	c.sys.sipi.Store(uint32(vector))
+	c.post(pendSIPI)
+}
+
+// RevokeWrites makes the vCPU ask again before it next stores to any page: dirty
+// flags were cleared. Any thread; RevokePending tells when it is done.
+func (c *CPU) RevokeWrites() { c.post(pendFlush) }
+
+// RevokePending reports that a RevokeWrites has not taken effect yet.
+func (c *CPU) RevokePending() bool { return atomic.LoadUint32(&c.Pending)&pendFlush != 0 }
+
+// take clears bits of Pending and reports whether any was set.
+func (c *CPU) take(bits uint32) bool { return atomic.AndUint32(&c.Pending, ^bits)&bits != 0 }
+
 // interrupts serves what Pending says; the run loop calls it at an instruction
 // boundary when Pending is not 0. It sleeps here while the CPU is halted. With
 // leave, Run returns with c.exit.
-func (c *CPU) interrupts() (leave bool) { return false }
+func (c *CPU) interrupts() (leave bool) {
+	for {
+		p := atomic.LoadUint32(&c.Pending)
+		if p&pendFlush != 0 {
+			c.revokeWrites(func(uint64) bool { return true })
+			c.take(pendFlush)
+		}
+		if p&pendCode != 0 && c.take(pendCode) {
+			c.hostWrote()
+		}
+		if p&pendKick != 0 && c.take(pendKick) {
+			c.exit = Exit{Reason: Kicked}
+			return true
+		}
+		if p&pendInit != 0 && c.take(pendInit) {
+			c.initReset()
+		}
+		if p&pendSIPI != 0 && c.take(pendSIPI) && c.sys.mp == x86.MPWaitSIPI {
+			c.startUp(uint8(c.sys.sipi.Load()))
+		}
+		delivered, stop := c.deliverPending(p)
+		if stop {
+			return true
+		}
+		if c.sys.mp == x86.MPRunnable {
+			c.take(pendHalt)
+			return !delivered && c.codeBreaks()
+		}
+		c.sleep()
+	}
+}
+
+// codeBreaks delivers an instruction breakpoint at RIP and drops pendDebug if
+// nothing steps any more; true: Run must return.
+func (c *CPU) codeBreaks() bool {
+	if !c.sys.stepping {
+		c.take(pendDebug)
+		return false
+	}
+	if c.inShadow() == shadowMovSS || !c.codeBreak() {
+		return false
+	}
+	c.raise(x86.DB)
+	return c.deliver() == stopped
+}
+
+// deliverPending delivers an NMI or else an interrupt if there is one and it may
+// be; stop: Run must return.
+func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
+	if c.sys.mp != x86.MPRunnable && c.sys.mp != x86.MPHalted {
+		return false, false
+	}
+	if c.inShadow() != shadowNone {
+		return false, false // Pending stays: asked again after the next instruction
+	}
+	if p&pendNMI != 0 && c.take(pendNMI) {
+		if !c.sys.nmiMasked {
+			c.sys.nmiMasked = true
+			return true, c.deliverExternal(x86.NMI)
+		}
+		c.sys.nmi = true
+	}
+	if p&pendIntr == 0 {
+		return false, false
+	}
+	c.take(pendIntr)
+	if c.Flags&x86.FlagIF == 0 {
+		c.sys.blocked = true
+		return false, false
+	}
+	v, ok := c.cfg.APIC.Acknowledge()
+	c.sys.blocked = ok // another may be waiting behind it
+	if !ok {
+		return false, false
+	}
+	return true, c.deliverExternal(v)
+}
+
+// deliverExternal wakes the CPU and delivers an interrupt or NMI; true: a shutdown.
+func (c *CPU) deliverExternal(vector uint8) (stop bool) {
+	c.sys.mp = x86.MPRunnable
+	e := event{vector: vector, source: fromExternal, rip: c.RIP, flags: c.rflags()}
+	return c.deliverEvent(e) == stopped
+}
+
+// sleep waits until Pending has a bit that may end the halt.
+func (c *CPU) sleep() {
+	const quiet = pendHalt | pendDebug
+	p := atomic.LoadUint32(&c.Pending)
+	if p&^quiet != 0 {
+		return
+	}
+	if !atomic.CompareAndSwapUint32(&c.Pending, p, p|pendSleep) {
+		return
+	}
+	futexWait(&c.Pending, p|pendSleep)
+	atomic.AndUint32(&c.Pending, ^uint32(pendSleep))
+}
+
+// hostWrote drops decoded code of pages that the host wrote.
+func (c *CPU) hostWrote() {}

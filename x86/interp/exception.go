@@ -49,6 +49,9 @@ func (e *event) gateError() uint32 { return uint32(e.vector)*8 + 2 + e.ext() }
 // stopped with a shutdown. Faults on the way make double and triple faults
 // (Intel SDM vol. 3A table 6-5).
 func (c *CPU) deliver() status {
+	if c.exit.Reason == Internal {
+		return stopped
+	}
 	return c.deliverEvent(c.faultEvent())
 }
 
@@ -60,7 +63,7 @@ func (c *CPU) faultEvent() event {
 		c.CR2 = c.exc.cr2
 		e.flags |= x86.FlagRF
 	case x86.DB:
-		c.sys.dr6Commit(c.Core)
+		c.commitDR6()
 	case x86.DF, x86.MC:
 	default:
 		e.flags |= x86.FlagRF
@@ -74,7 +77,7 @@ func (c *CPU) deliverEvent(e event) status {
 		if c.inject(&e) {
 			return jumped
 		}
-		if c.exit.Reason == Internal && c.exit.Detail != "" {
+		if c.exit.Reason == Internal {
 			return stopped
 		}
 		second := c.faultEvent()
@@ -389,7 +392,7 @@ func (c *CPU) innerStack(cpl uint8, size uint64, ext uint32) (st pusher, ss x86.
 			return st, ss, false
 		}
 	}
-	ss, ok = c.checkSS(sel, cpl, x86.TS)
+	ss, ok = c.checkSS(sel, cpl, x86.TS, false)
 	if !ok {
 		if c.exc.vector != x86.PF {
 			c.exc.code |= ext

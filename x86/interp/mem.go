@@ -87,8 +87,11 @@ func (c *CPU) translate(va uint64, a mmu.Access) (gpa uint64, region *guestmem.R
 // fill puts a RAM page into the TLB. It grants writes only where nobody must
 // hear of them.
 func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Access) {
-	i := va / pageSize % mmu.TLBSize
 	page := va & pageMask
+	if c.DR[7]&0xff != 0 && c.watched(page) {
+		return
+	}
+	i := va / pageSize % mmu.TLBSize
 	e := &c.TLB[c.MMUIndex][i]
 	*e = mmu.Entry{
 		Read:  page,
@@ -126,6 +129,13 @@ func (c *CPU) writeUnseen(phys uint64, a mmu.Access) bool {
 	return v&guestmem.FlagCode == 0
 }
 
+// watchAccess looks for data breakpoints on a slow access.
+func (c *CPU) watchAccess(va, n uint64, write bool) {
+	if c.DR[7]&0xff != 0 {
+		c.watchData(va, n, write)
+	}
+}
+
 // loadSlow is a load of n ≤ 16 bytes that the TLB could not serve: misses, page
 // crossings, I/O, faults. intent is Write for the load of a read-modify-write.
 func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
@@ -138,6 +148,7 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 	}
 	if first == n {
 		c.physRead(r, gpa, p)
+		c.watchAccess(va, n, false)
 		return p, true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), intent)
@@ -146,6 +157,7 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 	}
 	c.physRead(r, gpa, p[:first])
 	c.physRead(r2, gpa2, p[first:])
+	c.watchAccess(va, n, false)
 	return p, true
 }
 
@@ -160,6 +172,7 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 	}
 	if first == n {
 		c.physWrite(r, gpa, p)
+		c.watchAccess(va, n, true)
 		return true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), mmu.Write)
@@ -168,6 +181,7 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 	}
 	c.physWrite(r, gpa, p[:first])
 	c.physWrite(r2, gpa2, p[first:])
+	c.watchAccess(va, n, true)
 	return true
 }
 

@@ -56,11 +56,14 @@ type APIC interface {
 // Config is what a CPU needs around it.
 type Config struct {
 	ID     int
+	CPUs   int // how many the machine has, for CPUID
 	Memory *guestmem.Memory
 	Ports  IO // 64 KiB of ports
 	MMIO   IO // guest-physical space outside Memory
 	APIC   APIC
 	TSC    func() uint64 // guest TSC before TSC_ADJUST
+	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
+	UnknownMSR func(index uint32, write bool)
 }
 
 // Reason says why Run returned.

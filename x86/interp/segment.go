@@ -208,7 +208,7 @@ func (c *CPU) loadSeg(seg uint8, selector uint16) bool {
 	if c.protected() {
 		var ok bool
 		if seg == x86.SS {
-			s, ok = c.checkSS(selector, c.CPL, x86.GP)
+			s, ok = c.checkSS(selector, c.CPL, x86.GP, c.Mode == decode.Mode64)
 		} else {
 			s, ok = c.checkData(selector, c.CPL)
 		}
@@ -241,9 +241,9 @@ func nullSS(selector uint16, cpl uint8) x86.Segment {
 
 // checkSS loads a stack segment for the given privilege (SDM vol. 2, MOV). vector
 // is that of its faults: #GP, or #TS when it comes from a TSS.
-func (c *CPU) checkSS(selector uint16, cpl uint8, vector uint8) (s x86.Segment, ok bool) {
+func (c *CPU) checkSS(selector uint16, cpl, vector uint8, nullOK bool) (s x86.Segment, ok bool) {
 	if selector&^3 == 0 {
-		if c.Mode == decode.Mode64 && cpl != 3 && uint8(selector&3) == cpl {
+		if nullOK && cpl != 3 && uint8(selector&3) == cpl {
 			return nullSS(selector, cpl), true
 		}
 		return s, c.fail(vector, 0)

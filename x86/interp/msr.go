@@ -1,0 +1,276 @@
+package interp
+
+import "berth/x86"
+
+// mtrrVariable is how many variable-range MTRR pairs there are.
+const mtrrVariable = 8
+
+// msrState holds the MSRs that have no home in Core.
+type msrState struct {
+	star, lstar, cstar, fmask             uint64
+	kernelGSBase, tscAux                  uint64
+	tscAdjust, tscOffset                  uint64 // the architectural one, and what a restored state differs from the clock
+	sysenterCS, sysenterESP, sysenterEIP  uint64
+	pat, miscEnable, specCtrl, biosSignID uint64
+	featureControl, mcgStatus             uint64
+
+	mtrrDefType uint64
+	mtrrBase    [mtrrVariable]uint64
+	mtrrMask    [mtrrVariable]uint64
+	mtrrFixed   [11]uint64
+}
+
+// Values that CPUID's features imply.
+const (
+	// microcode is what IA32_BIOS_SIGN_ID reports in its upper half.
+	microcode = 1 << 32
+	// miscEnableReset: fast strings, and the branch-trace and PEBS units absent.
+	miscEnableReset = 1<<0 | 1<<11 | 1<<12
+	patReset        = 0x0007040600070406
+	// mtrrCap: eight variable ranges, the fixed ones, and write-combining.
+	mtrrCap = mtrrVariable | 1<<8 | 1<<10
+	// archCaps: every "not vulnerable" statement that is true of an interpreter,
+	// which executes nothing speculatively: RDCL_NO, SKIP_L1DFL_VMENTRY, SSB_NO,
+	// MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO,
+	// PBRSB_NO, GDS_NO, RFDS_NO (Intel SDM vol. 4 table 2-2).
+	archCaps = 1<<0 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<8 | 1<<13 | 1<<14 | 1<<15 | 1<<20 | 1<<24 | 1<<26 | 1<<27
+	// featureLocked: IA32_FEATURE_CONTROL locked with VMX off.
+	featureLocked = 1
+	// specCtrlBits are IBRS, STIBP and SSBD, which have nothing to do here.
+	specCtrlBits = 7
+)
+
+// Further MSRs that a PC operating system reads.
+const (
+	msrPlatformInfo  = 0xce
+	msrEBLPowerOn    = 0x2a
+	msrSMICount      = 0x34
+	msrPredCmd       = 0x49
+	msrBiosUpdate    = 0x79
+	msrFSBFreq       = 0xcd
+	msrBBLCRCtl3     = 0x11e
+	msrMiscFeatures  = 0x140
+	msrThermStatus   = 0x19c
+	msrThermInt      = 0x19b
+	msrEnergyPerf    = 0x1b0
+	msrDebugCtl      = 0x1d9
+	msrLastBranch    = 0x1db
+	msrRAPLPowerUnit = 0x606
+	msrPPIN          = 0x4e
+)
+
+// reset gives the MSRs their power-on values.
+func (m *msrState) reset() {
+	*m = msrState{
+		pat:            patReset,
+		miscEnable:     miscEnableReset,
+		biosSignID:     microcode,
+		featureControl: featureLocked,
+	}
+}
+
+// tsc returns IA32_TIME_STAMP_COUNTER.
+func (c *CPU) tsc() uint64 { return c.cfg.TSC() + c.sys.msrs.tscAdjust + c.sys.msrs.tscOffset }
+
+func isAPICMSR(i uint32) bool {
+	return i == x86.MSRAPICBase || i == x86.MSRTSCDeadline || i >= x86.MSRX2APIC && i < x86.MSRX2APIC+0x100
+}
+
+// plain returns the place of an MSR that is only storage, and the bits it has.
+func (c *CPU) plain(i uint32) (p *uint64, writable uint64) {
+	m := &c.sys.msrs
+	const all = ^uint64(0)
+	switch i {
+	case x86.MSRSTAR:
+		return &m.star, all
+	case x86.MSRFMASK:
+		return &m.fmask, 1<<32 - 1
+	case x86.MSRTSCAux:
+		return &m.tscAux, 1<<32 - 1
+	case x86.MSRSysenterCS:
+		return &m.sysenterCS, 1<<32 - 1
+	case x86.MSRSpecCtrl:
+		return &m.specCtrl, specCtrlBits
+	case x86.MSRMiscEnable:
+		return &m.miscEnable, all
+	case x86.MSRMCGStatus:
+		return &m.mcgStatus, 0
+	}
+	return nil, 0
+}
+
+// address returns the place of an MSR that holds a canonical address.
+func (c *CPU) address(i uint32) *uint64 {
+	m := &c.sys.msrs
+	switch i {
+	case x86.MSRLSTAR:
+		return &m.lstar
+	case x86.MSRCSTAR:
+		return &m.cstar
+	case x86.MSRSysenterESP:
+		return &m.sysenterESP
+	case x86.MSRSysenterEIP:
+		return &m.sysenterEIP
+	case x86.MSRKernelGSBase:
+		return &m.kernelGSBase
+	case x86.MSRFSBase:
+		return &c.Seg[x86.FS].Base
+	case x86.MSRGSBase:
+		return &c.Seg[x86.GS].Base
+	}
+	return nil
+}
+
+// mtrr returns the place of an MTRR, and whether it holds eight memory types.
+func (c *CPU) mtrr(i uint32) (p *uint64, types bool) {
+	m := &c.sys.msrs
+	switch {
+	case i >= x86.MSRMTRRPhysBase0 && i < x86.MSRMTRRPhysBase0+2*mtrrVariable:
+		n := (i - x86.MSRMTRRPhysBase0) / 2
+		if i&1 == 0 {
+			return &m.mtrrBase[n], false
+		}
+		return &m.mtrrMask[n], false
+	case i == x86.MSRMTRRFix64K:
+		return &m.mtrrFixed[0], true
+	case i == 0x258, i == 0x259:
+		return &m.mtrrFixed[i-0x258+1], true
+	case i >= 0x268 && i <= 0x26f:
+		return &m.mtrrFixed[i-0x268+3], true
+	case i == x86.MSRMTRRDefType:
+		return &m.mtrrDefType, false
+	case i == x86.MSRPAT:
+		return &m.pat, true
+	}
+	return nil, false
+}
+
+// readMSR is RDMSR; not ok is #GP(0).
+func (c *CPU) readMSR(i uint32) (uint64, bool) {
+	if isAPICMSR(i) {
+		return c.cfg.APIC.ReadMSR(i)
+	}
+	if p, _ := c.plain(i); p != nil {
+		return *p, true
+	}
+	if p := c.address(i); p != nil {
+		return *p, true
+	}
+	if p, _ := c.mtrr(i); p != nil {
+		return *p, true
+	}
+	switch i {
+	case x86.MSRTSC:
+		return c.tsc(), true
+	case x86.MSRTSCAdjust:
+		return c.sys.msrs.tscAdjust, true
+	case x86.MSREFER:
+		return c.EFER, true
+	case x86.MSRArchCaps:
+		return archCaps, true
+	case x86.MSRMTRRCap:
+		return mtrrCap, true
+	case x86.MSRBiosSignID:
+		return c.sys.msrs.biosSignID, true
+	case x86.MSRFeatureControl:
+		return c.sys.msrs.featureControl, true
+	case x86.MSRMCGCap, x86.MSRPlatformID, msrEBLPowerOn, msrSMICount, msrThermStatus, msrThermInt, msrDebugCtl, msrLastBranch, msrLastBranch + 1:
+		return 0, true
+	}
+	return 0, c.unknownMSR(i, false)
+}
+
+// unknownMSR reports an access to an MSR that does not exist and says not ok.
+func (c *CPU) unknownMSR(i uint32, write bool) bool {
+	if c.cfg.UnknownMSR != nil {
+		c.cfg.UnknownMSR(i, write)
+	}
+	return false
+}
+
+// writeMSR is WRMSR; not ok is #GP(0).
+func (c *CPU) writeMSR(i uint32, v uint64) bool {
+	if isAPICMSR(i) {
+		return c.cfg.APIC.WriteMSR(i, v)
+	}
+	if p, mask := c.plain(i); p != nil {
+		if v&^mask != 0 {
+			return false
+		}
+		*p = v
+		return true
+	}
+	if p := c.address(i); p != nil {
+		if uint64(int64(v<<16)>>16) != v {
+			return false
+		}
+		*p = v
+		c.SegBase[x86.FS], c.SegBase[x86.GS] = c.Seg[x86.FS].Base, c.Seg[x86.GS].Base
+		return true
+	}
+	if p, types := c.mtrr(i); p != nil {
+		if !validMTRR(i, v, types) {
+			return false
+		}
+		*p = v
+		return true
+	}
+	switch i {
+	case x86.MSRTSC:
+		c.sys.msrs.tscAdjust += v - c.tsc()
+		return true
+	case x86.MSRTSCAdjust:
+		c.sys.msrs.tscAdjust = v
+		return true
+	case x86.MSREFER:
+		return c.writeEFER(v)
+	case msrPredCmd:
+		return v&^1 == 0
+	case x86.MSRBiosSignID, msrBiosUpdate, msrThermInt, msrThermStatus:
+		return true // SIGN_ID is loaded anew by CPUID; the others have nothing behind them
+	case msrDebugCtl, x86.MSRMCGCap:
+		return v == 0
+	}
+	return c.unknownMSR(i, true)
+}
+
+// validMTRR checks the memory types and reserved bits of MTRRs and PAT (Intel SDM vol. 3A §11.11, §11.12).
+func validMTRR(i uint32, v uint64, types bool) bool {
+	if types {
+		for ; v != 0; v >>= 8 {
+			if !validType(uint8(v), i == x86.MSRPAT) {
+				return false
+			}
+		}
+		return true
+	}
+	const high = ^uint64(1<<physBits - 1)
+	switch {
+	case i == x86.MSRMTRRDefType:
+		return v&^0xcff == 0 && validType(uint8(v), false)
+	case i&1 == 0:
+		return v&(high|0xf00) == 0 && validType(uint8(v), false)
+	default:
+		return v&(high|0x7ff) == 0
+	}
+}
+
+// validType accepts UC, WC, WT, WP, WB, and in PAT also UC-.
+func validType(t uint8, pat bool) bool {
+	return t <= 1 || t >= 4 && t <= 6 || t == 7 && pat
+}
+
+// writeEFER sets the writable bits of EFER (Intel SDM vol. 3A §2.2.1).
+func (c *CPU) writeEFER(v uint64) bool {
+	const bits = x86.EFERSCE | x86.EFERLME | x86.EFERNXE
+	changed := c.EFER ^ v
+	if v&^(bits|x86.EFERLMA) != 0 || changed&x86.EFERLME != 0 && c.CR0&x86.CR0PG != 0 {
+		return false
+	}
+	c.EFER = c.EFER&^bits | v&bits
+	c.pagingChanged()
+	if changed&x86.EFERNXE != 0 {
+		c.flushTLB(false)
+	}
+	return true
+}
