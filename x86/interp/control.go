@@ -75,7 +75,7 @@ func (c *CPU) setCR8(v uint64) status {
 	}
 	c.cfg.APIC.SetTPR(uint8(v))
 	if c.sys.blocked {
-		c.post(pendIntr)
+		c.wake(pendIntr)
 	}
 	return next
 }
@@ -172,6 +172,6 @@ func (c *CPU) setCR4(v uint64) status {
 	if changed&(pdpteBits|x86.CR4PCIDE|x86.CR4SMAP) != 0 {
 		c.flushTLB(false)
 	}
-	c.acChanged()
+	c.updateMMUIndex()
 	return next
 }

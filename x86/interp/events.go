@@ -20,34 +20,31 @@ const (
 	pendSleep = 1 << 31   // the vCPU sleeps on the word: wake it
 )
 
-// post sets bits of Pending and wakes a sleeping vCPU. Any thread.
-func (c *CPU) post(bits uint32) {
+// wake sets bits of Pending and wakes the vCPU if it sleeps. Any thread.
+func (c *CPU) wake(bits uint32) {
 	if atomic.OrUint32(&c.Pending, bits)&pendSleep != 0 {
 		futexWake(&c.Pending)
 	}
 }
 
-// Kick makes Run return soon: the Run in progress, or else the next. Any thread.
-func (c *CPU) Kick() { c.post(pendKick) }
-
 // Interrupt says that the APIC may have something deliverable. Any thread.
-func (c *CPU) Interrupt() { c.post(pendIntr) }
+func (c *CPU) Interrupt() { c.wake(pendIntr) }
 
 // NMI sends a non-maskable interrupt. Any thread.
-func (c *CPU) NMI() { c.post(pendNMI) }
+func (c *CPU) NMI() { c.wake(pendNMI) }
 
 // INIT resets the vCPU as that message does. Any thread.
-func (c *CPU) INIT() { c.post(pendInit) }
+func (c *CPU) INIT() { c.wake(pendInit) }
 
 // SIPI starts a vCPU that waits for it, at vector<<12. Any thread.
 func (c *CPU) SIPI(vector uint8) {
 	c.sys.sipi.Store(uint32(vector))
-	c.post(pendSIPI)
+	c.wake(pendSIPI)
 }
 
 // RevokeWrites makes the vCPU ask again before it next stores to any page: dirty
 // flags were cleared. Any thread; RevokePending tells when it is done.
-func (c *CPU) RevokeWrites() { c.post(pendFlush) }
+func (c *CPU) RevokeWrites() { c.wake(pendFlush) }
 
 // RevokePending reports that a RevokeWrites has not taken effect yet.
 func (c *CPU) RevokePending() bool { return atomic.LoadUint32(&c.Pending)&pendFlush != 0 }
@@ -65,8 +62,8 @@ func (c *CPU) interrupts() (leave bool) {
 			c.revokeWrites(func(uint64) bool { return true })
 			c.take(pendFlush)
 		}
-		if p&pendCode != 0 && c.take(pendCode) {
-			c.hostWrote()
+		if p&pendCode != 0 {
+			c.dropWritten()
 		}
 		if p&pendKick != 0 && c.take(pendKick) {
 			c.exit = Exit{Reason: Kicked}
@@ -156,6 +153,3 @@ func (c *CPU) sleep() {
 	futexWait(&c.Pending, p|pendSleep)
 	atomic.AndUint32(&c.Pending, ^uint32(pendSleep))
 }
-
-// hostWrote drops decoded code of pages that the host wrote.
-func (c *CPU) hostWrote() {}

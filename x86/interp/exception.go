@@ -151,7 +151,7 @@ func (c *CPU) injectReal(e *event) bool {
 		return false
 	}
 	st.commit()
-	c.setFlags(e.flags &^ (x86.FlagIF | x86.FlagTF | x86.FlagAC | x86.FlagRF))
+	c.setRFlags(e.flags &^ (x86.FlagIF | x86.FlagTF | x86.FlagAC | x86.FlagRF))
 	c.Seg[x86.CS] = c.realSegment(c.Seg[x86.CS], uint16(v>>16))
 	c.RIP = uint64(v & 0xffff)
 	c.modeChanged()
@@ -288,7 +288,7 @@ func (c *CPU) enterHandler(g *gate, e *event, cs x86.Segment, cpl uint8, rip uin
 	c.Seg[x86.CS] = cs
 	c.CPL = cpl
 	c.RIP = rip
-	c.setFlags(flags)
+	c.setRFlags(flags)
 	c.modeChanged()
 }
 
@@ -403,19 +403,4 @@ func (c *CPU) innerStack(cpl uint8, size uint64, ext uint32) (st pusher, ss x86.
 	st.index = c.handlerIndex(cpl)
 	st.ext = errSel(sel) | ext
 	return st, ss, true
-}
-
-// setFlags sets all of RFLAGS and tells whoever depends on IF, TF and AC.
-func (c *CPU) setFlags(v uint64) {
-	c.setRFlags(v)
-	c.flagsChanged()
-}
-
-// flagsChanged must follow any change of IF, TF, RF or AC.
-func (c *CPU) flagsChanged() {
-	c.acChanged()
-	if c.Flags&x86.FlagIF != 0 && c.sys.blocked {
-		c.post(pendIntr)
-	}
-	c.updateStepping()
 }

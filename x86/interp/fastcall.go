@@ -39,7 +39,7 @@ func (c *CPU) syscall(in *decode.Inst) status {
 	c.R[x86.RCX] = c.nextRIP(in)
 	c.R[x86.R11] = flags &^ x86.FlagRF
 	sel := uint16(m.star>>32) &^ 3
-	c.setFlags(flags &^ (m.fmask | x86.FlagRF))
+	c.setRFlags(flags &^ (m.fmask | x86.FlagRF))
 	return c.enterFlat(sel, sel+8, flatCode64, 0, m.lstar)
 }
 
@@ -53,7 +53,7 @@ func (c *CPU) sysret(in *decode.Inst) status {
 		return c.raiseErr(x86.GP, 0)
 	}
 	sel := uint16(c.sys.msrs.star >> 48)
-	c.setFlags(c.R[x86.R11] & 0x3c7fd7)
+	c.setRFlags(c.R[x86.R11] & 0x3c7fd7)
 	if in.OpSize == 8 {
 		return c.enterFlat((sel+16)|3, (sel+8)|3, flatCode64, 3, rip)
 	}
@@ -67,7 +67,7 @@ func (c *CPU) sysenter() status {
 		return c.raiseErr(x86.GP, 0)
 	}
 	sel := uint16(m.sysenterCS) &^ 3
-	c.setFlags(c.rflags() &^ (x86.FlagVM | x86.FlagIF))
+	c.setRFlags(c.rflags() &^ (x86.FlagVM | x86.FlagIF))
 	if c.longMode() {
 		c.R[x86.RSP] = m.sysenterESP
 		return c.enterFlat(sel, sel+8, flatCode64, 0, m.sysenterEIP)

@@ -2,7 +2,6 @@ package interp
 
 import (
 	"math/bits"
-	"sync/atomic"
 
 	"berth/x86"
 )
@@ -165,12 +164,14 @@ func (k *Core) setCarry(cf bool) {
 // rflags returns RFLAGS with the lazy flags worked out.
 func (c *CPU) rflags() uint64 { return c.Flags | c.Core.status() }
 
-// setRFlags replaces all of RFLAGS. Changing TF, IF, VM or AC here is complete
-// but for the address-space view: whoever changes AC or VM also updates MMUIndex.
+// setRFlags replaces all of RFLAGS, with what follows from IF, TF, RF and AC;
+// whoever changes VM also calls modeChanged.
 func (c *CPU) setRFlags(v uint64) {
 	c.setStatus(v)
 	c.Flags = v&^statusFlags | x86.FlagR1
-	if v&x86.FlagTF != 0 {
-		atomic.OrUint32(&c.Pending, pendDebug)
+	c.updateMMUIndex()
+	if c.Flags&x86.FlagIF != 0 && c.sys.blocked {
+		c.wake(pendIntr)
 	}
+	c.updateStepping()
 }

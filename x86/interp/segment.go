@@ -79,11 +79,11 @@ func (c *CPU) modeChanged() {
 		}
 		c.sys.flat[s] = c.isFlat(c.Seg[s])
 	}
-	c.acChanged()
+	c.updateMMUIndex()
 }
 
-// acChanged recomputes MMUIndex: the part of modeChanged that follows from CPL, AC and SMAP.
-func (c *CPU) acChanged() {
+// updateMMUIndex recomputes MMUIndex: the part of modeChanged that follows from CPL, AC and SMAP.
+func (c *CPU) updateMMUIndex() {
 	c.MMUIndex = c.mmuIndexAt(c.CPL)
 }
 

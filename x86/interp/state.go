@@ -52,6 +52,7 @@ func (c *CPU) resetCore(mp x86.MPState) {
 	s := &c.sys
 	s.nmi, s.nmiMasked, s.blocked, s.shadow, s.dr6 = false, false, true, shadowNone, 0
 	c.setMP(mp)
+	c.exit = Exit{}
 	c.stateChanged(x86.FlagR1)
 }
 
@@ -61,14 +62,13 @@ func (c *CPU) stateChanged(flags uint64) {
 	c.pagingChanged()
 	c.initTLB()
 	c.modeChanged()
-	c.flagsChanged()
-	c.post(pendIntr)
+	c.wake(pendIntr)
 }
 
 func (c *CPU) setMP(mp x86.MPState) {
 	c.sys.mp = mp
 	if mp != x86.MPRunnable {
-		c.post(pendHalt)
+		c.wake(pendHalt)
 	}
 }
 
@@ -129,15 +129,15 @@ func (c *CPU) SetState(s *x86.State) error {
 	c.loadMSRs(s.MSRs)
 	c.cfg.APIC.SetTPR(uint8(s.CR8 & 15))
 	c.setEvents(&s.Events)
-	c.sys.dr6 = 0
+	c.sys.dr6, c.exit = 0, Exit{}
 	c.take(pendHalt | pendNMI | pendInit | pendSIPI)
 	c.setMP(s.MP)
 	if s.MP == x86.MPSIPI {
 		c.setMP(x86.MPWaitSIPI)
-		c.post(pendSIPI)
+		c.wake(pendSIPI)
 	}
 	if s.Events.NMIPending {
-		c.post(pendNMI)
+		c.wake(pendNMI)
 	}
 	c.stateChanged(s.RFLAGS)
 	if !c.loadPDPTEs(c.CR0, c.CR3, c.CR4, c.EFER) {

@@ -66,7 +66,7 @@ func (c *CPU) execSystem(in *decode.Inst) status {
 		return c.setIF(in)
 	case optab.HLT:
 		c.sys.mp = x86.MPHalted
-		c.post(pendHalt)
+		c.wake(pendHalt)
 		return next
 	case optab.MOVCR:
 		return c.movCR(in)
@@ -162,7 +162,7 @@ func (c *CPU) setIF(in *decode.Inst) status {
 		c.Flags |= x86.FlagIF
 		c.setShadow(shadowSTI, in)
 		if c.sys.blocked {
-			c.post(pendIntr)
+			c.wake(pendIntr)
 		}
 	}
 	return next
@@ -191,7 +191,7 @@ func (c *CPU) setAC(in *decode.Inst) status {
 	} else {
 		c.Flags &^= x86.FlagAC
 	}
-	c.acChanged()
+	c.updateMMUIndex()
 	return next
 }
 
@@ -213,20 +213,6 @@ func (c *CPU) movSeg(in *decode.Inst) status {
 	if in.Reg == x86.SS {
 		c.setShadow(shadowMovSS, in)
 	}
-	return next
-}
-
-// loadFar is LDS, LES, LFS, LGS and LSS.
-func (c *CPU) loadFar(in *decode.Inst) status {
-	sel, off, ok := c.farPointer(in)
-	if !ok {
-		return faulted
-	}
-	seg := map[optab.Op]uint8{optab.LDS: x86.DS, optab.LES: x86.ES, optab.LFS: x86.FS, optab.LGS: x86.GS, optab.LSS: x86.SS}[in.Op]
-	if !c.loadSeg(seg, sel) {
-		return faulted
-	}
-	c.setReg(in, in.Reg, in.OpSize, off)
 	return next
 }
 

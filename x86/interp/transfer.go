@@ -373,7 +373,7 @@ func (c *CPU) iret(in *decode.Inst) status {
 	if c.sys.nmiMasked {
 		c.sys.nmiMasked = false
 		if c.sys.nmi {
-			c.post(pendNMI)
+			c.wake(pendNMI)
 		}
 	}
 	mask := c.iretFlags(in.OpSize)
@@ -402,7 +402,7 @@ func (c *CPU) iret(in *decode.Inst) status {
 	if r := c.returnTo(&st, uint16(sel), rip, 0, c.Mode == decode.Mode64); r != jumped {
 		return r
 	}
-	c.setFlags(c.rflags()&^mask | flags&mask)
+	c.setRFlags(c.rflags()&^mask | flags&mask)
 	return jumped
 }
 
@@ -415,7 +415,7 @@ func (c *CPU) iretReal(in *decode.Inst, mask uint64) status {
 	r := c.realJump(uint16(sel), rip)
 	if r == jumped {
 		st.commit()
-		c.setFlags(c.rflags()&^mask | flags&mask)
+		c.setRFlags(c.rflags()&^mask | flags&mask)
 	}
 	return r
 }
@@ -436,7 +436,6 @@ func (c *CPU) iretVM86(st *pusher, rip uint64, cs uint16, flags uint64) status {
 	c.R[x86.RSP] = sp
 	c.RIP = rip & 0xffff
 	c.modeChanged()
-	c.flagsChanged()
 	return jumped
 }
 

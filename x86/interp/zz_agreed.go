@@ -1,0 +1,4 @@
+package interp
+
+// dropWritten belongs to the block cache.
+func (c *CPU) dropWritten() {}
