@@ -8,7 +8,7 @@ import (
 	"berth/x86/mmu"
 )
 
-// The CPU model is explained in docs/decisions/0003-cpu-model.md.
+// The CPU model is explained in docs/decisions/0010-cpu-model.md.
 
 const (
 	physBits   = mmu.PhysBits
