@@ -75,7 +75,7 @@ func (c *CPU) setCR8(v uint64) status {
 	}
 	c.cfg.APIC.SetTPR(uint8(v))
 	if c.sys.blocked {
-		c.wake(pendIntr)
+		c.post(pendIntr)
 	}
 	return next
 }

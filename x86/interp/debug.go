@@ -44,7 +44,7 @@ func (c *CPU) updateStepping() {
 		c.Flags &^= x86.FlagRF
 	}
 	if c.sys.stepping {
-		c.wake(pendDebug)
+		c.post(pendDebug)
 	}
 }
 

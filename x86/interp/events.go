@@ -20,31 +20,34 @@ const (
 	pendSleep = 1 << 31   // the vCPU sleeps on the word: wake it
 )
 
-// wake sets bits of Pending and wakes the vCPU if it sleeps. Any thread.
-func (c *CPU) wake(bits uint32) {
+// post sets bits of Pending and wakes the vCPU if it sleeps. Any thread.
+func (c *CPU) post(bits uint32) {
 	if atomic.OrUint32(&c.Pending, bits)&pendSleep != 0 {
 		futexWake(&c.Pending)
 	}
 }
 
+// Kick makes Run return soon: the Run in progress, or else the next. Any thread.
+func (c *CPU) Kick() { c.post(pendKick) }
+
 // Interrupt says that the APIC may have something deliverable. Any thread.
-func (c *CPU) Interrupt() { c.wake(pendIntr) }
+func (c *CPU) Interrupt() { c.post(pendIntr) }
 
 // NMI sends a non-maskable interrupt. Any thread.
-func (c *CPU) NMI() { c.wake(pendNMI) }
+func (c *CPU) NMI() { c.post(pendNMI) }
 
 // INIT resets the vCPU as that message does. Any thread.
-func (c *CPU) INIT() { c.wake(pendInit) }
+func (c *CPU) INIT() { c.post(pendInit) }
 
 // SIPI starts a vCPU that waits for it, at vector<<12. Any thread.
 func (c *CPU) SIPI(vector uint8) {
 	c.sys.sipi.Store(uint32(vector))
-	c.wake(pendSIPI)
+	c.post(pendSIPI)
 }
 
 // RevokeWrites makes the vCPU ask again before it next stores to any page: dirty
 // flags were cleared. Any thread; RevokePending tells when it is done.
-func (c *CPU) RevokeWrites() { c.wake(pendFlush) }
+func (c *CPU) RevokeWrites() { c.post(pendFlush) }
 
 // RevokePending reports that a RevokeWrites has not taken effect yet.
 func (c *CPU) RevokePending() bool { return atomic.LoadUint32(&c.Pending)&pendFlush != 0 }

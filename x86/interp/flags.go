@@ -171,7 +171,7 @@ func (c *CPU) setRFlags(v uint64) {
 	c.Flags = v&^statusFlags | x86.FlagR1
 	c.updateMMUIndex()
 	if c.Flags&x86.FlagIF != 0 && c.sys.blocked {
-		c.wake(pendIntr)
+		c.post(pendIntr)
 	}
 	c.updateStepping()
 }

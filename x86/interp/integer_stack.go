@@ -149,6 +149,9 @@ func (c *CPU) popSeg(in *decode.Inst) status {
 	old := c.R[x86.RSP]
 	c.discard(uint64(size))
 	if c.loadSeg(seg, uint16(v)) {
+		if seg == x86.SS {
+			c.setShadow(shadowMovSS, in)
+		}
 		return next
 	}
 	c.R[x86.RSP] = old
@@ -239,7 +242,6 @@ func (c *CPU) popf(in *decode.Inst) status {
 	}
 	c.discard(uint64(in.OpSize))
 	c.setRFlags((old&^mask | v&mask) &^ x86.FlagRF)
-	c.updateMMUIndex()
 	return next
 }
 

@@ -62,13 +62,13 @@ func (c *CPU) stateChanged(flags uint64) {
 	c.pagingChanged()
 	c.initTLB()
 	c.modeChanged()
-	c.wake(pendIntr)
+	c.post(pendIntr)
 }
 
 func (c *CPU) setMP(mp x86.MPState) {
 	c.sys.mp = mp
 	if mp != x86.MPRunnable {
-		c.wake(pendHalt)
+		c.post(pendHalt)
 	}
 }
 
@@ -134,10 +134,10 @@ func (c *CPU) SetState(s *x86.State) error {
 	c.setMP(s.MP)
 	if s.MP == x86.MPSIPI {
 		c.setMP(x86.MPWaitSIPI)
-		c.wake(pendSIPI)
+		c.post(pendSIPI)
 	}
 	if s.Events.NMIPending {
-		c.wake(pendNMI)
+		c.post(pendNMI)
 	}
 	c.stateChanged(s.RFLAGS)
 	if !c.loadPDPTEs(c.CR0, c.CR3, c.CR4, c.EFER) {

@@ -66,7 +66,7 @@ func (c *CPU) execSystem(in *decode.Inst) status {
 		return c.setIF(in)
 	case optab.HLT:
 		c.sys.mp = x86.MPHalted
-		c.wake(pendHalt)
+		c.post(pendHalt)
 		return next
 	case optab.MOVCR:
 		return c.movCR(in)
@@ -162,7 +162,7 @@ func (c *CPU) setIF(in *decode.Inst) status {
 		c.Flags |= x86.FlagIF
 		c.setShadow(shadowSTI, in)
 		if c.sys.blocked {
-			c.wake(pendIntr)
+			c.post(pendIntr)
 		}
 	}
 	return next

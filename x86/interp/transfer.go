@@ -373,7 +373,7 @@ func (c *CPU) iret(in *decode.Inst) status {
 	if c.sys.nmiMasked {
 		c.sys.nmiMasked = false
 		if c.sys.nmi {
-			c.wake(pendNMI)
+			c.post(pendNMI)
 		}
 	}
 	mask := c.iretFlags(in.OpSize)

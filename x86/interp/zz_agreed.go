@@ -1,4 +1,0 @@
-package interp
-
-// dropWritten belongs to the block cache.
-func (c *CPU) dropWritten() {}
