@@ -11,10 +11,10 @@ bus x86/optab x86/fp x86/mmu block chardev
 x86/decode
 x86/interp
 
-device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci virtio acpi
-accel virtio/blk virtio/rng block/raw boot/unpack
+device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci block/blocktest
+accel virtio acpi block/raw boot/unpack
 boot
-accel/kvm accel/soft boot/linux boot/pvh
+accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng
 boot/direct
 machine
 doctor

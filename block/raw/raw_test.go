@@ -1,0 +1,184 @@
+package raw
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"berth/block"
+	"berth/block/blocktest"
+)
+
+// image makes a file of n zero bytes.
+func image(t *testing.T, n int64) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(f.Truncate(n), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func mustOpen(t *testing.T, path string, o Options) *Disk {
+	t.Helper()
+	d, err := Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestConformance(t *testing.T) {
+	for _, workers := range []int{1, 0} {
+		blocktest.Run(t, func(t *testing.T) block.Disk {
+			return mustOpen(t, image(t, blocktest.Size), Options{Workers: workers})
+		})
+	}
+}
+
+func TestOpenErrorsAreOneClearLine(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"):           "no such file or directory",
+		dir:                                  "is a directory",
+		fifo:                                 "is neither a file nor a block device",
+		"/dev/null":                          "is neither a file nor a block device",
+		filepath.Join(dir, "none", "deeper"): "no such file or directory",
+	} {
+		_, err := Open(path, Options{})
+		if err == nil || err.Error() != "disk "+path+": "+want {
+			t.Errorf("Open(%s): %v, want %q", path, err, want)
+		}
+	}
+}
+
+func TestOpenWithoutPermission(t *testing.T) {
+	path := image(t, 512)
+	if err := os.Chmod(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	// Root may open anything: this thread gives that up for a while.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if os.Geteuid() == 0 {
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = unix.Setfsuid(0) }()
+	}
+	if _, err := Open(path, Options{}); err == nil || err.Error() != "disk "+path+": permission denied" {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestReadOnlyRefusesChanges(t *testing.T) {
+	path := image(t, 4096)
+	d := mustOpen(t, path, Options{ReadOnly: true})
+	defer d.Close()
+	for _, op := range []block.Op{block.OpWrite, block.OpDiscard, block.OpWriteZeroes} {
+		r := block.Request{Op: op, Len: 512, IOV: [][]byte{make([]byte, 512)}}
+		if err := blocktest.Do(t, d, r); !errors.Is(err, block.ErrReadOnly) {
+			t.Errorf("op %d: %v", op, err)
+		}
+	}
+	if err := block.Flush(d); err != nil {
+		t.Errorf("flush: %v", err)
+	}
+}
+
+func TestSizeIsRoundedUpToSectors(t *testing.T) {
+	path := image(t, 0)
+	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := mustOpen(t, path, Options{})
+	if d.Size() != 1024 {
+		t.Fatalf("Size() = %d, want 1024", d.Size())
+	}
+	p := bytes.Repeat([]byte{9}, 1024)
+	if _, err := block.ReadAt(d, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(p, append(bytes.Repeat([]byte{7}, 1000), make([]byte, 24)...)) {
+		t.Error("the tail past the file's end does not read as zeros")
+	}
+	if _, err := block.WriteAt(d, bytes.Repeat([]byte{5}, 512), 512); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || len(b) != 1024 || b[1023] != 5 {
+		t.Errorf("after writing the tail the file has %d bytes (%v)", len(b), err)
+	}
+}
+
+func TestDiscardFreesStorage(t *testing.T) {
+	path := image(t, 1<<20)
+	d := mustOpen(t, path, Options{})
+	defer d.Close()
+	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 1<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	err := blocktest.Do(t, d, block.Request{Op: block.OpDiscard, Len: 1 << 20})
+	if errors.Is(err, block.ErrUnsupported) {
+		return // a file system without holes
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil || st.Blocks > 64 || st.Size != 1<<20 {
+		t.Errorf("%d blocks of storage, %d bytes after the discard (%v)", st.Blocks, st.Size, err)
+	}
+}
+
+func TestZeroBytesAreWrittenWhereTheStorageKnowsNothingBetter(t *testing.T) {
+	d := mustOpen(t, image(t, 4<<20), Options{})
+	defer d.Close()
+	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.writeZeroBytes(&block.Request{Off: 512, Len: 3<<20 + 512}, new(vector)); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 4<<20)
+	if _, err := block.ReadAt(d, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	end := 512 + 3<<20 + 512
+	if p[511] != 1 || p[end] != 1 || bytes.Count(p[512:end], []byte{0}) != end-512 {
+		t.Error("the wrong bytes were zeroed")
+	}
+}
+
+func TestRequestsCostNoAllocation(t *testing.T) {
+	d := mustOpen(t, image(t, 1<<20), Options{Workers: 1})
+	defer d.Close()
+	done := make(chan error, 1)
+	r := block.Request{Op: block.OpWrite, Len: 4096, IOV: [][]byte{make([]byte, 4096)}, Done: func(err error) { done <- err }}
+	submit := func() {
+		d.Submit(&r)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	submit()
+	if n := testing.AllocsPerRun(200, submit); n > 0 {
+		t.Errorf("%v allocations a request", n)
+	}
+}
