@@ -7,8 +7,8 @@ const Order = `
 internal/floors internal/suggest
 spec guestmem kvmapi irq clock x86
 
-bus x86/optab x86/fp x86/mmu block chardev
-x86/decode
+bus x86/optab x86/mmu block chardev
+x86/decode x86/fp
 x86/interp
 
 device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci block/blocktest

@@ -2,7 +2,6 @@ package interp
 
 import (
 	"berth/guestmem"
-	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/optab"
 )
@@ -17,7 +16,7 @@ type CPU struct {
 	exit Exit      // set by whoever returns stopped
 
 	sys    systemState // privileged state beyond Core: MSRs, events, the APIC's view
-	fpu    x86.FPU     // x87, MMX and SSE registers
+	fpu    fpuState    // x87, MMX and SSE registers
 	blocks blockCache
 	inst   decode.Inst // the instruction that step runs
 }
