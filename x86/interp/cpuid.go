@@ -52,9 +52,10 @@ const (
 	feat1HTT = 1 << 28
 )
 
-// feat7EBX is CPUID.7.0:EBX: FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP.
+// feat7EBX is CPUID.7.0:EBX: FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, FCS
+// and FDS always 0, SMAP.
 const (
-	feat7EBX = 1<<0 | 1<<1 | 1<<7 | 1<<9 | 1<<10 | 1<<20
+	feat7EBX = 1<<0 | 1<<1 | 1<<7 | 1<<9 | 1<<10 | 1<<13 | 1<<20
 	// feat7ECX: UMIP, RDPID.
 	feat7ECX = 1<<2 | 1<<22
 	// feat7EDX: ARCH_CAPABILITIES.

@@ -18,7 +18,7 @@ func (c *CPU) Reset() {
 	}
 	c.sys.msrs.reset()
 	c.XCR0 = 1
-	c.fpu = x86.FPU{FCW: 0x40, FTW: 0xff, MXCSR: 0x1f80}
+	c.loadFPU(&x86.FPU{FCW: 0x40, FTW: 0xff, MXCSR: mxcsrReset})
 	c.CR0 = x86.CR0CD | x86.CR0NW
 	c.resetCore(mp)
 }
@@ -99,7 +99,6 @@ func (c *CPU) GetState(s *x86.State) {
 		EFER:    c.EFER,
 		DR:      c.DR,
 		XCR0:    c.XCR0,
-		FPU:     c.fpu,
 		MSRs:    c.saveMSRs(),
 		MP:      c.sys.mp,
 		Events: x86.Events{
@@ -110,6 +109,7 @@ func (c *CPU) GetState(s *x86.State) {
 			SIPIVector:  uint8(c.sys.sipi.Load()),
 		},
 	}
+	c.saveFPU(&s.FPU)
 }
 
 // SetState replaces the architectural state. Only the vCPU's thread, outside Run.
@@ -123,7 +123,8 @@ func (c *CPU) SetState(s *x86.State) error {
 	copy(c.R[:16], s.GPR[:])
 	c.RIP, c.Seg, c.GDT, c.IDT = s.RIP, s.Seg, s.GDT, s.IDT
 	c.CR0, c.CR2, c.CR3, c.CR4, c.EFER = s.CR0|x86.CR0ET, s.CR2, s.CR3&^(1<<63), s.CR4, s.EFER
-	c.DR, c.XCR0, c.fpu = s.DR, s.XCR0|1, s.FPU
+	c.DR, c.XCR0 = s.DR, s.XCR0|1
+	c.loadFPU(&s.FPU)
 	c.DR[6], c.DR[7] = s.DR[6]&dr6Bits|dr6Reset, s.DR[7]&dr7Bits|dr7Reset
 	c.CPL = c.cplOf(s)
 	c.loadMSRs(s.MSRs)
