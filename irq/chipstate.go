@@ -61,9 +61,12 @@ type PITChannel struct {
 }
 
 // LAPICState is one local APIC: its registers as the xAPIC page shows them,
-// Regs[n] being the 32-bit register at offset n*16.
+// Regs[n] being the 32-bit register at offset n*16. In x2APIC mode the ID is all
+// of Regs[2], and Regs[0x31] the upper half of the interrupt command.
 type LAPICState struct {
 	Regs        [64]uint32
 	Base        uint64 // IA32_APIC_BASE
 	TSCDeadline uint64
+	Errors      uint32 // found since ESR was last written
+	ExtINT      bool   // an ExtINT message waits
 }
