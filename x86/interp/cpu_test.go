@@ -5,7 +5,6 @@ import (
 
 	"berth/guestmem"
 	"berth/x86"
-	"berth/x86/decode"
 )
 
 // Where newTestCPU puts things. Everything below 16 MiB is RAM, mapped onto
@@ -52,16 +51,16 @@ func newTestCPU(t testing.TB, code []byte) *CPU {
 		t.Fatal(err)
 	}
 	c.CR0, c.CR4, c.EFER, c.CR3 = x86.CR0PE|x86.CR0PG|x86.CR0NE, x86.CR4PAE, x86.EFERLME|x86.EFERLMA, testTables
-	r := &c.sys.mem.regs
-	r.CR0, r.CR3, r.CR4, r.EFER = c.CR0, c.CR3, c.CR4, c.EFER
 	data := x86.AttrP | x86.AttrS | x86.AttrRW | x86.AttrAccessed | x86.AttrDB | x86.AttrG
 	for s := range c.Seg {
 		c.Seg[s] = x86.Segment{Selector: 16, Limit: 0xffffffff, Attr: data}
 	}
 	c.Seg[x86.CS] = x86.Segment{Selector: 8, Limit: 0xffffffff, Attr: data&^x86.AttrDB | x86.AttrCode | x86.AttrL}
-	c.Mode, c.MMUIndex = decode.Mode64, mmuSupervisorAC
+	c.IDT, c.GDT = x86.Table{}, x86.Table{}
+	c.stateChanged(x86.FlagR1)
+	c.R = [18]uint64{x86.RSP: testStack}
 	c.RIP = testCode
-	c.R[x86.RSP] = testStack
+	c.Pending = 0
 	return c
 }
 

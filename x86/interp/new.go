@@ -82,16 +82,15 @@ type Exit struct {
 	Detail string
 }
 
-// New makes a vCPU. Close releases it.
+// New makes a vCPU in its power-on state. Close releases it.
 func New(cfg Config) (*CPU, error) {
 	core, err := newCore()
 	if err != nil {
 		return nil, err
 	}
 	c := &CPU{Core: core, cfg: cfg}
-	c.Flags = x86.FlagR1
-	c.initTLB()
 	c.clearBlocks()
+	c.Reset()
 	return c, nil
 }
 
