@@ -2,7 +2,6 @@ package interp
 
 import (
 	"berth/guestmem"
-	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/optab"
 )
