@@ -98,17 +98,17 @@ func (l *loader) unpackHere(h *header) (uint64, string, error) {
 	defer u.Close()
 	f, err := boot.ReadELF(u)
 	if err != nil {
-		return 0, "", fmt.Errorf("kernel payload (%s): %w", u.Format(), err)
+		return 0, "", fmt.Errorf("kernel payload: %w", err)
 	}
 	if !f.Class64 {
 		return 0, "", errors.New("kernel payload is a 32-bit ELF file")
 	}
 	entry, err := l.Layout.LoadELF(f, u, u.Size())
-	if err == nil {
-		err = u.Finish()
-	}
 	if err != nil {
-		return 0, "", fmt.Errorf("kernel payload (%s): %w", u.Format(), err)
+		return 0, "", err
+	}
+	if err := u.Finish(); err != nil {
+		return 0, "", fmt.Errorf("kernel payload: %w", err)
 	}
 	return entry, u.Format(), nil
 }
@@ -117,7 +117,7 @@ func (l *loader) unpackHere(h *header) (uint64, string, error) {
 // with init_size bytes for it to unpack itself in.
 func (l *loader) unpackInGuest(h *header) (uint64, error) {
 	size := max(uint64(h.initSize), uint64(h.sysLen))
-	if err := l.Reserve("kernel, with room to unpack itself,", h.pref, size); err != nil {
+	if err := l.Reserve("kernel and room to unpack it", h.pref, size); err != nil {
 		return 0, err
 	}
 	return h.pref + entry64, l.ReadInto(h.pref, uint64(h.sysLen), l.p.Kernel, h.system, "kernel")

@@ -43,13 +43,13 @@ func NewReader(payload *io.SectionReader, limit uint64) (*Reader, error) {
 	size := uint64(binary.LittleEndian.Uint32(last[:]))
 	f := recognise(string(magic[:]))
 	if f == nil {
-		return nil, fmt.Errorf("starts with % x: %w", magic, ErrFormat)
+		return nil, fmt.Errorf("unknown format (% x): %w", magic, ErrFormat)
 	}
 	if f.open == nil {
 		return nil, fmt.Errorf("%s: %w", f.name, ErrFormat)
 	}
 	if size > limit {
-		return nil, fmt.Errorf("%s payload unpacks to %d MiB, more than the guest's memory", f.name, size>>20)
+		return nil, fmt.Errorf("%s: unpacks to %d MiB, more than the guest's %d MiB of memory", f.name, size>>20, limit>>20)
 	}
 	src, err := f.open(payload, size)
 	if err != nil {
@@ -146,8 +146,8 @@ func formats() []format {
 	return []format{
 		{"gzip", "\x1f\x8b", openGzip},
 		{"bzip2", "BZh", openBzip2},
-		{"lzma", "\x5d\x00\x00", nil},
-		{"xz", "\xfd7zXZ\x00", nil},
+		{"lzma", "\x5d\x00\x00", openLZMA},
+		{"xz", "\xfd7zXZ\x00", openXZ},
 		{"lzo", "\x89LZO", nil},
 		{"lz4", "\x02\x21\x4c\x18", openLZ4},
 		{"zstd", "\x28\xb5\x2f\xfd", openZstd},
