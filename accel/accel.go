@@ -109,3 +109,12 @@ type Stater interface {
 	SaveChip() (irq.ChipState, error)
 	LoadChip(irq.ChipState) error
 }
+
+// ClockPauser stops and restarts the clocks that the engine itself gives the
+// guest (TSC, kvmclock), so that a pause takes no guest time. Both are called
+// while no vCPU is in Run; in between, GetState and SetState see and set the
+// stopped values.
+type ClockPauser interface {
+	PauseClock() error
+	ResumeClock() error
+}

@@ -8,6 +8,8 @@ type ChipState struct {
 	IOAPIC  IOAPICState
 	PIT     PITState
 	LAPIC   []LAPICState // by vCPU
+	// ParavirtClock is what kvmclock shows, in ns; 0 where the engine has none.
+	ParavirtClock uint64
 }
 
 // PICState is one 8259A: request, mask and service registers, and where its

@@ -51,7 +51,8 @@ type State struct {
 	DR      [8]uint64 // 4 and 5 unused
 	XCR0    uint64
 	FPU     FPU
-	MSRs    []MSR // those not held elsewhere in State
+	XState  []XStateComponent // those not in their initial state
+	MSRs    []MSR             // those not held elsewhere in State
 	MP      MPState
 	Events  Events
 }
@@ -112,6 +113,13 @@ type FPU struct {
 	MXCSR uint32
 	XMM   [16][2]uint64 // low quadword first
 	YMMH  [16][2]uint64 // upper halves
+}
+
+// XStateComponent is one component of the extended state beyond AVX, as XSAVE
+// stores it (Intel SDM vol. 1 §13.4 and §13.5; 5-7 AVX-512, 9 PKRU).
+type XStateComponent struct {
+	Number uint8
+	Data   []byte
 }
 
 // F80 is one 80-bit extended-precision value (Intel SDM vol. 1 §4.2.2).

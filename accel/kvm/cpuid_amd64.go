@@ -1,0 +1,130 @@
+package kvm
+
+import (
+	"math/bits"
+
+	"berth/kvmapi"
+)
+
+// CPUID feature bits that guestCPUID changes (Intel SDM vol. 2A, CPUID; AMD APM vol. 3 appendix E).
+const (
+	leaf1ECXVMX         = 1 << 5
+	leaf1ECXX2APIC      = 1 << 21
+	leaf1ECXTSCDeadline = 1 << 24
+	leaf1ECXOSXSAVE     = 1 << 27 // KVM makes it follow CR4
+	leaf1ECXHypervisor  = 1 << 31
+	leaf1EDXHTT         = 1 << 28
+	leaf7EBXSGX         = 1 << 2
+	leaf7EBXPT          = 1 << 25
+	leaf7ECXSGXLC       = 1 << 30
+	ext1ECXCmpLegacy    = 1 << 1
+	ext1ECXSVM          = 1 << 2
+)
+
+// hasTSCDeadline reports KVM's own word on the LAPIC's TSC-deadline mode, which
+// KVM_GET_SUPPORTED_CPUID leaves out.
+func (a *Accelerator) hasTSCDeadline() bool {
+	n, err := checkExtension(a.fd, kvmapi.KVM_CAP_TSC_DEADLINE_TIMER)
+	return err == nil && n > 0
+}
+
+// guestCPUID returns what vCPU id of cpus shows: all that KVM supports, less
+// what x86.State cannot hold (VMX, SVM, SGX, Processor Trace), with the topology
+// one socket of single-threaded cores. KVM's own leaves (0x40000000 on: kvmclock,
+// steal time, …) are kept.
+func guestCPUID(supported *kvmapi.CPUID2, id, cpus int, tscDeadline bool) *kvmapi.CPUID2 {
+	t := topology{id: uint32(id), cpus: uint32(cpus), bits: uint32(bits.Len32(uint32(cpus) - 1)), tscDeadline: tscDeadline}
+	all := supported.Entries[:supported.Nent]
+	for _, e := range all {
+		// "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
+		t.amd = t.amd || e.Function == 0 && (e.EBX == 0x68747541 || e.EBX == 0x6f677948)
+	}
+	out := &kvmapi.CPUID2{}
+	add := func(e kvmapi.CPUIDEntry2) {
+		if out.Nent < kvmapi.MaxCPUIDEntries {
+			out.Entries[out.Nent] = e
+			out.Nent++
+		}
+	}
+	for _, e := range t.leafB() {
+		add(e)
+	}
+	for _, e := range all {
+		switch e.Function {
+		case 0xb, 0x1f, 0x12, 0x14, 0x8000000a:
+			continue // 0xb is ours; the others belong to what is left out
+		}
+		t.fix(&e)
+		add(e)
+	}
+	return out
+}
+
+// topology is one vCPU's place among cpus cores; an APIC ID's low bits number the core.
+type topology struct {
+	id, cpus, bits   uint32
+	amd, tscDeadline bool
+}
+
+// fix changes one leaf from the host's to the guest's.
+func (t *topology) fix(e *kvmapi.CPUIDEntry2) {
+	switch e.Function {
+	case 0:
+		e.EAX = max(e.EAX, 0xb)
+	case 1:
+		e.EBX = e.EBX&0xffff | min(uint32(1)<<t.bits, 255)<<16 | t.id<<24
+		e.ECX = e.ECX&^(leaf1ECXVMX|leaf1ECXOSXSAVE) | leaf1ECXX2APIC | leaf1ECXHypervisor
+		if t.tscDeadline {
+			e.ECX |= leaf1ECXTSCDeadline
+		}
+		e.EDX &^= leaf1EDXHTT
+		if t.cpus > 1 {
+			e.EDX |= leaf1EDXHTT
+		}
+	case 4:
+		e.EAX = t.share(e.EAX)&^(0x3f<<26) | min(uint32(1)<<t.bits-1, 0x3f)<<26
+	case 7:
+		if e.Index == 0 {
+			e.EBX &^= leaf7EBXSGX | leaf7EBXPT
+			e.ECX &^= leaf7ECXSGXLC
+		}
+	case 0x80000001:
+		e.ECX &^= ext1ECXSVM | ext1ECXCmpLegacy
+		if t.amd && t.cpus > 1 {
+			e.ECX |= ext1ECXCmpLegacy
+		}
+	case 0x80000008:
+		if t.amd {
+			e.ECX = e.ECX&^0xf0ff | t.bits<<12 | (t.cpus - 1)
+		}
+	case 0x8000001d:
+		e.EAX = t.share(e.EAX)
+	case 0x8000001e:
+		e.EAX, e.EBX, e.ECX = t.id, t.id&0xff, 0
+	}
+}
+
+// share sets how many APIC IDs share a cache (bits 25-14 of leaf 4's EAX, less
+// one): levels 1 and 2 belong to one core, level 3 to the socket. Type 0 ends the list.
+func (t *topology) share(eax uint32) uint32 {
+	if eax&0x1f == 0 {
+		return eax
+	}
+	eax &^= 0xfff << 14
+	if eax>>5&7 >= 3 {
+		eax |= (uint32(1)<<t.bits - 1) << 14
+	}
+	return eax
+}
+
+// leafB returns leaf 0xb: the thread level (one thread to a core), the core
+// level and the end of the list.
+func (t *topology) leafB() []kvmapi.CPUIDEntry2 {
+	level := func(index, shift, count, kind uint32) kvmapi.CPUIDEntry2 {
+		return kvmapi.CPUIDEntry2{
+			Function: 0xb, Index: index, Flags: kvmapi.KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+			EAX: shift, EBX: count, ECX: index | kind<<8, EDX: t.id,
+		}
+	}
+	return []kvmapi.CPUIDEntry2{level(0, 0, 1, 1), level(1, t.bits, t.cpus, 2), level(2, 0, 0, 0)}
+}
