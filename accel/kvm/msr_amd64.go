@@ -42,20 +42,21 @@ func newMSRSet(listed []uint32, log *slog.Logger) *msrSet {
 		list = append(list, mcBank0+i)
 	}
 	for _, m := range listed {
-		if !heldElsewhere(m) && !slices.Contains(list, m) {
+		if !notState(m) && !slices.Contains(list, m) {
 			list = append(list, m)
 		}
 	}
 	return &msrSet{log: log, list: list, refused: map[uint32]bool{}}
 }
 
-// heldElsewhere reports MSRs that x86.State or irq.ChipState hold by name.
-func heldElsewhere(m uint32) bool {
+// notState reports MSRs that x86.State or irq.ChipState hold by name, and
+// Hyper-V's, which guestCPUID does not offer and some of which are clocks.
+func notState(m uint32) bool {
 	switch m {
 	case x86.MSREFER, x86.MSRFSBase, x86.MSRGSBase, x86.MSRAPICBase, x86.MSRTSCDeadline:
 		return true
 	}
-	return m >= x86.MSRX2APIC && m <= 0x8ff
+	return m >= x86.MSRX2APIC && m <= 0x8ff || m >= 0x40000000 && m <= 0x40000fff
 }
 
 // stateList returns the MSRs to save.
@@ -143,7 +144,7 @@ func (c *vcpu) changedMSRs(want []x86.MSR) []x86.MSR {
 	var out []x86.MSR
 	for _, m := range want {
 		switch v, ok := have[m.Index]; {
-		case heldElsewhere(m.Index):
+		case notState(m.Index):
 		case m.Index == x86.MSRTSC:
 			if !c.stopTSC(m.Value) {
 				out = append(out, m)
