@@ -31,7 +31,7 @@ func (g *gen) op(name, body string, args ...string) {
 	fmt.Fprintf(&g.cases, "case %s:\n%s\n", name, strings.TrimSpace(body))
 }
 
-const ea = "r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))"
+const ea = "*at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))"
 
 type width struct {
 	name, typ, last, sh, cc string
@@ -50,24 +50,24 @@ func (w width) get(field string) string {
 	switch w.name {
 	case "8":
 		sh := map[string]string{"dst": "u.x&8", "src": "u.x>>4&8"}[field]
-		return "uint8(r[u." + field + "&31] >> (" + sh + "))"
+		return "uint8(*at(r, u." + field + ") >> (" + sh + "))"
 	case "64":
-		return "r[u." + field + "&31]"
+		return "*at(r, u." + field + ")"
 	}
-	return w.typ + "(r[u." + field + "&31])"
+	return w.typ + "(*at(r, u." + field + "))"
 }
 
 // set writes val, of the width's type, to the dst register.
 func (w width) set(val string) string {
 	switch w.name {
 	case "8":
-		return "r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(" + val + ")<<(u.x&8)"
+		return "*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(" + val + ")<<(u.x&8)"
 	case "16":
-		return "r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(" + val + ")"
+		return "*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(" + val + ")"
 	case "64":
-		return "r[u.dst&31] = " + val
+		return "*at(r, u.dst) = " + val
 	}
-	return "r[u.dst&31] = uint64(" + val + ")"
+	return "*at(r, u.dst) = uint64(" + val + ")"
 }
 
 func (w width) imm() string {
@@ -279,12 +279,12 @@ func (g *gen) moves() {
 				if form == "M" {
 					body = w.load("b")
 				}
-				g.op("uMov"+x.name+form+w.name, expand(body+"\nr[u.dst&31] = "+val))
+				g.op("uMov"+x.name+form+w.name, expand(body+"\n*at(r, u.dst) = "+val))
 			}
 		}
 	}
-	g.op("uLea64", expand("r[u.dst&31] = EA"))
-	g.op("uLea32", expand("r[u.dst&31] = uint64(uint32(EA))"))
+	g.op("uLea64", expand("*at(r, u.dst) = EA"))
+	g.op("uLea32", expand("*at(r, u.dst) = uint64(uint32(EA))"))
 }
 
 // shifts adds SHL, SHR, SAR, ROL and ROR of 32- and 64-bit registers by a count
@@ -319,7 +319,7 @@ func (g *gen) shifts() {
 	} {
 		for _, w := range widths[2:] {
 			body := "v := uint64(bits.RotateLeft" + w.name + "(" + w.get("dst") + ", " + op.n + "))\n" + op.aux +
-				"\nk.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)\nr[u.dst&31] = v"
+				"\nk.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)\n*at(r, u.dst) = v"
 			top := w.bytes*8 - 1
 			g.op("u"+op.name+"I"+w.name, strings.NewReplacer("TOP", fmt.Sprint(top), "NEXT", fmt.Sprint(top-1)).Replace(body))
 		}
@@ -361,7 +361,7 @@ func (g *gen) conditions() {
 		}
 		g.op("uJ"+n, fmt.Sprintf("if %s {\ngoto %s\n}\ngoto %s", conds[i/2], to, other))
 	}
-	g.op("uSetR", "r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)")
+	g.op("uSetR", "*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)")
 	g.op("uSetM", expand("va = EA\nv := uint8(b2u(k.cond(u.src)))\n"+widths[0].store("v")))
 	for _, w := range widths[2:] {
 		g.op("uCmovRR"+w.name, "v := "+w.get("dst")+"\nif k.cond(u.x) {\nv = "+w.get("src")+"\n}\n"+w.set("v"))
@@ -424,16 +424,16 @@ func (g *gen) stackAndFlow() {
 	}
 	// A store that changed code resynchronises after rSP has moved.
 	fix := func(s string) string { return strings.ReplaceAll(s, "goto fault", "goto stackFault") }
-	g.op("uPushR", fix(push("r[u.src&31]")))
+	g.op("uPushR", fix(push("*at(r, u.src)")))
 	g.op("uPushI", fix(push("u.imm")))
 	load := strings.Replace(q.load("v"), "va = EA", "va = r[4]", 1)
-	g.op("uPopR", fix(expand(load+"\nr[4] = va + 8\nr[u.dst&31] = v")))
+	g.op("uPopR", fix(expand(load+"\nr[4] = va + 8\n*at(r, u.dst) = v")))
 	g.op("uCall", fix(expand("va = r[4] - 8\nret := r[17] + uint64(b.end)\n"+strings.Replace(q.store("ret"), "goto resync", "r[4] = va\n\t\trip = r[17] + b.target\n\t\tgoto resyncAt", 1)+"\nr[4] = va\ngoto taken")))
 	g.op("uRet", fix(expand(load+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nr[4] = va + 8\nrip = v\ngoto jump")))
 	callTo := "if uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nva = r[4] - 8\nret := r[17] + uint64(b.end)\n" + strings.Replace(q.store("ret"), "goto resync", "r[4] = va\n\t\trip = v\n\t\tgoto resyncAt", 1) + "\nr[4] = va\nrip = v\ngoto jump"
-	g.op("uCallR", fix(expand("v := r[u.src&31]\n"+callTo)))
+	g.op("uCallR", fix(expand("v := *at(r, u.src)\n"+callTo)))
 	g.op("uCallM", expand(q.load("v")+"\n"+fix(callTo)))
-	g.op("uJmpR", "v := r[u.src&31]\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump")
+	g.op("uJmpR", "v := *at(r, u.src)\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump")
 	g.op("uJmpM", expand(q.load("v")+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump"))
 	g.op("uLeave", fix(expand(strings.Replace(q.load("v"), "va = EA", "va = r[5]", 1)+"\nr[4] = va + 8\nr[5] = v")))
 	g.op("uJmp", "goto taken")
@@ -446,8 +446,8 @@ func (g *gen) stackAndFlow() {
 	g.op("uCqo", "r[2] = uint64(int64(r[0]) >> 63)")
 	for _, w := range widths[2:] {
 		bt := "n := " + map[string]string{"32": "31", "64": "63"}[w.name]
-		g.op("uBtRR"+w.name, bt+"\nk.setCarry(r[u.dst&31]>>(r[u.src&31]&uint64(n))&1 != 0)")
-		g.op("uBtRI"+w.name, "k.setCarry(r[u.dst&31]>>(u.imm&63)&1 != 0)")
+		g.op("uBtRR"+w.name, bt+"\nk.setCarry(*at(r, u.dst)>>(*at(r, u.src)&uint64(n))&1 != 0)")
+		g.op("uBtRI"+w.name, "k.setCarry(*at(r, u.dst)>>(u.imm&63)&1 != 0)")
 	}
 	g.op("uGeneric", "k.RIP = (r[17] + uint64(u.off)) & mask\nst = c.exec(&b.insts[u.imm])\nif st == next {\nif c.blocks.changed {\ngoto resync\n}\nbreak\n}\ngoto ended")
 	g.op("uBranch", "k.RIP = (r[17] + uint64(u.off)) & mask\nswitch st = c.exec(&b.insts[u.imm]); st {\ncase next:\ngoto fall\ncase jumped:\nrip = k.RIP\ngoto jump\n}\ngoto ended")
@@ -477,6 +477,12 @@ const (
 // to rip, find looks for the block at k.RIP.
 const loop = `)
 
+// at returns register n of an address or operand: R, and SegBase behind it.
+// unsafe: Core's layout has room for any n below 32, and translation makes no others.
+func at(r *[18]uint64, n uint8) *uint64 {
+	return (*uint64)(unsafe.Add(unsafe.Pointer(r), uintptr(n)*8))
+}
+
 // runBlocks runs blocks from RIP until something needs the outer loop: pending
 // events, a fault, an instruction that may change mode, an end. Privilege, mode
 // and paging do not change while it runs. unsafe: Core's first registers are
@@ -485,7 +491,7 @@ const loop = `)
 // leaves it; guest memory is reached as mem_unsafe.go explains.
 func (c *CPU) runBlocks() (st status) {
 	k := c.Core
-	r := (*[32]uint64)(unsafe.Pointer(k))
+	r := &k.R
 	tlb := &k.TLB[k.MMUIndex%3]
 	mask := ^uint64(0)
 	if k.Mode != decode.Mode64 {

@@ -502,6 +502,12 @@ const (
 	uFTestMI8G
 )
 
+// at returns register n of an address or operand: R, and SegBase behind it.
+// unsafe: Core's layout has room for any n below 32, and translation makes no others.
+func at(r *[18]uint64, n uint8) *uint64 {
+	return (*uint64)(unsafe.Add(unsafe.Pointer(r), uintptr(n)*8))
+}
+
 // runBlocks runs blocks from RIP until something needs the outer loop: pending
 // events, a fault, an instruction that may change mode, an end. Privilege, mode
 // and paging do not change while it runs. unsafe: Core's first registers are
@@ -510,7 +516,7 @@ const (
 // leaves it; guest memory is reached as mem_unsafe.go explains.
 func (c *CPU) runBlocks() (st status) {
 	k := c.Core
-	r := (*[32]uint64)(unsafe.Pointer(k))
+	r := &k.R
 	tlb := &k.TLB[k.MMUIndex%3]
 	mask := ^uint64(0)
 	if k.Mode != decode.Mode64 {
@@ -537,109 +543,109 @@ enter:
 	for {
 		switch u.kind {
 		case uAddRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAddRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAddRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAddRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAddRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAddRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAddRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAddRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAddRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAddRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAddRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAddRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a + b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAddMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -664,9 +670,9 @@ enter:
 				}
 			}
 		case uAddMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -691,9 +697,9 @@ enter:
 				}
 			}
 		case uAddMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -718,9 +724,9 @@ enter:
 				}
 			}
 		case uAddMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -747,7 +753,7 @@ enter:
 		case uAddMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -774,7 +780,7 @@ enter:
 		case uAddMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -801,7 +807,7 @@ enter:
 		case uAddMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -828,7 +834,7 @@ enter:
 		case uAddMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -853,109 +859,109 @@ enter:
 				}
 			}
 		case uOrRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uOrRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uOrRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uOrRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a | b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uOrRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uOrRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uOrRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uOrRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a | b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uOrRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uOrRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uOrRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a | b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uOrRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a | b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uOrMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -980,9 +986,9 @@ enter:
 				}
 			}
 		case uOrMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1007,9 +1013,9 @@ enter:
 				}
 			}
 		case uOrMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1034,9 +1040,9 @@ enter:
 				}
 			}
 		case uOrMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1063,7 +1069,7 @@ enter:
 		case uOrMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1090,7 +1096,7 @@ enter:
 		case uOrMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1117,7 +1123,7 @@ enter:
 		case uOrMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1144,7 +1150,7 @@ enter:
 		case uOrMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1170,137 +1176,137 @@ enter:
 			}
 		case uAdcRR8:
 			carry := b2u(k.cf())
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a + b + uint8(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRR16:
 			carry := b2u(k.cf())
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a + b + uint16(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRR32:
 			carry := b2u(k.cf())
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a + b + uint32(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAdcRR64:
 			carry := b2u(k.cf())
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a + b + uint64(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAdcRI8:
 			carry := b2u(k.cf())
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a + b + uint8(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRI16:
 			carry := b2u(k.cf())
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a + b + uint16(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRI32:
 			carry := b2u(k.cf())
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a + b + uint32(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAdcRI64:
 			carry := b2u(k.cf())
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a + b + uint64(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAdcRM8:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a + b + uint8(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRM16:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a + b + uint16(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRM32:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a + b + uint32(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAdcRM64:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a + b + uint64(carry)
 			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAdcMR8:
 			carry := b2u(k.cf())
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1328,9 +1334,9 @@ enter:
 			}
 		case uAdcMR16:
 			carry := b2u(k.cf())
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1358,9 +1364,9 @@ enter:
 			}
 		case uAdcMR32:
 			carry := b2u(k.cf())
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1388,9 +1394,9 @@ enter:
 			}
 		case uAdcMR64:
 			carry := b2u(k.cf())
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1420,7 +1426,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1450,7 +1456,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1480,7 +1486,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1510,7 +1516,7 @@ enter:
 			carry := b2u(k.cf())
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1538,137 +1544,137 @@ enter:
 			}
 		case uSbbRR8:
 			carry := b2u(k.cf())
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a - b - uint8(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRR16:
 			carry := b2u(k.cf())
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a - b - uint16(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRR32:
 			carry := b2u(k.cf())
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a - b - uint32(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSbbRR64:
 			carry := b2u(k.cf())
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a - b - uint64(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSbbRI8:
 			carry := b2u(k.cf())
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a - b - uint8(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRI16:
 			carry := b2u(k.cf())
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a - b - uint16(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRI32:
 			carry := b2u(k.cf())
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a - b - uint32(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSbbRI64:
 			carry := b2u(k.cf())
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a - b - uint64(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSbbRM8:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a - b - uint8(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRM16:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a - b - uint16(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRM32:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a - b - uint32(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSbbRM64:
 			carry := b2u(k.cf())
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a - b - uint64(carry)
 			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSbbMR8:
 			carry := b2u(k.cf())
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1696,9 +1702,9 @@ enter:
 			}
 		case uSbbMR16:
 			carry := b2u(k.cf())
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1726,9 +1732,9 @@ enter:
 			}
 		case uSbbMR32:
 			carry := b2u(k.cf())
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1756,9 +1762,9 @@ enter:
 			}
 		case uSbbMR64:
 			carry := b2u(k.cf())
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1788,7 +1794,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1818,7 +1824,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1848,7 +1854,7 @@ enter:
 			carry := b2u(k.cf())
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1878,7 +1884,7 @@ enter:
 			carry := b2u(k.cf())
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -1905,109 +1911,109 @@ enter:
 				}
 			}
 		case uAndRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAndRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAndRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAndRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAndRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAndRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAndRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAndRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAndRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAndRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAndRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uAndRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uAndMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2032,9 +2038,9 @@ enter:
 				}
 			}
 		case uAndMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2059,9 +2065,9 @@ enter:
 				}
 			}
 		case uAndMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2086,9 +2092,9 @@ enter:
 				}
 			}
 		case uAndMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2115,7 +2121,7 @@ enter:
 		case uAndMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2142,7 +2148,7 @@ enter:
 		case uAndMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2169,7 +2175,7 @@ enter:
 		case uAndMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2196,7 +2202,7 @@ enter:
 		case uAndMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2221,109 +2227,109 @@ enter:
 				}
 			}
 		case uSubRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSubRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSubRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSubRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSubRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSubRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSubRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSubRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSubRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSubRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSubRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSubRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSubMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2348,9 +2354,9 @@ enter:
 				}
 			}
 		case uSubMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2375,9 +2381,9 @@ enter:
 				}
 			}
 		case uSubMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2402,9 +2408,9 @@ enter:
 				}
 			}
 		case uSubMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2431,7 +2437,7 @@ enter:
 		case uSubMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2458,7 +2464,7 @@ enter:
 		case uSubMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2485,7 +2491,7 @@ enter:
 		case uSubMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2512,7 +2518,7 @@ enter:
 		case uSubMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2537,109 +2543,109 @@ enter:
 				}
 			}
 		case uXorRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uXorRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uXorRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uXorRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uXorRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uXorRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uXorRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uXorRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uXorRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uXorRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uXorRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uXorRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a ^ b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uXorMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2664,9 +2670,9 @@ enter:
 				}
 			}
 		case uXorMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2691,9 +2697,9 @@ enter:
 				}
 			}
 		case uXorMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2718,9 +2724,9 @@ enter:
 				}
 			}
 		case uXorMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2747,7 +2753,7 @@ enter:
 		case uXorMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2774,7 +2780,7 @@ enter:
 		case uXorMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2801,7 +2807,7 @@ enter:
 		case uXorMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2828,7 +2834,7 @@ enter:
 		case uXorMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2853,97 +2859,97 @@ enter:
 				}
 			}
 		case uCmpRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 		case uCmpRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
 		case uCmpRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 		case uCmpRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 		case uCmpRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 		case uCmpRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
 		case uCmpRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 		case uCmpRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 		case uCmpRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 		case uCmpRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
 		case uCmpRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 		case uCmpRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 		case uCmpMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2953,9 +2959,9 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 		case uCmpMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2965,9 +2971,9 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
 		case uCmpMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2977,9 +2983,9 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 		case uCmpMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -2991,7 +2997,7 @@ enter:
 		case uCmpMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3003,7 +3009,7 @@ enter:
 		case uCmpMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3015,7 +3021,7 @@ enter:
 		case uCmpMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3027,7 +3033,7 @@ enter:
 		case uCmpMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3037,49 +3043,49 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 		case uTestRR8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 		case uTestRR16:
-			a, b := uint16(r[u.dst&31]), uint16(r[u.src&31])
+			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
 		case uTestRR32:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 		case uTestRR64:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 		case uTestRI8:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 		case uTestRI16:
-			a, b := uint16(r[u.dst&31]), uint16(u.imm)
+			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
 		case uTestRI32:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 		case uTestRI64:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 		case uTestMR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3089,9 +3095,9 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 		case uTestMR16:
-			b := uint16(r[u.src&31])
+			b := uint16(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3101,9 +3107,9 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
 		case uTestMR32:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3113,9 +3119,9 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 		case uTestMR64:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3127,7 +3133,7 @@ enter:
 		case uTestMI8:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3139,7 +3145,7 @@ enter:
 		case uTestMI16:
 			b := uint16(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3151,7 +3157,7 @@ enter:
 		case uTestMI32:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3163,7 +3169,7 @@ enter:
 		case uTestMI64:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3173,31 +3179,31 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 		case uIncR8:
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := a + 1
 			aux := adcFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uIncR16:
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 			v := a + 1
 			aux := adcFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uIncR32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a + 1
 			aux := adcFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uIncR64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a + 1
 			aux := adcFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uIncM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3224,7 +3230,7 @@ enter:
 				}
 			}
 		case uIncM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3251,7 +3257,7 @@ enter:
 				}
 			}
 		case uIncM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3278,7 +3284,7 @@ enter:
 				}
 			}
 		case uIncM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3305,31 +3311,31 @@ enter:
 				}
 			}
 		case uDecR8:
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := a - 1
 			aux := sbbFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uDecR16:
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 			v := a - 1
 			aux := sbbFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uDecR32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - 1
 			aux := sbbFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uDecR64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - 1
 			aux := sbbFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uDecM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3356,7 +3362,7 @@ enter:
 				}
 			}
 		case uDecM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3383,7 +3389,7 @@ enter:
 				}
 			}
 		case uDecM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3410,7 +3416,7 @@ enter:
 				}
 			}
 		case uDecM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3437,31 +3443,31 @@ enter:
 				}
 			}
 		case uNegR8:
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := -a
 			b := a
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uNegR16:
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 			v := -a
 			b := a
 			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uNegR32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := -a
 			b := a
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uNegR64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := -a
 			b := a
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uNegM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3488,7 +3494,7 @@ enter:
 				}
 			}
 		case uNegM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3515,7 +3521,7 @@ enter:
 				}
 			}
 		case uNegM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3542,7 +3548,7 @@ enter:
 				}
 			}
 		case uNegM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3569,27 +3575,27 @@ enter:
 				}
 			}
 		case uNotR8:
-			a := uint8(r[u.dst&31] >> (u.x & 8))
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := ^a
 
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uNotR16:
-			a := uint16(r[u.dst&31])
+			a := uint16(*at(r, u.dst))
 			v := ^a
 
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uNotR32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := ^a
 
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uNotR64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := ^a
 
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uNotM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3614,7 +3620,7 @@ enter:
 				}
 			}
 		case uNotM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3639,7 +3645,7 @@ enter:
 				}
 			}
 		case uNotM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3664,7 +3670,7 @@ enter:
 				}
 			}
 		case uNotM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a, v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -3689,99 +3695,99 @@ enter:
 				}
 			}
 		case uMovRR8:
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(uint8(r[u.src&31]>>(u.x>>4&8)))<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(uint8(*at(r, u.src)>>(u.x>>4&8)))<<(u.x&8)
 		case uMovRR16:
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(uint16(r[u.src&31]))
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(uint16(*at(r, u.src)))
 		case uMovRR32:
-			r[u.dst&31] = uint64(uint32(r[u.src&31]))
+			*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
 		case uMovRR64:
-			r[u.dst&31] = r[u.src&31]
+			*at(r, u.dst) = *at(r, u.src)
 		case uMovRI8:
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(uint8(u.imm))<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(uint8(u.imm))<<(u.x&8)
 		case uMovRI16:
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(uint16(u.imm))
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(uint16(u.imm))
 		case uMovRI32:
-			r[u.dst&31] = uint64(uint32(u.imm))
+			*at(r, u.dst) = uint64(uint32(u.imm))
 		case uMovRI64:
-			r[u.dst&31] = u.imm
+			*at(r, u.dst) = u.imm
 		case uMovRM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				v = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if v, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uMovRM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				v = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if v, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = r[u.dst&31]&^0xffff | uint64(v)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uMovRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				v = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if v, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uMovRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if v, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uMovMR8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
-				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint8(r[u.src&31] >> (u.x >> 4 & 8))
-			} else if !c.st8(va, uint8(r[u.src&31]>>(u.x>>4&8))) {
+				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+			} else if !c.st8(va, uint8(*at(r, u.src)>>(u.x>>4&8))) {
 				goto fault
 			} else if c.blocks.changed {
 				goto resync
 			}
 		case uMovMR16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
-				*(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint16(r[u.src&31])
-			} else if !c.st16(va, uint16(r[u.src&31])) {
+				*(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint16(*at(r, u.src))
+			} else if !c.st16(va, uint16(*at(r, u.src))) {
 				goto fault
 			} else if c.blocks.changed {
 				goto resync
 			}
 		case uMovMR32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
-				*(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint32(r[u.src&31])
-			} else if !c.st32(va, uint32(r[u.src&31])) {
+				*(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint32(*at(r, u.src))
+			} else if !c.st32(va, uint32(*at(r, u.src))) {
 				goto fault
 			} else if c.blocks.changed {
 				goto resync
 			}
 		case uMovMR64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
-				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = r[u.src&31]
-			} else if !c.st64(va, r[u.src&31]) {
+				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = *at(r, u.src)
+			} else if !c.st64(va, *at(r, u.src)) {
 				goto fault
 			} else if c.blocks.changed {
 				goto resync
 			}
 		case uMovMI8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
 				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint8(u.imm)
@@ -3791,7 +3797,7 @@ enter:
 				goto resync
 			}
 		case uMovMI16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
 				*(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint16(u.imm)
@@ -3801,7 +3807,7 @@ enter:
 				goto resync
 			}
 		case uMovMI32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
 				*(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint32(u.imm)
@@ -3811,7 +3817,7 @@ enter:
 				goto resync
 			}
 		case uMovMI64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
 				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = u.imm
@@ -3821,280 +3827,280 @@ enter:
 				goto resync
 			}
 		case uMovZxR8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
-			r[u.dst&31] = uint64(b)
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+			*at(r, u.dst) = uint64(b)
 		case uMovZxR16:
-			b := uint16(r[u.src&31])
-			r[u.dst&31] = uint64(b)
+			b := uint16(*at(r, u.src))
+			*at(r, u.dst) = uint64(b)
 		case uMovZxR32:
-			b := uint32(r[u.src&31])
-			r[u.dst&31] = uint64(b)
+			b := uint32(*at(r, u.src))
+			*at(r, u.dst) = uint64(b)
 		case uMovZxM8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(b)
+			*at(r, u.dst) = uint64(b)
 		case uMovZxM16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(b)
+			*at(r, u.dst) = uint64(b)
 		case uMovZxM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(b)
+			*at(r, u.dst) = uint64(b)
 		case uMovSx32R8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
-			r[u.dst&31] = uint64(uint32(int32(int8(b))))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+			*at(r, u.dst) = uint64(uint32(int32(int8(b))))
 		case uMovSx32R16:
-			b := uint16(r[u.src&31])
-			r[u.dst&31] = uint64(uint32(int32(int16(b))))
+			b := uint16(*at(r, u.src))
+			*at(r, u.dst) = uint64(uint32(int32(int16(b))))
 		case uMovSx32R32:
-			b := uint32(r[u.src&31])
-			r[u.dst&31] = uint64(uint32(int32(int32(b))))
+			b := uint32(*at(r, u.src))
+			*at(r, u.dst) = uint64(uint32(int32(int32(b))))
 		case uMovSx32M8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(uint32(int32(int8(b))))
+			*at(r, u.dst) = uint64(uint32(int32(int8(b))))
 		case uMovSx32M16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(uint32(int32(int16(b))))
+			*at(r, u.dst) = uint64(uint32(int32(int16(b))))
 		case uMovSx32M32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(uint32(int32(int32(b))))
+			*at(r, u.dst) = uint64(uint32(int32(int32(b))))
 		case uMovSx64R8:
-			b := uint8(r[u.src&31] >> (u.x >> 4 & 8))
-			r[u.dst&31] = uint64(int64(int8(b)))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+			*at(r, u.dst) = uint64(int64(int8(b)))
 		case uMovSx64R16:
-			b := uint16(r[u.src&31])
-			r[u.dst&31] = uint64(int64(int16(b)))
+			b := uint16(*at(r, u.src))
+			*at(r, u.dst) = uint64(int64(int16(b)))
 		case uMovSx64R32:
-			b := uint32(r[u.src&31])
-			r[u.dst&31] = uint64(int64(int32(b)))
+			b := uint32(*at(r, u.src))
+			*at(r, u.dst) = uint64(int64(int32(b)))
 		case uMovSx64M8:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld8(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(int64(int8(b)))
+			*at(r, u.dst) = uint64(int64(int8(b)))
 		case uMovSx64M16:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
 				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld16(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(int64(int16(b)))
+			*at(r, u.dst) = uint64(int64(int16(b)))
 		case uMovSx64M32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			r[u.dst&31] = uint64(int64(int32(b)))
+			*at(r, u.dst) = uint64(int64(int32(b)))
 		case uLea64:
-			r[u.dst&31] = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			*at(r, u.dst) = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 		case uLea32:
-			r[u.dst&31] = uint64(uint32(r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))))
+			*at(r, u.dst) = uint64(uint32(*at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))))
 		case uShlI32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := u.imm & 63
 			last := a << (n - 1)
 			v := last << 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShl|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uShlI64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := u.imm & 63
 			last := a << (n - 1)
 			v := last << 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShl|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uShlC32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := r[1] & 31
 			if n == 0 {
-				r[u.dst&31] = uint64(a)
+				*at(r, u.dst) = uint64(a)
 				break
 			}
 			last := a << (n - 1)
 			v := last << 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShl|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uShlC64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := r[1] & 63
 			if n == 0 {
-				r[u.dst&31] = a
+				*at(r, u.dst) = a
 				break
 			}
 			last := a << (n - 1)
 			v := last << 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShl|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uShrI32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := u.imm & 63
 			last := a >> (n - 1)
 			v := last >> 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShr|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uShrI64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := u.imm & 63
 			last := a >> (n - 1)
 			v := last >> 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShr|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uShrC32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := r[1] & 31
 			if n == 0 {
-				r[u.dst&31] = uint64(a)
+				*at(r, u.dst) = uint64(a)
 				break
 			}
 			last := a >> (n - 1)
 			v := last >> 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShr|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uShrC64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := r[1] & 63
 			if n == 0 {
-				r[u.dst&31] = a
+				*at(r, u.dst) = a
 				break
 			}
 			last := a >> (n - 1)
 			v := last >> 1
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShr|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSarI32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := u.imm & 63
 			last := uint32(int32(a) >> (n - 1))
 			v := uint32(int32(last) >> 1)
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShr|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSarI64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := u.imm & 63
 			last := uint64(int64(a) >> (n - 1))
 			v := uint64(int64(last) >> 1)
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShr|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uSarC32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			n := r[1] & 31
 			if n == 0 {
-				r[u.dst&31] = uint64(a)
+				*at(r, u.dst) = uint64(a)
 				break
 			}
 			last := uint32(int32(a) >> (n - 1))
 			v := uint32(int32(last) >> 1)
 			b := last
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccShr|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uSarC64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			n := r[1] & 63
 			if n == 0 {
-				r[u.dst&31] = a
+				*at(r, u.dst) = a
 				break
 			}
 			last := uint64(int64(a) >> (n - 1))
 			v := uint64(int64(last) >> 1)
 			b := last
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccShr|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uRolI32:
-			v := uint64(bits.RotateLeft32(uint32(r[u.dst&31]), int(u.imm&63)))
+			v := uint64(bits.RotateLeft32(uint32(*at(r, u.dst)), int(u.imm&63)))
 			cf := v & 1
 			of := cf ^ v>>31&1
 			k.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uRolI64:
-			v := uint64(bits.RotateLeft64(r[u.dst&31], int(u.imm&63)))
+			v := uint64(bits.RotateLeft64(*at(r, u.dst), int(u.imm&63)))
 			cf := v & 1
 			of := cf ^ v>>63&1
 			k.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uRorI32:
-			v := uint64(bits.RotateLeft32(uint32(r[u.dst&31]), -int(u.imm&63)))
+			v := uint64(bits.RotateLeft32(uint32(*at(r, u.dst)), -int(u.imm&63)))
 			cf := v >> 31 & 1
 			of := cf ^ v>>30&1
 			k.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uRorI64:
-			v := uint64(bits.RotateLeft64(r[u.dst&31], -int(u.imm&63)))
+			v := uint64(bits.RotateLeft64(*at(r, u.dst), -int(u.imm&63)))
 			cf := v >> 63 & 1
 			of := cf ^ v>>62&1
 			k.setStatus(k.status()&^(x86.FlagCF|x86.FlagOF) | cf | of<<11)
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uImulRR32:
-			a := uint32(r[u.dst&31])
-			b := uint32(r[u.src&31])
+			a := uint32(*at(r, u.dst))
+			b := uint32(*at(r, u.src))
 			p := int64(int32(a)) * int64(int32(b))
 			v, over := uint32(p), p != int64(int32(p))
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uImulRR64:
-			a := r[u.dst&31]
-			b := r[u.src&31]
+			a := *at(r, u.dst)
+			b := *at(r, u.src)
 			v, over := imul64(a, b)
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uImulRM32:
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4105,11 +4111,11 @@ enter:
 			v, over := uint32(p), p != int64(int32(p))
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uImulRM64:
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4119,26 +4125,26 @@ enter:
 			v, over := imul64(a, b)
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uImulRRI32:
 			a := uint32(u.imm)
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 			p := int64(int32(a)) * int64(int32(b))
 			v, over := uint32(p), p != int64(int32(p))
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uImulRRI64:
 			a := u.imm
-			b := r[u.src&31]
+			b := *at(r, u.src)
 			v, over := imul64(a, b)
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uImulRMI32:
 			a := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4149,11 +4155,11 @@ enter:
 			v, over := uint32(p), p != int64(int32(p))
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uImulRMI64:
 			a := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4163,7 +4169,7 @@ enter:
 			v, over := imul64(a, b)
 			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
 			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uJO:
 			if k.of() {
 				goto taken
@@ -4245,9 +4251,9 @@ enter:
 			}
 			goto taken
 		case uSetR:
-			r[u.dst&31] = r[u.dst&31]&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)
 		case uSetM:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			v := uint8(b2u(k.cond(u.src)))
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
@@ -4258,49 +4264,49 @@ enter:
 				goto resync
 			}
 		case uCmovRR32:
-			v := uint32(r[u.dst&31])
+			v := uint32(*at(r, u.dst))
 			if k.cond(u.x) {
-				v = uint32(r[u.src&31])
+				v = uint32(*at(r, u.src))
 			}
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uCmovRR64:
-			v := r[u.dst&31]
+			v := *at(r, u.dst)
 			if k.cond(u.x) {
-				v = r[u.src&31]
+				v = *at(r, u.src)
 			}
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uCmovRM32:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			v := uint32(r[u.dst&31])
+			v := uint32(*at(r, u.dst))
 			if k.cond(u.x) {
 				v = b
 			}
-			r[u.dst&31] = uint64(v)
+			*at(r, u.dst) = uint64(v)
 		case uCmovRM64:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			v := r[u.dst&31]
+			v := *at(r, u.dst)
 			if k.cond(u.x) {
 				v = b
 			}
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uPushR:
 			va = r[4] - 8
 
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
-				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = r[u.src&31]
-			} else if !c.st64(va, r[u.src&31]) {
+				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = *at(r, u.src)
+			} else if !c.st64(va, *at(r, u.src)) {
 				goto stackFault
 			} else if c.blocks.changed {
 				r[4] = va
@@ -4328,7 +4334,7 @@ enter:
 				goto stackFault
 			}
 			r[4] = va + 8
-			r[u.dst&31] = v
+			*at(r, u.dst) = v
 		case uCall:
 			va = r[4] - 8
 			ret := r[17] + uint64(b.end)
@@ -4359,7 +4365,7 @@ enter:
 			rip = v
 			goto jump
 		case uCallR:
-			v := r[u.src&31]
+			v := *at(r, u.src)
 			if uint64(int64(v<<16)>>16) != v {
 				goto slow
 			}
@@ -4379,7 +4385,7 @@ enter:
 			rip = v
 			goto jump
 		case uCallM:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4405,14 +4411,14 @@ enter:
 			rip = v
 			goto jump
 		case uJmpR:
-			v := r[u.src&31]
+			v := *at(r, u.src)
 			if uint64(int64(v<<16)>>16) != v {
 				goto slow
 			}
 			rip = v
 			goto jump
 		case uJmpM:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var v uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -4455,14 +4461,14 @@ enter:
 			r[2] = uint64(int64(r[0]) >> 63)
 		case uBtRR32:
 			n := 31
-			k.setCarry(r[u.dst&31]>>(r[u.src&31]&uint64(n))&1 != 0)
+			k.setCarry(*at(r, u.dst)>>(*at(r, u.src)&uint64(n))&1 != 0)
 		case uBtRI32:
-			k.setCarry(r[u.dst&31]>>(u.imm&63)&1 != 0)
+			k.setCarry(*at(r, u.dst)>>(u.imm&63)&1 != 0)
 		case uBtRR64:
 			n := 63
-			k.setCarry(r[u.dst&31]>>(r[u.src&31]&uint64(n))&1 != 0)
+			k.setCarry(*at(r, u.dst)>>(*at(r, u.src)&uint64(n))&1 != 0)
 		case uBtRI64:
-			k.setCarry(r[u.dst&31]>>(u.imm&63)&1 != 0)
+			k.setCarry(*at(r, u.dst)>>(u.imm&63)&1 != 0)
 		case uGeneric:
 			k.RIP = (r[17] + uint64(u.off)) & mask
 			st = c.exec(&b.insts[u.imm])
@@ -4495,7 +4501,7 @@ enter:
 			st = c.raiseDecode(u.src)
 			goto ended
 		case uFCmpRR32B:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
@@ -4503,7 +4509,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32AE:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
@@ -4511,7 +4517,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32Z:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
@@ -4519,7 +4525,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32NZ:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
@@ -4527,7 +4533,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32BE:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
@@ -4535,7 +4541,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32A:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
@@ -4543,7 +4549,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32L:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
@@ -4551,7 +4557,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32GE:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
@@ -4559,7 +4565,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32LE:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
@@ -4567,7 +4573,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR32G:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
@@ -4575,7 +4581,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64B:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
@@ -4583,7 +4589,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64AE:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
@@ -4591,7 +4597,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64Z:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
@@ -4599,7 +4605,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64NZ:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
@@ -4607,7 +4613,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64BE:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
@@ -4615,7 +4621,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64A:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
@@ -4623,7 +4629,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64L:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
@@ -4631,7 +4637,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64GE:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
@@ -4639,7 +4645,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64LE:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
@@ -4647,7 +4653,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRR64G:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
@@ -4655,7 +4661,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32B:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
@@ -4663,7 +4669,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32AE:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
@@ -4671,7 +4677,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32Z:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
@@ -4679,7 +4685,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32NZ:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
@@ -4687,7 +4693,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32BE:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
@@ -4695,7 +4701,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32A:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
@@ -4703,7 +4709,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32L:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
@@ -4711,7 +4717,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32GE:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
@@ -4719,7 +4725,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32LE:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
@@ -4727,7 +4733,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI32G:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
@@ -4735,7 +4741,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64B:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
@@ -4743,7 +4749,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64AE:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
@@ -4751,7 +4757,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64Z:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
@@ -4759,7 +4765,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64NZ:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
@@ -4767,7 +4773,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64BE:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
@@ -4775,7 +4781,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64A:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
@@ -4783,7 +4789,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64L:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
@@ -4791,7 +4797,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64GE:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
@@ -4799,7 +4805,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64LE:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
@@ -4807,7 +4813,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI64G:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
@@ -4815,14 +4821,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32B:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
@@ -4830,14 +4836,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32AE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
@@ -4845,14 +4851,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32Z:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
@@ -4860,14 +4866,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32NZ:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
@@ -4875,14 +4881,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32BE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
@@ -4890,14 +4896,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32A:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
@@ -4905,14 +4911,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32L:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
@@ -4920,14 +4926,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32GE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
@@ -4935,14 +4941,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32LE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
@@ -4950,14 +4956,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM32G:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld32(va); !ok {
 				goto fault
 			}
-			a := uint32(r[u.dst&31])
+			a := uint32(*at(r, u.dst))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
@@ -4965,14 +4971,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64B:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
@@ -4980,14 +4986,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64AE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
@@ -4995,14 +5001,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64Z:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
@@ -5010,14 +5016,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64NZ:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
@@ -5025,14 +5031,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64BE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
@@ -5040,14 +5046,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64A:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
@@ -5055,14 +5061,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64L:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
@@ -5070,14 +5076,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64GE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
@@ -5085,14 +5091,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64LE:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
@@ -5100,14 +5106,14 @@ enter:
 			}
 			goto fall
 		case uFCmpRM64G:
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			a := r[u.dst&31]
+			a := *at(r, u.dst)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
@@ -5115,9 +5121,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32B:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5131,9 +5137,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32AE:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5147,9 +5153,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32Z:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5163,9 +5169,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32NZ:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5179,9 +5185,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32BE:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5195,9 +5201,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32A:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5211,9 +5217,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32L:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5227,9 +5233,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32GE:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5243,9 +5249,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32LE:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5259,9 +5265,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR32G:
-			b := uint32(r[u.src&31])
+			b := uint32(*at(r, u.src))
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5275,9 +5281,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64B:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5291,9 +5297,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64AE:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5307,9 +5313,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64Z:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5323,9 +5329,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64NZ:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5339,9 +5345,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64BE:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5355,9 +5361,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64A:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5371,9 +5377,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64L:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5387,9 +5393,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64GE:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5403,9 +5409,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64LE:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5419,9 +5425,9 @@ enter:
 			}
 			goto fall
 		case uFCmpMR64G:
-			b := r[u.src&31]
+			b := *at(r, u.src)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5437,7 +5443,7 @@ enter:
 		case uFCmpMI32B:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5453,7 +5459,7 @@ enter:
 		case uFCmpMI32AE:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5469,7 +5475,7 @@ enter:
 		case uFCmpMI32Z:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5485,7 +5491,7 @@ enter:
 		case uFCmpMI32NZ:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5501,7 +5507,7 @@ enter:
 		case uFCmpMI32BE:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5517,7 +5523,7 @@ enter:
 		case uFCmpMI32A:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5533,7 +5539,7 @@ enter:
 		case uFCmpMI32L:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5549,7 +5555,7 @@ enter:
 		case uFCmpMI32GE:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5565,7 +5571,7 @@ enter:
 		case uFCmpMI32LE:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5581,7 +5587,7 @@ enter:
 		case uFCmpMI32G:
 			b := uint32(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint32
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
 				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5597,7 +5603,7 @@ enter:
 		case uFCmpMI64B:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5613,7 +5619,7 @@ enter:
 		case uFCmpMI64AE:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5629,7 +5635,7 @@ enter:
 		case uFCmpMI64Z:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5645,7 +5651,7 @@ enter:
 		case uFCmpMI64NZ:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5661,7 +5667,7 @@ enter:
 		case uFCmpMI64BE:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5677,7 +5683,7 @@ enter:
 		case uFCmpMI64A:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5693,7 +5699,7 @@ enter:
 		case uFCmpMI64L:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5709,7 +5715,7 @@ enter:
 		case uFCmpMI64GE:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5725,7 +5731,7 @@ enter:
 		case uFCmpMI64LE:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5741,7 +5747,7 @@ enter:
 		case uFCmpMI64G:
 			b := u.imm
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint64
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
 				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5755,7 +5761,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8B:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a < b {
@@ -5763,7 +5769,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8AE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a >= b {
@@ -5771,7 +5777,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8Z:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a == b {
@@ -5779,7 +5785,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8NZ:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a != b {
@@ -5787,7 +5793,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8BE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a <= b {
@@ -5795,7 +5801,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8A:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a > b {
@@ -5803,7 +5809,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8L:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) < int8(b) {
@@ -5811,7 +5817,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8GE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) >= int8(b) {
@@ -5819,7 +5825,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8LE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) <= int8(b) {
@@ -5827,7 +5833,7 @@ enter:
 			}
 			goto fall
 		case uFCmpRI8G:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) > int8(b) {
@@ -5837,7 +5843,7 @@ enter:
 		case uFCmpMI8B:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5853,7 +5859,7 @@ enter:
 		case uFCmpMI8AE:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5869,7 +5875,7 @@ enter:
 		case uFCmpMI8Z:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5885,7 +5891,7 @@ enter:
 		case uFCmpMI8NZ:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5901,7 +5907,7 @@ enter:
 		case uFCmpMI8BE:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5917,7 +5923,7 @@ enter:
 		case uFCmpMI8A:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5933,7 +5939,7 @@ enter:
 		case uFCmpMI8L:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5949,7 +5955,7 @@ enter:
 		case uFCmpMI8GE:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5965,7 +5971,7 @@ enter:
 		case uFCmpMI8LE:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5981,7 +5987,7 @@ enter:
 		case uFCmpMI8G:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -5995,7 +6001,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32Z:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v == 0 {
@@ -6003,7 +6009,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32NZ:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v != 0 {
@@ -6011,7 +6017,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32S:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) < 0 {
@@ -6019,7 +6025,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32NS:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) >= 0 {
@@ -6027,7 +6033,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32LE:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) <= 0 {
@@ -6035,7 +6041,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR32G:
-			a, b := uint32(r[u.dst&31]), uint32(r[u.src&31])
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) > 0 {
@@ -6043,7 +6049,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64Z:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v == 0 {
@@ -6051,7 +6057,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64NZ:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v != 0 {
@@ -6059,7 +6065,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64S:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) < 0 {
@@ -6067,7 +6073,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64NS:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) >= 0 {
@@ -6075,7 +6081,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64LE:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) <= 0 {
@@ -6083,7 +6089,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR64G:
-			a, b := r[u.dst&31], r[u.src&31]
+			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) > 0 {
@@ -6091,7 +6097,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32Z:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v == 0 {
@@ -6099,7 +6105,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32NZ:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v != 0 {
@@ -6107,7 +6113,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32S:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) < 0 {
@@ -6115,7 +6121,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32NS:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) >= 0 {
@@ -6123,7 +6129,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32LE:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) <= 0 {
@@ -6131,7 +6137,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI32G:
-			a, b := uint32(r[u.dst&31]), uint32(u.imm)
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) > 0 {
@@ -6139,7 +6145,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64Z:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v == 0 {
@@ -6147,7 +6153,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64NZ:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v != 0 {
@@ -6155,7 +6161,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64S:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) < 0 {
@@ -6163,7 +6169,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64NS:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) >= 0 {
@@ -6171,7 +6177,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64LE:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) <= 0 {
@@ -6179,7 +6185,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI64G:
-			a, b := r[u.dst&31], u.imm
+			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) > 0 {
@@ -6187,7 +6193,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8Z:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v == 0 {
@@ -6195,7 +6201,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8NZ:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v != 0 {
@@ -6203,7 +6209,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8S:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) < 0 {
@@ -6211,7 +6217,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8NS:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) >= 0 {
@@ -6219,7 +6225,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8LE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) <= 0 {
@@ -6227,7 +6233,7 @@ enter:
 			}
 			goto fall
 		case uFTestRR8G:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(r[u.src&31]>>(u.x>>4&8))
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) > 0 {
@@ -6235,7 +6241,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8Z:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v == 0 {
@@ -6243,7 +6249,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8NZ:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v != 0 {
@@ -6251,7 +6257,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8S:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) < 0 {
@@ -6259,7 +6265,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8NS:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) >= 0 {
@@ -6267,7 +6273,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8LE:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) <= 0 {
@@ -6275,7 +6281,7 @@ enter:
 			}
 			goto fall
 		case uFTestRI8G:
-			a, b := uint8(r[u.dst&31]>>(u.x&8)), uint8(u.imm)
+			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) > 0 {
@@ -6285,7 +6291,7 @@ enter:
 		case uFTestMI8Z:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -6301,7 +6307,7 @@ enter:
 		case uFTestMI8NZ:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -6317,7 +6323,7 @@ enter:
 		case uFTestMI8S:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -6333,7 +6339,7 @@ enter:
 		case uFTestMI8NS:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -6349,7 +6355,7 @@ enter:
 		case uFTestMI8LE:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
@@ -6365,7 +6371,7 @@ enter:
 		case uFTestMI8G:
 			b := uint8(u.imm)
 
-			va = r[u.base&31] + r[u.index&31]<<(u.scale&3) + uint64(int64(u.disp))
+			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var a uint8
 			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
 				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
