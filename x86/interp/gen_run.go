@@ -361,10 +361,24 @@ func (g *gen) conditions() {
 		}
 		g.op("uJ"+n, fmt.Sprintf("if %s {\ngoto %s\n}\ngoto %s", conds[i/2], to, other))
 	}
-	g.op("uSetR", "*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)")
+	test := func(i int) string {
+		if i&1 != 0 {
+			return "!(" + conds[i/2] + ")"
+		}
+		return conds[i/2]
+	}
+	for i, n := range names {
+		g.op("uSetR"+n, "*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u("+test(i)+")<<(u.x&8)")
+	}
 	g.op("uSetM", expand("va = EA\nv := uint8(b2u(k.cond(u.src)))\n"+widths[0].store("v")))
 	for _, w := range widths[2:] {
-		g.op("uCmovRR"+w.name, "v := "+w.get("dst")+"\nif k.cond(u.x) {\nv = "+w.get("src")+"\n}\n"+w.set("v"))
+		for i, n := range names {
+			body := "if " + test(i) + " {\n" + w.set(w.get("src")) + "\n}"
+			if w.name == "32" { // a destination not written is zero-extended all the same
+				body += " else {\n" + w.set(w.get("dst")) + "\n}"
+			}
+			g.op("uCmovRR"+w.name+n, body)
+		}
 	}
 	for _, w := range widths[2:] {
 		g.op("uCmovRM"+w.name, expand(w.load("b")+"\nv := "+w.get("dst")+"\nif k.cond(u.x) {\nv = b\n}\n"+w.set("v")))

@@ -306,10 +306,55 @@ const (
 	uJGE
 	uJLE
 	uJG
-	uSetR
+	uSetRO
+	uSetRNO
+	uSetRB
+	uSetRAE
+	uSetRZ
+	uSetRNZ
+	uSetRBE
+	uSetRA
+	uSetRS
+	uSetRNS
+	uSetRP
+	uSetRNP
+	uSetRL
+	uSetRGE
+	uSetRLE
+	uSetRG
 	uSetM
-	uCmovRR32
-	uCmovRR64
+	uCmovRR32O
+	uCmovRR32NO
+	uCmovRR32B
+	uCmovRR32AE
+	uCmovRR32Z
+	uCmovRR32NZ
+	uCmovRR32BE
+	uCmovRR32A
+	uCmovRR32S
+	uCmovRR32NS
+	uCmovRR32P
+	uCmovRR32NP
+	uCmovRR32L
+	uCmovRR32GE
+	uCmovRR32LE
+	uCmovRR32G
+	uCmovRR64O
+	uCmovRR64NO
+	uCmovRR64B
+	uCmovRR64AE
+	uCmovRR64Z
+	uCmovRR64NZ
+	uCmovRR64BE
+	uCmovRR64A
+	uCmovRR64S
+	uCmovRR64NS
+	uCmovRR64P
+	uCmovRR64NP
+	uCmovRR64L
+	uCmovRR64GE
+	uCmovRR64LE
+	uCmovRR64G
 	uCmovRM32
 	uCmovRM64
 	uPushR
@@ -4250,8 +4295,38 @@ enter:
 				goto fall
 			}
 			goto taken
-		case uSetR:
-			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.cond(u.src))<<(u.x&8)
+		case uSetRO:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.of())<<(u.x&8)
+		case uSetRNO:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.of()))<<(u.x&8)
+		case uSetRB:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.cf())<<(u.x&8)
+		case uSetRAE:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.cf()))<<(u.x&8)
+		case uSetRZ:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.Res == 0)<<(u.x&8)
+		case uSetRNZ:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.Res == 0))<<(u.x&8)
+		case uSetRBE:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.Res == 0 || k.cf())<<(u.x&8)
+		case uSetRA:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.Res == 0 || k.cf()))<<(u.x&8)
+		case uSetRS:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.sf())<<(u.x&8)
+		case uSetRNS:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.sf()))<<(u.x&8)
+		case uSetRP:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.pf())<<(u.x&8)
+		case uSetRNP:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.pf()))<<(u.x&8)
+		case uSetRL:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.sf() != k.of())<<(u.x&8)
+		case uSetRGE:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.sf() != k.of()))<<(u.x&8)
+		case uSetRLE:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.Res == 0 || k.sf() != k.of())<<(u.x&8)
+		case uSetRG:
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(!(k.Res == 0 || k.sf() != k.of()))<<(u.x&8)
 		case uSetM:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			v := uint8(b2u(k.cond(u.src)))
@@ -4263,18 +4338,166 @@ enter:
 			} else if c.blocks.changed {
 				goto resync
 			}
-		case uCmovRR32:
-			v := uint32(*at(r, u.dst))
-			if k.cond(u.x) {
-				v = uint32(*at(r, u.src))
+		case uCmovRR32O:
+			if k.of() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
 			}
-			*at(r, u.dst) = uint64(v)
-		case uCmovRR64:
-			v := *at(r, u.dst)
-			if k.cond(u.x) {
-				v = *at(r, u.src)
+		case uCmovRR32NO:
+			if !(k.of()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
 			}
-			*at(r, u.dst) = v
+		case uCmovRR32B:
+			if k.cf() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32AE:
+			if !(k.cf()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32Z:
+			if k.Res == 0 {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32NZ:
+			if !(k.Res == 0) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32BE:
+			if k.Res == 0 || k.cf() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32A:
+			if !(k.Res == 0 || k.cf()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32S:
+			if k.sf() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32NS:
+			if !(k.sf()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32P:
+			if k.pf() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32NP:
+			if !(k.pf()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32L:
+			if k.sf() != k.of() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32GE:
+			if !(k.sf() != k.of()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32LE:
+			if k.Res == 0 || k.sf() != k.of() {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR32G:
+			if !(k.Res == 0 || k.sf() != k.of()) {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.src)))
+			} else {
+				*at(r, u.dst) = uint64(uint32(*at(r, u.dst)))
+			}
+		case uCmovRR64O:
+			if k.of() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64NO:
+			if !(k.of()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64B:
+			if k.cf() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64AE:
+			if !(k.cf()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64Z:
+			if k.Res == 0 {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64NZ:
+			if !(k.Res == 0) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64BE:
+			if k.Res == 0 || k.cf() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64A:
+			if !(k.Res == 0 || k.cf()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64S:
+			if k.sf() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64NS:
+			if !(k.sf()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64P:
+			if k.pf() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64NP:
+			if !(k.pf()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64L:
+			if k.sf() != k.of() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64GE:
+			if !(k.sf() != k.of()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64LE:
+			if k.Res == 0 || k.sf() != k.of() {
+				*at(r, u.dst) = *at(r, u.src)
+			}
+		case uCmovRR64G:
+			if !(k.Res == 0 || k.sf() != k.of()) {
+				*at(r, u.dst) = *at(r, u.src)
+			}
 		case uCmovRM32:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32

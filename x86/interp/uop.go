@@ -18,7 +18,7 @@ type uop struct {
 	idx  uint8  // instructions of the block before it
 
 	// Register operands; x is 8 if dst is the second byte of its register, plus
-	// 0x80 if src is. In SETcc src, in CMOVcc x is the condition.
+	// 0x80 if src is. In SETcc and CMOVcc with memory, src and x are the condition.
 	dst, src, x        uint8
 	base, index, scale uint8 // of the address; registers from regSeg are segment bases
 	disp               int32
@@ -350,7 +350,7 @@ func (t *translator) multiply(u *uop) bool {
 func (t *translator) conditional(u *uop) bool {
 	in := &t.in
 	if in.Op == optab.SETCC {
-		u.kind = uSetR
+		u.kind = uSetRO + uint16(in.Opcode&15)
 		if in.Mem {
 			u.kind = uSetM
 		}
@@ -362,12 +362,13 @@ func (t *translator) conditional(u *uop) bool {
 		return false
 	}
 	u.dst, u.src, u.x = in.Reg, in.RM, in.Opcode&15
-	u.kind = uCmovRR32
+	w := uint16(log2(in.OpSize) - 2)
 	if in.Mem {
-		u.kind = uCmovRM32
+		u.kind = uCmovRM32 + w
+		return t.address(u)
 	}
-	u.kind += uint16(log2(in.OpSize) - 2)
-	return !in.Mem || t.address(u)
+	u.kind = uCmovRR32O + 16*w + uint16(in.Opcode&15)
+	return true
 }
 
 func (t *translator) bitTest(u *uop) bool {
