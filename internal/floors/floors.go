@@ -11,7 +11,7 @@ bus x86/optab x86/mmu block chardev
 x86/decode x86/fp
 x86/interp
 
-device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/debugexit pci block/blocktest
+device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon pci block/blocktest
 accel virtio acpi block/raw boot/unpack
 boot
 accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng virtio/virtiotest
