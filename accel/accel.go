@@ -2,6 +2,7 @@
 package accel
 
 import (
+	"berth/clock"
 	"berth/guestmem"
 	"berth/irq"
 	"berth/x86"
@@ -26,11 +27,8 @@ type Config struct {
 	Ports  IO // 64 KiB of ports
 	MMIO   IO // guest-physical space outside Memory
 	CPUs   int
-	Clock  Clock
+	Clock  clock.Clock
 }
-
-// Clock is the machine's pausable time source (see package clock).
-type Clock interface{ Now() uint64 }
 
 // VM is one guest's hardware as the engine provides it.
 type VM interface {

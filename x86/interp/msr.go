@@ -72,6 +72,11 @@ func (m *msrState) reset() {
 // tsc returns IA32_TIME_STAMP_COUNTER.
 func (c *CPU) tsc() uint64 { return c.cfg.TSC() + c.sys.msrs.tscAdjust + c.sys.msrs.tscOffset }
 
+func (c *CPU) setTSCAdjust(v uint64) {
+	c.sys.msrs.tscAdjust = v
+	c.cfg.APIC.TSCChanged()
+}
+
 func isAPICMSR(i uint32) bool {
 	return i == x86.MSRAPICBase || i == x86.MSRTSCDeadline || i >= x86.MSRX2APIC && i < x86.MSRX2APIC+0x100
 }
@@ -217,10 +222,10 @@ func (c *CPU) writeMSR(i uint32, v uint64) bool {
 	}
 	switch i {
 	case x86.MSRTSC:
-		c.sys.msrs.tscAdjust += v - c.tsc()
+		c.setTSCAdjust(c.sys.msrs.tscAdjust + v - c.tsc())
 		return true
 	case x86.MSRTSCAdjust:
-		c.sys.msrs.tscAdjust = v
+		c.setTSCAdjust(v)
 		return true
 	case x86.MSREFER:
 		return c.writeEFER(v)

@@ -47,6 +47,8 @@ type APIC interface {
 	// ReadMSR and WriteMSR serve IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range; not ok is #GP(0).
 	ReadMSR(index uint32) (value uint64, ok bool)
 	WriteMSR(index uint32, value uint64) (ok bool)
+	// TSCChanged tells that the CPU's TSC was moved against the clock.
+	TSCChanged()
 	// TPR and SetTPR are CR8: the task priority's upper four bits.
 	TPR() uint8
 	SetTPR(uint8)

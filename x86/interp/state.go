@@ -211,3 +211,15 @@ func (c *CPU) loadMSRs(list []x86.MSR) {
 		}
 	}
 }
+
+// TSC returns the guest's time-stamp counter.
+func (c *CPU) TSC() uint64 { return c.tsc() }
+
+// CodeBytes returns the instruction bytes at CS:RIP, up to 15, as far as they can
+// be read. Only the vCPU's thread, outside Run.
+func (c *CPU) CodeBytes() []byte {
+	old := c.exc
+	_, code, _ := c.fetch(c.SegBase[x86.CS] + c.RIP)
+	c.exc = old
+	return append([]byte(nil), code[:min(len(code), 15)]...)
+}

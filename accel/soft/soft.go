@@ -1,0 +1,166 @@
+// Package soft is the accelerator that needs nothing of the host: vCPUs interpreted by x86/interp, with interrupt controllers of its own.
+package soft
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"berth/accel"
+	"berth/device/ioapic"
+	"berth/device/lapic"
+	"berth/device/pic"
+	"berth/device/pit"
+	"berth/irq"
+	"berth/x86/interp"
+)
+
+// maxCPUs is what 8-bit APIC IDs allow; 255 is the broadcast.
+const maxCPUs = 255
+
+// Accelerator makes VMs on the soft engine.
+type Accelerator struct{ log *slog.Logger }
+
+// New returns the soft engine. It logs rare events only.
+func New(log *slog.Logger) *Accelerator { return &Accelerator{log: log} }
+
+// Name implements accel.Accelerator.
+func (a *Accelerator) Name() string { return "soft" }
+
+// VM is one guest's hardware.
+type VM struct {
+	cfg    accel.Config
+	log    *slog.Logger
+	cpus   []*cpu
+	lapics *lapic.Set
+	ioapic *ioapic.IOAPIC
+	pic    *pic.PIC
+	pit    *pit.PIT
+
+	unknownMSRs atomic.Int32 // reported so far
+}
+
+var (
+	_ accel.VM          = (*VM)(nil)
+	_ accel.DirtyLogger = (*VM)(nil)
+	_ accel.Stater      = (*VM)(nil)
+)
+
+// NewVM implements accel.Accelerator.
+func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
+	if cfg.CPUs < 1 || cfg.CPUs > maxCPUs {
+		return nil, fmt.Errorf("soft: %d vCPUs; 1 to %d are possible", cfg.CPUs, maxCPUs)
+	}
+	if cfg.Memory == nil || cfg.Ports == nil || cfg.MMIO == nil || cfg.Clock == nil {
+		return nil, errors.New("soft: memory, ports, MMIO and clock are needed")
+	}
+	v := &VM{cfg: cfg, log: a.log}
+	if err := v.newChips(); err != nil {
+		return nil, err
+	}
+	ports, mmio, err := v.spaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range v.cpus {
+		if err := c.open(ports, mmio); err != nil {
+			return nil, errors.Join(err, v.Close())
+		}
+	}
+	cfg.Memory.WatchCode(func(gpa uint64) {
+		for _, c := range v.cpus {
+			c.signal(func(i *interp.CPU) { i.CodeWritten(gpa) })
+		}
+	})
+	return v, nil
+}
+
+// newChips makes the interrupt controllers and the interval timer. The lock
+// order is device, IOAPIC, LAPIC; no EOI callback holds an APIC's lock.
+func (v *VM) newChips() (err error) {
+	lc := lapic.Config{
+		Clock: v.cfg.Clock,
+		EOI:   func(vector uint8) { v.ioapic.EOI(vector) },
+		INTA:  func() uint8 { return v.pic.Acknowledge() },
+	}
+	for id := range v.cfg.CPUs {
+		c := &cpu{vm: v, id: id}
+		v.cpus = append(v.cpus, c)
+		lc.CPUs = append(lc.CPUs, lapic.CPUConfig{ID: uint32(id), CPU: port{c}, TSCTime: c.tscTime})
+	}
+	if v.lapics, err = lapic.New(lc); err != nil {
+		return fmt.Errorf("soft: %w", err)
+	}
+	v.ioapic = ioapic.New(ioapic.Version20, v.lapics.Deliver)
+	v.pic = pic.New(irq.LineFunc(v.lapics.SetINTR))
+	v.pit = pit.New(irq.GSILine(v, 0), v.cfg.Clock)
+	return nil
+}
+
+// NewVCPU implements accel.VM.
+func (v *VM) NewVCPU(id int) (accel.VCPU, error) {
+	if id < 0 || id >= len(v.cpus) {
+		return nil, fmt.Errorf("soft: vCPU %d of %d", id, len(v.cpus))
+	}
+	return v.cpus[id], nil
+}
+
+// IRQChip implements accel.VM.
+func (v *VM) IRQChip() accel.IRQChip { return v }
+
+// Close stops the timers and frees the vCPUs, which nobody may be running.
+func (v *VM) Close() error {
+	v.cfg.Memory.WatchCode(nil)
+	v.lapics.Reset()
+	v.pit.Reset()
+	var err error
+	for _, c := range v.cpus {
+		err = errors.Join(err, c.close())
+	}
+	return err
+}
+
+// SetDirtyLog implements accel.DirtyLogger.
+func (v *VM) SetDirtyLog(on bool) error {
+	v.cfg.Memory.SetDirtyLog(on)
+	v.revokeWrites()
+	return nil
+}
+
+// CollectDirty implements accel.DirtyLogger. A page is reported after every vCPU
+// has given up its direct access to it, so what was written before is in memory
+// and what is written from now on will be reported next time.
+func (v *VM) CollectDirty(f func(gpa uint64)) error {
+	var pages []uint64
+	v.cfg.Memory.CollectDirty(func(gpa uint64) { pages = append(pages, gpa) })
+	v.revokeWrites()
+	for _, gpa := range pages {
+		f(gpa)
+	}
+	return nil
+}
+
+// revokeWrites takes the vCPUs' direct write access to pages and returns when
+// none uses it any more.
+func (v *VM) revokeWrites() {
+	for _, c := range v.cpus {
+		c.signal((*interp.CPU).RevokeWrites)
+	}
+	for _, c := range v.cpus {
+		// A vCPU outside Run serves the request before it executes anything.
+		for c.running.Load() && c.cpu.RevokePending() {
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+}
+
+// maxMSRReports bounds what a guest that probes MSRs can make the log say.
+const maxMSRReports = 16
+
+func (v *VM) unknownMSR(index uint32, write bool) {
+	if v.unknownMSRs.Add(1) <= maxMSRReports {
+		v.log.Debug("guest used an MSR that does not exist", "msr", fmt.Sprintf("0x%x", index), "write", write)
+	}
+}

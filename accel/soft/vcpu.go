@@ -1,0 +1,109 @@
+package soft
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"berth/accel"
+	"berth/device/lapic"
+	"berth/x86"
+	"berth/x86/interp"
+)
+
+// cpu is one vCPU: the interpreter and its local APIC.
+type cpu struct {
+	vm      *VM
+	id      int
+	cpu     *interp.CPU
+	running atomic.Bool // Run may be executing guest code
+
+	mu     sync.Mutex // between signals and close; the innermost lock
+	closed bool
+}
+
+func (c *cpu) open(ports, mmio accel.IO) error {
+	l := c.vm.lapics.APIC(c.id)
+	i, err := interp.New(interp.Config{
+		ID:         c.id,
+		CPUs:       c.vm.cfg.CPUs,
+		Memory:     c.vm.cfg.Memory,
+		Ports:      ports,
+		MMIO:       lapic.Overlay{APIC: l, Next: mmio},
+		APIC:       l,
+		TSC:        c.vm.cfg.Clock.Now,
+		UnknownMSR: c.vm.unknownMSR,
+	})
+	if err != nil {
+		return fmt.Errorf("soft: vCPU %d: %w", c.id, err)
+	}
+	i.Reset()
+	c.mu.Lock()
+	c.cpu = i
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *cpu) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cpu == nil || c.closed {
+		return nil
+	}
+	c.closed = true
+	return c.cpu.Close()
+}
+
+// signal calls f unless the vCPU is gone: timers may still fire then.
+func (c *cpu) signal(f func(*interp.CPU)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cpu != nil && !c.closed {
+		f(c.cpu)
+	}
+}
+
+// port is what the local APIC tells its vCPU.
+type port struct{ *cpu }
+
+func (p port) Kick()             { p.signal((*interp.CPU).Interrupt) }
+func (p port) NMI()              { p.signal((*interp.CPU).NMI) }
+func (p port) INIT()             { p.signal((*interp.CPU).INIT) }
+func (p port) SIPI(vector uint8) { p.signal(func(i *interp.CPU) { i.SIPI(vector) }) }
+
+// tscTime returns the clock's time at which the vCPU's TSC will read tsc.
+func (c *cpu) tscTime(tsc uint64) uint64 {
+	ahead := int64(tsc - c.cpu.TSC())
+	return uint64(max(0, int64(c.vm.cfg.Clock.Now())+ahead))
+}
+
+// Kick implements accel.VCPU.
+func (c *cpu) Kick() { c.signal((*interp.CPU).Kick) }
+
+// Run implements accel.VCPU.
+func (c *cpu) Run(exit *accel.Exit) error {
+	c.running.Store(true)
+	e := c.cpu.Run()
+	c.running.Store(false)
+	*exit = accel.Exit{Detail: e.Detail, RIP: c.cpu.RIP}
+	switch e.Reason {
+	case interp.Kicked:
+		exit.Reason = accel.ExitKick
+		return nil
+	case interp.Shutdown:
+		exit.Reason = accel.ExitShutdown
+	default:
+		exit.Reason = accel.ExitInternal
+	}
+	exit.Bytes = c.cpu.CodeBytes()
+	return nil
+}
+
+// GetState implements accel.VCPU.
+func (c *cpu) GetState(s *x86.State) error {
+	c.cpu.GetState(s)
+	return nil
+}
+
+// SetState implements accel.VCPU.
+func (c *cpu) SetState(s *x86.State) error { return c.cpu.SetState(s) }
