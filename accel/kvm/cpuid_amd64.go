@@ -21,6 +21,23 @@ const (
 	ext1ECXSVM          = 1 << 2
 )
 
+// The first four letters of leaf 0's vendor name.
+const (
+	vendorIntel = 0x756e6547 // GenuineIntel
+	vendorAMD   = 0x68747541 // AuthenticAMD
+	vendorHygon = 0x6f677948 // HygonGenuine
+)
+
+// vendor returns leaf 0's EBX.
+func vendor(c *kvmapi.CPUID2) uint32 {
+	for _, e := range c.Entries[:c.Nent] {
+		if e.Function == 0 {
+			return e.EBX
+		}
+	}
+	return 0
+}
+
 // hasTSCDeadline reports KVM's own word on the LAPIC's TSC-deadline mode, which
 // KVM_GET_SUPPORTED_CPUID leaves out.
 func (a *Accelerator) hasTSCDeadline() bool {
@@ -34,11 +51,10 @@ func (a *Accelerator) hasTSCDeadline() bool {
 // steal time, …) are kept.
 func guestCPUID(supported *kvmapi.CPUID2, id, cpus int, tscDeadline bool) *kvmapi.CPUID2 {
 	t := topology{id: uint32(id), cpus: uint32(cpus), bits: uint32(bits.Len32(uint32(cpus) - 1)), tscDeadline: tscDeadline}
-	all := supported.Entries[:supported.Nent]
-	for _, e := range all {
-		// "Auth" of AuthenticAMD, "Hygo" of HygonGenuine.
-		t.amd = t.amd || e.Function == 0 && (e.EBX == 0x68747541 || e.EBX == 0x6f677948)
+	if v := vendor(supported); v == vendorAMD || v == vendorHygon {
+		t.amd = true
 	}
+	all := supported.Entries[:supported.Nent]
 	out := &kvmapi.CPUID2{}
 	add := func(e kvmapi.CPUIDEntry2) {
 		if out.Nent < kvmapi.MaxCPUIDEntries {

@@ -60,6 +60,9 @@ func (c *chip) addLegacy(gsi, chip, pin uint32) {
 
 // writeRoutes writes the whole table; c.mu is held or the chip is new.
 func (c *chip) writeRoutes() error {
+	if c.vm.closed.Load() {
+		return nil
+	}
 	n := c.legacy
 	for i := range c.used {
 		gsi := uint32(i + firstMSI)
@@ -78,6 +81,9 @@ func (c *chip) writeRoutes() error {
 
 // SetGSI sets the level of one input.
 func (c *chip) SetGSI(gsi uint32, level bool) {
+	if c.vm.closed.Load() {
+		return
+	}
 	l := kvmapi.IRQLevel{IRQ: gsi}
 	if level {
 		l.Level = 1
@@ -165,7 +171,7 @@ func (s *msiSource) Program(m irq.MSI, masked bool) error {
 
 // attach connects the eventfd with KVM or disconnects it; s.mu is held.
 func (s *msiSource) attach(on bool) error {
-	if s.attached == on {
+	if s.attached == on || s.chip.vm.closed.Load() {
 		return nil
 	}
 	f := kvmapi.IRQFD{FD: uint32(s.fd), GSI: s.gsi}

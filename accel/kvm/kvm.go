@@ -52,6 +52,10 @@ func (e *OpenError) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
+// MinMIPS is the speed, in million kernel-mode instructions a second, below
+// which the soft engine beats a KVM.
+const MinMIPS = 20
+
 // Report is what the probe guest found.
 type Report struct {
 	Usable bool `json:"usable"` // KVM can run ordinary guests

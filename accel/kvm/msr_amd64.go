@@ -49,14 +49,15 @@ func newMSRSet(listed []uint32, log *slog.Logger) *msrSet {
 	return &msrSet{log: log, list: list, refused: map[uint32]bool{}}
 }
 
-// notState reports MSRs that x86.State or irq.ChipState hold by name, and
-// Hyper-V's, which guestCPUID does not offer and some of which are clocks.
+// notState reports MSRs that x86.State or irq.ChipState hold by name, and those
+// of what guestCPUID does not offer: VMX's capabilities, and Hyper-V's, some of
+// which are clocks.
 func notState(m uint32) bool {
 	switch m {
 	case x86.MSREFER, x86.MSRFSBase, x86.MSRGSBase, x86.MSRAPICBase, x86.MSRTSCDeadline:
 		return true
 	}
-	return m >= x86.MSRX2APIC && m <= 0x8ff || m >= 0x40000000 && m <= 0x40000fff
+	return m >= 0x480 && m <= 0x493 || m >= x86.MSRX2APIC && m <= 0x8ff || m >= 0x40000000 && m <= 0x40000fff
 }
 
 // stateList returns the MSRs to save.

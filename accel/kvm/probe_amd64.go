@@ -27,9 +27,8 @@ import (
 var probeProgram []byte
 
 const (
-	probeOrigin  = 0x1000 // where probeProgram is loaded and starts
-	probeResume  = 0x6000 // where it notes its way round the instruction it tries
-	probeMinMIPS = 20     // a KVM that runs kernel code slower is beaten by the soft engine
+	probeOrigin = 0x1000 // where probeProgram is loaded and starts
+	probeResume = 0x6000 // where it notes its way round the instruction it tries
 	// probePatience is how long the guest may stay silent: thousands of times what a slow KVM needs.
 	probePatience = 20 * time.Second
 )
@@ -71,7 +70,7 @@ func (a *Accelerator) probeCache() string {
 		return ""
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %d %d %d %v\n", strings.TrimSpace(string(boot)), st.Dev, st.Ino, st.Rdev, probeMinMIPS, probeTries())
+	fmt.Fprintf(h, "%s %d %d %d %d %v\n", strings.TrimSpace(string(boot)), st.Dev, st.Ino, st.Rdev, MinMIPS, probeTries())
 	h.Write(probeProgram)
 	return filepath.Join(dir, "berth", "kvm-probe-"+hex.EncodeToString(h.Sum(nil)[:12])+".json")
 }
@@ -220,7 +219,7 @@ func (p *prober) report(err error) Report {
 			r.Refused = append(r.Refused, name)
 		}
 	}
-	slow := p.mips < probeMinMIPS
+	slow := p.mips < MinMIPS
 	var why []string
 	switch {
 	case err != nil:

@@ -21,7 +21,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%+v", first)
-	if first.MIPS <= 0 || first.Cached || first.Usable != (len(first.Refused) == 0 && first.MIPS >= probeMinMIPS) {
+	if first.MIPS <= 0 || first.Cached || first.Usable != (len(first.Refused) == 0 && first.MIPS >= MinMIPS) {
 		t.Errorf("%+v", first)
 	}
 	for _, name := range first.Refused {

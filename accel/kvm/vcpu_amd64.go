@@ -12,6 +12,7 @@ import (
 
 	"berth/accel"
 	"berth/kvmapi"
+	"berth/x86"
 )
 
 // vcpu is one KVM vCPU.
@@ -71,8 +72,24 @@ func (c *vcpu) setUp() error {
 	}
 	c.mapping, c.run = m, kvmapi.MapRun(m)
 	cpuid := guestCPUID(c.vm.acc.cpuid, c.id, c.vm.cfg.CPUs, c.vm.acc.hasTSCDeadline())
-	_, err = kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_CPUID2, cpuid)
-	return err
+	if _, err := kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_CPUID2, cpuid); err != nil {
+		return err
+	}
+	if vendor(c.vm.acc.cpuid) != vendorIntel {
+		return nil
+	}
+	return c.enableFastStrings()
+}
+
+// enableFastStrings sets IA32_MISC_ENABLE bit 0, as firmware does: Linux on
+// Intel CPUs gives up REP MOVS and STOS without it, and KVM starts with it clear.
+func (c *vcpu) enableFastStrings() error {
+	held, err := c.readMSRs([]uint32{x86.MSRMiscEnable})
+	if err != nil || len(held) == 0 {
+		return err
+	}
+	held[0].Value |= 1
+	return c.writeMSRs(held)
 }
 
 func (c *vcpu) close() error {

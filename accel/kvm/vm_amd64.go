@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,8 @@ type vm struct {
 	vcpus  []*vcpu    // in order of creation
 	bitmap []uint64   // of CollectDirty, long enough for the largest slot
 	clock  pausedClock
-	closed bool
+
+	closed atomic.Bool // set by Close; interrupts of devices that outlive the VM go nowhere then
 }
 
 // NewVM makes a VM with its memory, interrupt controllers and interval timer.
@@ -109,10 +111,9 @@ func (v *vm) IRQChip() accel.IRQChip { return v.chip }
 func (v *vm) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.closed {
+	if v.closed.Swap(true) {
 		return nil
 	}
-	v.closed = true
 	var err error
 	for _, c := range v.vcpus {
 		err = errors.Join(err, c.close())
