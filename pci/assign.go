@@ -3,12 +3,12 @@ package pci
 import "fmt"
 
 // AssignResources gives every BAR an address, as firmware would: 64-bit BARs in
-// Config.Mem64 while it has room, the others in Mem32, ports in IOPorts.
+// Config.Mem64 while it has room, the others from Mem32Base on, ports from IOBase.
 // Decoding stays off: the guest's driver enables it. For direct boot.
 func (r *RootComplex) AssignResources() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	mem32, mem64, ports := Mem32, r.cfg.Mem64, IOPorts
+	mem32, mem64, ports := Range{Mem32Base, Mem32Size}, r.cfg.Mem64, Range{IOBase, IOSize}
 	for _, f := range r.functions {
 		for i := range f.bars {
 			b := &f.bars[i]

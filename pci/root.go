@@ -23,15 +23,17 @@ const (
 	ResetPort = 0xcf9
 )
 
+// Where AssignResources puts 32-bit BARs and port BARs: the machine's ACPI
+// tables give the same ranges to the root bridge's _CRS.
+const (
+	Mem32Base = 0xc0000000
+	Mem32Size = chipsetBase - Mem32Base
+	IOBase    = 0xc000
+	IOSize    = 0x4000
+)
+
 // Range is a run of addresses.
 type Range struct{ Base, Size uint64 }
-
-// Mem32 is where AssignResources puts 32-bit BARs, and IOPorts port BARs: the
-// machine's ACPI tables give the same ranges to the root bridge's _CRS.
-var (
-	Mem32   = Range{0xc0000000, 0xfec00000 - 0xc0000000}
-	IOPorts = Range{0xc000, 0x4000}
-)
 
 // Config is what a root complex needs of the machine.
 type Config struct {

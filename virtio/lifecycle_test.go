@@ -1,6 +1,7 @@
 package virtio_test
 
 import (
+	"sync"
 	"testing"
 
 	"berth/virtio"
@@ -149,4 +150,52 @@ func TestInterruptPendingAcrossSave(t *testing.T) {
 	if !b.GSI.High(23) || b.Read(virtiotest.ISR, 0, 1) != 1 {
 		t.Error("the interrupt was lost")
 	}
+}
+
+// Everything that a guest and a machine can do, at once: nothing may hang,
+// panic or race.
+func TestEverythingAtOnce(t *testing.T) {
+	e := newEcho()
+	e.queues = []uint16{16, 16}
+	b := &bells{at: map[uint64]int{}, sizes: map[int]bool{0: true}}
+	d := virtiotest.New(t, e, b)
+	d.EnableMSIX()
+	table, cap := d.MSIXTable(), d.Cap(func(off int) bool { return d.ReadConfig(off, 1) == 0x11 })
+	var wg sync.WaitGroup
+	for _, f := range []func(i int){
+		func(i int) { // the driver
+			d.Negotiate(virtio.FeatureVersion1 | uint64(i&3)<<28)
+			r := d.AddQueue(i&1, 16)
+			d.SetStatus(15)
+			h := r.Chain(out(0x1000, 4), in(0x2000, 4))
+			r.Offer(h, h, h)
+			r.Kick()
+			r.Offer(h)
+			r.Kick()
+		},
+		func(i int) { d.SetCommand(uint16(i & 2)) },
+		func(i int) { d.WriteConfig(0x24, 4, uint64(0x100+i&7)) },
+		func(i int) { d.WriteConfig(cap+2, 2, uint64(i&3)<<14) },
+		func(i int) { d.MMIO.Write(table+16+12, []byte{byte(i & 1), 0, 0, 0}) },
+		func(int) { d.Dev.Pause(); d.Dev.Save(); d.Dev.Resume() },
+		func(int) { d.Dev.ConfigChanged(); d.Root.Save() },
+		func(i int) {
+			d.Read(virtiotest.ISR, 0, 1)
+			d.Read(virtiotest.Common, i&0x3c, 4)
+			d.Read(virtiotest.Config, 0, 4)
+		},
+		func(i int) { d.Write(virtiotest.Common, 0x14, 1, uint64(i&1)) },
+	} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range 300 {
+				f(i)
+			}
+		}()
+	}
+	wg.Wait()
+	d.SetCommand(6)
+	d.WriteConfig(0x24, 4, 0x100)
+	healthy(t, d, d.Begin(0, 8))
 }

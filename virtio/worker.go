@@ -17,7 +17,9 @@ import (
 // A paused worker takes no new chains, but rings are remembered: the eventfd
 // keeps them, and a resumed worker looks at the queue before it waits.
 type worker struct {
-	fd int // eventfd, blocking; -1 before open
+	fd   int     // eventfd, blocking
+	one  [8]byte // what a ring writes; constant
+	rung [8]byte // what wait reads
 
 	paused   atomic.Bool
 	stopping atomic.Bool
@@ -34,6 +36,7 @@ func (w *worker) open() error {
 		return fmt.Errorf("virtio: eventfd: %w", err)
 	}
 	w.fd = fd
+	binary.NativeEndian.PutUint64(w.one[:], 1)
 	w.cond.L = &w.mu
 	return nil
 }
@@ -44,16 +47,13 @@ func (w *worker) halted() bool { return w.paused.Load() || w.stopping.Load() }
 // ring wakes the worker; it never blocks, for a reader always follows and 2^64
 // rings do not.
 func (w *worker) ring() {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = unix.Write(w.fd, one[:])
+	_, _ = unix.Write(w.fd, w.one[:])
 }
 
 // wait blocks until the bell has rung since the last wait.
 func (w *worker) wait() {
-	var n [8]byte
 	for {
-		if _, err := unix.Read(w.fd, n[:]); err != unix.EINTR {
+		if _, err := unix.Read(w.fd, w.rung[:]); err != unix.EINTR {
 			return
 		}
 	}

@@ -11,16 +11,30 @@ import (
 // and FUA writes.
 type Mem struct {
 	mu     sync.Mutex
-	Bytes  []byte
-	Synced int // flushes and FUA writes so far
+	bytes  []byte
+	synced int
 	closed bool
 }
 
 // NewMem returns a disk of size zero bytes.
-func NewMem(size int64) *Mem { return &Mem{Bytes: make([]byte, size)} }
+func NewMem(size int64) *Mem { return &Mem{bytes: make([]byte, size)} }
 
 // Size returns the disk's length.
-func (m *Mem) Size() int64 { return int64(len(m.Bytes)) }
+func (m *Mem) Size() int64 { return int64(len(m.bytes)) }
+
+// Bytes returns a copy of what the disk holds.
+func (m *Mem) Bytes() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]byte(nil), m.bytes...)
+}
+
+// Synced returns how many flushes and FUA writes there have been.
+func (m *Mem) Synced() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.synced
+}
 
 // Submit does the request.
 func (m *Mem) Submit(r *block.Request) { r.Done(m.do(r)) }
@@ -32,7 +46,7 @@ func (m *Mem) do(r *block.Request) error {
 		return block.ErrClosed
 	}
 	if r.Op == block.OpFlush || r.Flags&block.FlagFUA != 0 {
-		m.Synced++
+		m.synced++
 	}
 	if r.Op == block.OpFlush {
 		return nil
@@ -43,7 +57,7 @@ func (m *Mem) do(r *block.Request) error {
 	if r.Off < 0 || r.Len < 0 || r.Off > m.Size() || r.Len > m.Size()-r.Off {
 		return block.ErrRange
 	}
-	p := m.Bytes[r.Off : r.Off+r.Len]
+	p := m.bytes[r.Off : r.Off+r.Len]
 	if r.Op >= block.OpDiscard {
 		clear(p)
 		return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"berth/block"
@@ -202,7 +203,7 @@ func Test_5_2_6_2_ReadOnlyDiskRefusesWrites(t *testing.T) {
 	if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusIOErr {
 		t.Errorf("status %d", s)
 	}
-	if !bytes.Equal(mem.Bytes, make([]byte, 4096)) {
+	if !bytes.Equal(mem.Bytes(), make([]byte, 4096)) {
 		t.Error("the disk was written")
 	}
 }
@@ -214,8 +215,8 @@ func Test_5_2_6_2_WritesAreDurableWithoutFlushFeature(t *testing.T) {
 	}{{0, 1}, {featureFlush, 0}} {
 		mem := blocktest.NewMem(4096)
 		r := newRig(t, mem, Config{}, c.features)
-		if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusOK || mem.Synced != c.synced {
-			t.Errorf("features 0x%x: status %d, %d syncs, want %d", c.features, s, mem.Synced, c.synced)
+		if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusOK || mem.Synced() != c.synced {
+			t.Errorf("features 0x%x: status %d, %d syncs, want %d", c.features, s, mem.Synced(), c.synced)
 		}
 	}
 }
@@ -231,7 +232,7 @@ func Test_2_7_4_1_AnyFraming(t *testing.T) {
 	r.put(dataAt, whole)
 	r.ring.Send(out(dataAt, 1), out(dataAt+1, 7), out(dataAt+8, 100), out(dataAt+108, 932), in(statusAt, 1))
 	r.ring.Wait()
-	if s := r.get(statusAt, 1)[0]; s != statusOK || !bytes.Equal(mem.Bytes[1024:2048], p) {
+	if s := r.get(statusAt, 1)[0]; s != statusOK || !bytes.Equal(mem.Bytes()[1024:2048], p) {
 		t.Fatalf("write: status %d", s)
 	}
 	r.header(typeIn, 2)
@@ -353,8 +354,8 @@ func TestSaveAndLoadMidOperation(t *testing.T) {
 		t.Errorf("status bytes %v", s.get(statusAt, 3))
 	}
 	for i := range 3 {
-		if mem.Bytes[512*i] != byte(i+1) {
-			t.Errorf("sector %d holds %d", i, mem.Bytes[512*i])
+		if mem.Bytes()[512*i] != byte(i+1) {
+			t.Errorf("sector %d holds %d", i, mem.Bytes()[512*i])
 		}
 	}
 	if err := s.dev.Load(State{Version: 99}); err == nil {
@@ -395,15 +396,16 @@ func TestResetWaitsForTheDisk(t *testing.T) {
 
 // Every page that a request stored into is marked, on failure too.
 func TestDMAMarksPages(t *testing.T) {
-	fail := false
+	var fail atomic.Bool
 	disk := &blocktest.Faulty{Disk: blocktest.NewMem(64 << 10), Fail: func(*block.Request) error {
-		if fail {
+		if fail.Load() {
 			return errors.New("after half of it")
 		}
 		return nil
 	}}
 	r := newRig(t, disk, Config{}, 0)
-	for _, fail = range []bool{false, true} {
+	for _, bad := range []bool{false, true} {
+		fail.Store(bad)
 		r.header(typeIn, 0)
 		r.Mem.SetDirtyLog(true)
 		r.Mem.CollectDirty(func(uint64) {})
@@ -413,7 +415,7 @@ func TestDMAMarksPages(t *testing.T) {
 		r.Mem.CollectDirty(func(gpa uint64) { dirty[gpa] = true })
 		for _, gpa := range []uint64{dataAt, dataAt + 8192, dataAt + 12288, statusAt &^ 0xfff, r.ring.Used} {
 			if !dirty[gpa] {
-				t.Errorf("fail %v: page 0x%x is not marked", fail, gpa)
+				t.Errorf("failing %v: page 0x%x is not marked", bad, gpa)
 			}
 		}
 		if dirty[dataAt+4096] {
