@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"berth/x86"
 	"berth/x86/optab"
 )
 
@@ -164,6 +165,73 @@ func TestIntegerConversionsAgainstHost(t *testing.T) {
 			}
 			if a != b || fa != fb {
 				t.Fatalf("%v %x wide %t under %x: soft %x %02x, host %x %02x", op, v, wide, csr, a, fa, b, fb)
+			}
+		}
+	}
+}
+
+var edge80 = []x86.F80{{}, {Mant: 1}, {Mant: 1<<63 - 1}, {Mant: 1 << 63}, {Mant: 1 << 63, SE: 1}, {Mant: 1<<63 + 1, SE: 1}, {Mant: ^uint64(0), SE: 1},
+	{Mant: 1 << 63, SE: 0x3fff}, {Mant: 1<<63 + 1, SE: 0x3fff}, {Mant: ^uint64(0), SE: 0x3ffe}, {Mant: 3 << 62, SE: 0x3fff}, {Mant: 1 << 63, SE: 0x3ffe},
+	{Mant: 1 << 63, SE: 0x4000}, {Mant: 1 << 63, SE: 0x403e}, {Mant: ^uint64(0), SE: 0x403d}, {Mant: 1 << 63, SE: 0x7ffe}, {Mant: ^uint64(0), SE: 0x7ffe},
+	{Mant: 1 << 63, SE: 0x7fff}, {Mant: 1<<63 | 1, SE: 0x7fff}, {Mant: 5 << 61, SE: 0x7fff}, {Mant: 3 << 62, SE: 0x7fff}, {Mant: ^uint64(0), SE: 0x7fff},
+	{Mant: 3<<62 | 5, SE: 0x7fff}, {SE: 0x7fff}, {Mant: 1 << 62, SE: 0x7fff}, {SE: 0x3fff}, {Mant: 1 << 62, SE: 0x4000},
+	{Mant: 0xde0b6b3a763ffff0 << 0, SE: 0x403a}, {Mant: 0xffffff0000000000, SE: 0x407e}, {Mant: 0xfffffffffffff800, SE: 0x43fe}}
+
+func random80(r *rand.Rand) x86.F80 {
+	var v x86.F80
+	switch r.IntN(6) {
+	case 0, 1:
+		v = edge80[r.IntN(len(edge80))]
+	case 2:
+		v = x86.F80{Mant: r.Uint64(), SE: uint16(r.Uint32())}
+	case 3:
+		v = x86.F80{Mant: r.Uint64() | 1<<63, SE: uint16(0x3fff - 70 + r.IntN(140))}
+	case 4: // few significant bits
+		v = x86.F80{Mant: r.Uint64()<<r.IntN(64) | 1<<63, SE: uint16(0x3fff - 70 + r.IntN(140))}
+	case 5:
+		v = x86.F80{Mant: r.Uint64() | 1<<63, SE: uint16(r.Uint32())}
+	}
+	v.SE ^= uint16(r.IntN(2)) << 15
+	return v
+}
+
+func TestX87SoftAgainstHost(t *testing.T) {
+	if !hasNative() {
+		return
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, op := range []optab.Op{optab.FADD, optab.FSUB, optab.FSUBR, optab.FMUL, optab.FDIV, optab.FDIVR, optab.FSQRT,
+		optab.FRNDINT, optab.FSCALE, optab.FPREM, optab.FPREM1, optab.FXTRACT} {
+		results, cc := 1, uint16(C1)
+		switch op {
+		case optab.FPREM, optab.FPREM1:
+			cc = C0 | C1 | C2 | C3
+		case optab.FXTRACT:
+			results = 2
+		}
+		bad := 0
+		for range rounds * 5 {
+			cw := 0x7f | uint16(r.IntN(4))<<10 | []uint16{0, 0x200, 0x300}[r.IntN(3)]
+			in := [2]x86.F80{random80(r), random80(r)}
+			if r.IntN(3) == 0 { // near one another
+				in[1] = in[0]
+				in[1].SE = in[1].SE&0x8000 | (in[1].SE+uint16(r.IntN(129))-64)&0x7fff
+				in[1].Mant = r.Uint64() | 1<<63
+			}
+			if op == optab.FSCALE && r.IntN(2) == 0 {
+				in[1] = FromInt80(int64(r.IntN(70000) - 35000))
+			}
+			soft, native := in, in
+			fs, fn := Soft.X87(op, &soft, cw), Native.X87(op, &native, cw)
+			mask := cc | uint16(AllFlags)
+			if fs&uint16(IE) != 0 {
+				mask &^= C0 | C3 // undefined, and the host's left from before
+			}
+			if soft[0] != native[0] || results == 2 && soft[1] != native[1] || (fs^fn)&mask != 0 {
+				t.Errorf("%v %x under %x: soft %x %04x, host %x %04x", op, in, cw, soft, fs&mask, native, fn&mask)
+				if bad++; bad == 4 {
+					break
+				}
 			}
 		}
 	}
