@@ -167,6 +167,7 @@ func (d *decoder) choose(code uint16) (uint16, error) {
 		return 0, ErrTruncated
 	}
 	d.modrm = b
+	d.in.ModRM = b
 	if code&isGroup != 0 {
 		form := b >> 3 & 7
 		if b >= 0xc0 {

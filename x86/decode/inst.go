@@ -44,6 +44,7 @@ type Inst struct {
 	Row    *optab.Row
 	Op     optab.Op
 	Len    uint8
+	ModRM  uint8 // the byte itself, for the x87's FOP
 	Opcode uint8 // last opcode byte; its low nibble is the condition of Jcc, SETcc, CMOVcc
 
 	// OpSize is the operand size in bytes.

@@ -44,8 +44,6 @@ func (c *CPU) execX87(in *decode.Inst) status {
 	return next
 }
 
-func (c *CPU) x87Data(in *decode.Inst) status { return c.unimplemented(in) }
-
 // nonWaiting reports whether op does not look at pending exceptions.
 func nonWaiting(op optab.Op) bool {
 	switch op {
