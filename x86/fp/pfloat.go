@@ -23,6 +23,13 @@ func (l lanes) put(v *[2]uint64, i int, n num) {
 	put32(v, i, n.pack32())
 }
 
+// again makes a result an operand: it may be a denormal.
+func (l lanes) again(n num) num {
+	var v [2]uint64
+	l.put(&v, 0, n)
+	return l.get(&v, 0)
+}
+
 func (l lanes) mask(v *[2]uint64, i int, on bool) {
 	if l.double {
 		v[i] = -b2u(on)
@@ -269,15 +276,12 @@ func (c *ctx) dot(double bool, d, s *[2]uint64, imm uint8) {
 	var p [4]num
 	for i := range l.n {
 		if imm>>(4+i)&1 != 0 {
-			p[i] = c.mul(l.get(d, i), l.get(s, i), l.format())
+			p[i] = l.again(c.mul(l.get(d, i), l.get(s, i), l.format()))
 		}
-	}
-	if c.f&PreFlags&^c.masked != 0 {
-		return
 	}
 	sum := c.add(p[0], p[1], l.format())
 	if !double {
-		sum = c.add(sum, c.add(p[2], p[3], l.format()), l.format())
+		sum = c.add(l.again(sum), l.again(c.add(p[2], p[3], l.format())), l.format())
 	}
 	for i := range l.n {
 		if imm>>i&1 != 0 {

@@ -291,7 +291,7 @@ func Examine(v x86.F80) uint16 {
 		cc |= C0 | C2
 	case n.class == zero:
 		cc |= C3
-	case n.denorm && v.Mant>>63 == 0:
+	case n.denorm:
 		cc |= C2 | C3
 	case n.class == finite:
 		cc |= C2
@@ -331,15 +331,13 @@ func FromInt80(v int64) x86.F80 { return fromInt(v).pack80() }
 func narrow(v x86.F80, cw uint16, f *format) (num, uint16) {
 	c := x87Ctx(cw)
 	c.scale = false
-	n := c.convertX87(unpack80(v), f)
-	return n, visible87(c.status(), cw)
-}
-
-func (c *ctx) convertX87(a num, f *format) num {
-	if a.class == unsupported {
-		return c.invalid()
+	a := unpack80(v)
+	a.denorm = false // FST does not report it
+	n := c.convert(a, f)
+	if left := c.f & (OE | UE) &^ c.masked; left != 0 {
+		return n, uint16(left) // inexactness goes unreported
 	}
-	return c.convert(a, f)
+	return n, visible87(c.status(), cw)
 }
 
 // To32 converts for FST to memory under cw; the result is as X87's.

@@ -144,7 +144,7 @@ func usesMMX(in *decode.Inst) bool {
 		case optab.Pq, optab.Nq, optab.Qd:
 			return true
 		case optab.Qq:
-			return !in.Mem || in.Op == optab.CVTPI2PS
+			return !in.Mem // CVTPI2PS and CVTPI2PD from memory leave the x87 alone
 		}
 	}
 	return false

@@ -119,18 +119,15 @@ func (c *CPU) x87Arith(op optab.Op, dst uint8, src x86.F80, denormal bool) bool 
 	return true
 }
 
-// x87Compare sets C0, C2 and C3 for ST0 against v.
+// x87Compare sets C0, C2 and C3 for ST0 against v, even if it may not complete.
 func (c *CPU) x87Compare(v x86.F80, quiet, denormal bool) bool {
 	a := *c.fpu.st(0)
 	sw := fp.CompareX87(a, v, quiet)
 	if denormal && sw&fp.C2 == 0 {
 		sw |= uint16(fp.DE)
 	}
-	if !c.x87Flags(sw & uint16(fp.AllFlags)) {
-		return false
-	}
 	c.setCC(sw)
-	return true
+	return c.x87Flags(sw & uint16(fp.AllFlags))
 }
 
 func (c *CPU) setCC(sw uint16) {
@@ -152,11 +149,9 @@ func (c *CPU) x87Memory(in *decode.Inst, va uint64) status {
 	case optab.FLD, optab.FILD, optab.FBLD:
 		c.x87LoadPush(in, v, denormal)
 	case optab.FCOM, optab.FCOMP, optab.FICOM, optab.FICOMP:
-		done := false
-		if bad, masked := c.underflow(0); bad {
-			if done = masked; masked {
-				c.setCC(fswC0 | fswC2 | fswC3)
-			}
+		bad, done := c.underflow(0)
+		if bad {
+			c.setCC(fswC0 | fswC2 | fswC3)
 		} else {
 			done = c.x87Compare(v, false, denormal)
 		}
@@ -237,8 +232,8 @@ func (c *CPU) x87LoadPush(in *decode.Inst, v x86.F80, denormal bool) {
 				f |= fp.DE
 			}
 		}
-		if !c.x87Flags(uint16(f)) {
-			return
+		if c.x87Flags(uint16(f)); f&fp.IE != 0 && c.fpu.fcw&fswIE == 0 {
+			return // an unmasked denormal operand is loaded all the same
 		}
 	}
 	c.x87Push(v)

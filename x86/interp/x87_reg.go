@@ -22,7 +22,7 @@ func (c *CPU) x87Register(in *decode.Inst) status {
 	case optab.FLD:
 		c.x87Dup(i)
 	case optab.FST, optab.FSTP:
-		c.x87StoreStack(op, i)
+		c.x87StoreStack(in, i)
 	case optab.FXCH:
 		c.x87Exchange(i)
 	case optab.FCMOVCC:
@@ -39,10 +39,12 @@ func (c *CPU) x87Register(in *decode.Inst) status {
 		c.x87Flags(0)
 		s.top = (s.top + 1) & 7
 	case optab.FFREE:
+		c.x87Flags(0)
 		s.free(i)
 	case optab.FFREEP:
+		c.x87Flags(0)
 		s.free(i)
-		s.top = (s.top + 1) & 7
+		s.pop()
 	case optab.FXAM:
 		cc := fp.Examine(*s.st(0))
 		if s.empty(0) {
@@ -81,10 +83,10 @@ func (c *CPU) x87CompareStack(op optab.Op, i uint8) {
 		i = 1
 	}
 	bad, done := c.underflow(0, i)
-	if !bad {
-		done = c.x87Compare(*s.st(i), quiet, false)
-	} else if done {
+	if bad {
 		c.setCC(fswC0 | fswC2 | fswC3)
+	} else {
+		done = c.x87Compare(*s.st(i), quiet, false)
 	}
 	if !done {
 		return
@@ -98,19 +100,18 @@ func (c *CPU) x87CompareStack(op optab.Op, i uint8) {
 	}
 }
 
+// x87CompareFlags sets RFLAGS even if an unmasked exception stops the rest. C1
+// is changed by stack faults alone.
 func (c *CPU) x87CompareFlags(op optab.Op, i uint8) {
 	s := &c.fpu
 	sw := uint16(fp.C0 | fp.C2 | fp.C3)
 	bad, done := c.underflow(0, i)
 	if !bad {
 		sw = fp.CompareX87(*s.st(0), *s.st(i), op == optab.FUCOMI || op == optab.FUCOMIP)
-		done = c.x87Flags(sw & uint16(fp.AllFlags))
-	}
-	if !done {
-		return
+		done = c.x87Flags(sw&uint16(fp.AllFlags) | s.fsw&fswC1)
 	}
 	c.setCompareFlags(sw&fp.C3 != 0, sw&fp.C2 != 0, sw&fp.C0 != 0)
-	if op == optab.FCOMIP || op == optab.FUCOMIP {
+	if done && (op == optab.FCOMIP || op == optab.FUCOMIP) {
 		s.pop()
 	}
 }
@@ -119,22 +120,30 @@ func (c *CPU) x87CompareFlags(op optab.Op, i uint8) {
 func (c *CPU) x87Dup(i uint8) {
 	s := &c.fpu
 	v := *s.st(i)
+	bad, ok := c.underflow(i)
+	switch {
+	case !ok:
+		return
+	case bad:
+		s.top = (s.top - 1) & 7
+		s.set(0, fp.Indefinite())
+		return
+	}
 	if s.empty(7) {
-		bad, ok := c.underflow(i)
-		switch {
-		case !ok:
-			return
-		case bad:
-			v = fp.Indefinite()
-		default:
-			c.x87Flags(0)
-		}
+		c.x87Flags(0)
 	}
 	c.x87Push(v)
 }
 
-func (c *CPU) x87StoreStack(op optab.Op, i uint8) {
+// x87StoreStack is FST and FSTP to a register. The 8087's alias D9 D8 stores
+// nothing from an empty register and raises nothing.
+func (c *CPU) x87StoreStack(in *decode.Inst, i uint8) {
 	s := &c.fpu
+	if in.Opcode == 0xd9 && s.empty(0) {
+		c.x87Flags(0)
+		s.pop()
+		return
+	}
 	v := *s.st(0)
 	bad, ok := c.underflow(0)
 	switch {
@@ -146,7 +155,7 @@ func (c *CPU) x87StoreStack(op optab.Op, i uint8) {
 		c.x87Flags(0)
 	}
 	s.set(i, v)
-	if op == optab.FSTP {
+	if in.Op == optab.FSTP {
 		s.pop()
 	}
 }
@@ -213,10 +222,10 @@ func (c *CPU) x87Function(op optab.Op) {
 			s.st(0).SE &= 0x7fff
 		}
 	case optab.FTST:
-		if bad, ok := c.underflow(0); !bad {
-			c.x87Compare(x86.F80{}, false, false)
-		} else if ok {
+		if bad, _ := c.underflow(0); bad {
 			c.setCC(fswC0 | fswC2 | fswC3)
+		} else {
+			c.x87Compare(x86.F80{}, false, false)
 		}
 	case optab.FPTAN, optab.FSINCOS, optab.FXTRACT:
 		c.x87Push2(op)
@@ -240,6 +249,10 @@ func (c *CPU) x87Function(op optab.Op) {
 
 func (c *CPU) x87Unary(op optab.Op) {
 	s := &c.fpu
+	trig := op == optab.FSIN || op == optab.FCOS
+	if trig {
+		s.fsw &^= fswC2
+	}
 	bad, ok := c.underflow(0)
 	if bad {
 		if ok {
@@ -247,15 +260,11 @@ func (c *CPU) x87Unary(op optab.Op) {
 		}
 		return
 	}
-	trig := op == optab.FSIN || op == optab.FCOS
 	if trig && c.outOfRange() {
 		return
 	}
 	r := [2]x86.F80{*s.st(0)}
 	ok = c.x87Flags(s.arith.X87(op, &r, s.fcw))
-	if trig {
-		s.fsw &^= fswC2
-	}
 	if ok {
 		s.set(0, r[0])
 	}
@@ -275,6 +284,9 @@ func (c *CPU) outOfRange() bool {
 // x87Remainder is FPREM, FPREM1 and FSCALE.
 func (c *CPU) x87Remainder(op optab.Op) {
 	s := &c.fpu
+	if op != optab.FSCALE {
+		s.fsw &^= fswC2
+	}
 	bad, ok := c.underflow(0, 1)
 	if bad {
 		if ok {
@@ -297,6 +309,9 @@ func (c *CPU) x87Remainder(op optab.Op) {
 func (c *CPU) x87Push2(op optab.Op) {
 	s := &c.fpu
 	trig := op != optab.FXTRACT
+	if trig {
+		s.fsw &^= fswC2
+	}
 	if s.empty(0) || !s.empty(7) {
 		sw := uint16(stackOverflow)
 		if s.empty(0) {
@@ -313,11 +328,7 @@ func (c *CPU) x87Push2(op optab.Op) {
 		return
 	}
 	r := [2]x86.F80{*s.st(0)}
-	ok := c.x87Flags(s.arith.X87(op, &r, s.fcw))
-	if trig {
-		s.fsw &^= fswC2
-	}
-	if ok {
+	if c.x87Flags(s.arith.X87(op, &r, s.fcw)) {
 		s.set(0, r[0])
 		s.top = (s.top - 1) & 7
 		s.set(0, r[1])
