@@ -165,9 +165,6 @@ func (p *PIC) ELCR() bus.Handler {
 	}
 }
 
-// StateVersion is the version of irq.ChipState that Save and Load mean.
-const StateVersion = 1
-
 // Save returns the state of master and slave.
 func (p *PIC) Save() [2]irq.PICState {
 	p.mu.Lock()

@@ -1,0 +1,240 @@
+package chardev
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair makes two connected ports.
+type pair func(t *testing.T) (a, b Port)
+
+func fdPair(kind int) pair {
+	return func(t *testing.T) (Port, Port) {
+		s, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(s[0]); unix.Close(s[1]) })
+		var ends [2]Port
+		for i := range s {
+			if ends[i], err = NewFD(s[i], s[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return ends[0], ends[1]
+	}
+}
+
+// TestPortConformance holds every connectable Port to the interface's promises.
+func TestPortConformance(t *testing.T) {
+	for name, mk := range map[string]pair{
+		"Pipe":           func(*testing.T) (Port, Port) { return Pipe(100) },
+		"FD":             fdPair(unix.SOCK_STREAM),
+		"FD nonblocking": fdPair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Run("both ways at once", func(t *testing.T) { bothWays(t, mk) })
+			t.Run("Close ends Read", func(t *testing.T) {
+				a, _ := mk(t)
+				ended := make(chan error)
+				go func() { _, err := a.Read(make([]byte, 1)); ended <- err }()
+				a.Close()
+				if err := <-ended; err == nil {
+					t.Error("Read returned without error")
+				}
+			})
+			t.Run("Close ends Write", func(t *testing.T) {
+				a, _ := mk(t)
+				ended := make(chan error)
+				go func() { _, err := a.Write(make([]byte, 8<<20)); ended <- err }()
+				a.Close()
+				if err := <-ended; err == nil {
+					t.Error("Write returned without error")
+				}
+			})
+			t.Run("closed", func(t *testing.T) {
+				a, _ := mk(t)
+				a.Close()
+				a.Close()
+				if _, err := a.Read(make([]byte, 1)); err == nil {
+					t.Error("Read after Close")
+				}
+				if _, err := a.Write([]byte{1}); err == nil {
+					t.Error("Write after Close")
+				}
+			})
+		})
+	}
+}
+
+func bothWays(t *testing.T, mk pair) {
+	a, b := mk(t)
+	want := bytes.Repeat([]byte("0123456789\n"), 20000)
+	var wg sync.WaitGroup
+	for _, e := range [][2]Port{{a, b}, {b, a}} {
+		wg.Go(func() {
+			if n, err := e[0].Write(want); n != len(want) || err != nil {
+				t.Errorf("wrote %d: %v", n, err)
+			}
+		})
+		wg.Go(func() {
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(e[1], got); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("read: %v, or damaged", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestFDReadsEndOfFile(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w.WriteString("last")
+	w.Close()
+	f, err := NewFD(int(r.Fd()), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); string(got) != "last" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if n, err := f.Write([]byte("nowhere")); n != 7 || err != nil {
+		t.Errorf("write to none: %d, %v", n, err)
+	}
+}
+
+func TestFDReportsBrokenPipe(t *testing.T) {
+	s, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(s[1])
+	defer unix.Close(s[0])
+	f, err := NewFD(-1, s[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte("x")); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+func TestRingKeepsTheLast(t *testing.T) {
+	r := NewRing(8)
+	for _, s := range []string{"", "abc", "defgh", "ij", "0123456789abcdef", "x"} {
+		if n, err := r.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got := string(r.Bytes()); got != "9abcdefx" || r.Total() != 27 {
+		t.Errorf("ring %q, total %d", got, r.Total())
+	}
+	r = NewRing(8)
+	r.Write([]byte("abcde"))
+	r.Write([]byte("fghij"))
+	if got := string(r.Bytes()); got != "cdefghij" {
+		t.Errorf("ring %q", got)
+	}
+	ended := make(chan error)
+	go func() { _, err := r.Read(make([]byte, 1)); ended <- err }()
+	r.Close()
+	r.Close()
+	if err := <-ended; err != io.EOF {
+		t.Errorf("Read: %v", err)
+	}
+}
+
+// sink counts writes and can be held.
+type sink struct {
+	hold   chan struct{}
+	mu     sync.Mutex
+	buf    []byte
+	writes int
+	err    error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.hold != nil {
+		<-s.hold
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, s.err
+	}
+	s.buf = append(s.buf, p...)
+	s.writes++
+	return len(p), nil
+}
+
+func TestQueueGathersBytesIntoFewWrites(t *testing.T) {
+	s := &sink{}
+	q := NewQueue(s, 1<<20, nil)
+	for i := range 100000 {
+		if n := q.Offer([]byte{byte(i)}); n != 1 {
+			t.Fatal("not taken")
+		}
+	}
+	q.Drain()
+	if len(s.buf) != 100000 || s.writes > 10000 {
+		t.Errorf("%d bytes in %d writes", len(s.buf), s.writes)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := q.Offer([]byte("late")); n != 4 || len(s.buf) != 100000 {
+		t.Error("an offer after Close")
+	}
+}
+
+func TestQueueIsBoundedAndCallsSpace(t *testing.T) {
+	s := &sink{hold: make(chan struct{})}
+	space := make(chan struct{}, 100)
+	q := NewQueue(s, 16, func() { space <- struct{}{} })
+	taken := 0
+	for n := 1; n > 0; {
+		n = q.Offer(make([]byte, 10))
+		taken += n
+	}
+	if taken > 32 {
+		t.Errorf("took %d bytes with a limit of 16 and as many in the write", taken)
+	}
+	close(s.hold)
+	<-space
+	if n := q.Offer([]byte{1}); n != 1 {
+		t.Error("no room after space was called")
+	}
+	q.Close()
+	if len(s.buf) != taken+1 {
+		t.Errorf("%d bytes written of %d", len(s.buf), taken+1)
+	}
+}
+
+func TestQueueDropsAfterAnError(t *testing.T) {
+	s := &sink{err: io.ErrClosedPipe, hold: make(chan struct{})}
+	space := make(chan struct{}, 100)
+	q := NewQueue(s, 4, func() { space <- struct{}{} })
+	for q.Offer(make([]byte, 10)) > 0 {
+	}
+	close(s.hold)
+	<-space
+	q.Drain()
+	if n := q.Offer(make([]byte, 1000)); n != 1000 {
+		t.Errorf("took %d after an error", n)
+	}
+	if err := q.Close(); err != io.ErrClosedPipe || q.Err() != err {
+		t.Errorf("Close: %v", err)
+	}
+}
