@@ -41,11 +41,10 @@ func (u *UART) Load(s State) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.timeout.Stop()
-	input := u.s.Input
 	u.s = s
 	u.s.Received = append([]byte(nil), s.Received...)
 	u.s.Transmit = append([]byte(nil), s.Transmit...)
-	u.s.Input = append(append([]byte(nil), s.Input...), input...)
+	u.s.Input = append([]byte(nil), s.Input...)
 	if s.TimeoutAt != 0 {
 		u.timeout.Set(s.TimeoutAt)
 	}

@@ -373,6 +373,20 @@ func TestSavedTransmitGoesOutAfterLoad(t *testing.T) {
 	r.want("LSR", r.get(regLSR), 0x60)
 }
 
+// Found by FuzzUART: loading its own state doubled the input each time.
+func TestLoadReplacesInput(t *testing.T) {
+	r := newRig(t, nil)
+	r.feed("abc")
+	for range 2 {
+		if err := r.Load(r.Save()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []byte("abc\x00") {
+		r.want("RBR", r.get(regData), want)
+	}
+}
+
 func TestResetKeepsHostInput(t *testing.T) {
 	r := newRig(t, nil)
 	r.feed("ab")
