@@ -1,0 +1,49 @@
+# make demo   boots a Debian kernel in a VM of berth's
+# make test   runs all tests, guests included
+# Both install what they need from Debian's packages (root or sudo).
+
+export CGO_ENABLED = 0
+GO ?= go
+MINGO := go1.26
+
+.PHONY: all build demo test vet bench-boot fuzz fuzz-cpu nested clean need-go setup
+
+all: build
+
+need-go:
+	@command -v $(GO) >/dev/null || { echo "berth needs Go 1.26 or later: install it from https://go.dev/dl or Debian's golang packages, and put it in PATH" >&2; exit 1; }
+
+build: need-go
+	$(GO) build -trimpath -ldflags="-s -w" -o berth ./cmd/berth
+
+# The guest's kernel, initrd and disk, and the packages that tests need.
+setup:
+	@tests/guest/setup
+
+demo: build setup
+	@tests/guest/demo
+
+test: build
+	@tests/guest/setup --test
+	$(GO) vet ./...
+	$(GO) test -timeout 40m ./...
+
+# Kernel to userland beside QEMU's TCG, CPU-seconds.
+bench-boot: build
+	@tests/guest/setup --test
+	$(GO) run ./tests/perf/bootbench $(BENCH)
+
+# Ten million random instructions against the host's CPU.
+fuzz-cpu: need-go
+	$(GO) test -timeout 4h -count 1 -run TestHostCPU -v ./tests/hostcpu -hostcpu.cases=10000000
+
+# Every fuzz target for a minute.
+fuzz: need-go
+	@tests/fuzz
+
+# Debian's kernel in VMs on a real KVM, five times each with 1, 2 and 4 vCPUs.
+nested: build
+	$(GO) test -timeout 2h -count 1 -v ./tests/nested -nested.runs=5
+
+clean:
+	rm -rf berth .cache

@@ -1,0 +1,236 @@
+// Package machine turns a spec into a running VM: memory, accelerator, chips, devices, and the one goroutine that owns them.
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"berth/accel"
+	"berth/chardev"
+	"berth/spec"
+)
+
+// A guest that resets itself resetLoopCount times in a row, each time within
+// resetLoopWindow of the time before, is in a loop.
+const (
+	resetLoopCount  = 5
+	resetLoopWindow = 10 * time.Second
+)
+
+// Config is what a machine is built from.
+type Config struct {
+	Spec        spec.Machine
+	Accelerator accel.Accelerator
+	Console     chardev.Port // the other end of the first serial port
+	Log         *slog.Logger
+}
+
+// Machine is one VM. Run owns it; PowerButton, Stop and Kill are safe from
+// any goroutine.
+type Machine struct {
+	cfg     Config
+	log     *slog.Logger
+	board   *board
+	vcpus   []*vcpu
+	initial initialState
+	reports chan report
+	events  chan event
+}
+
+// event is something that ends or resets the VM, said by a device or a user.
+type event struct {
+	kind   eventKind
+	code   int
+	detail string
+}
+
+type eventKind uint8
+
+const (
+	eventPowerOff eventKind = iota
+	eventReset
+	eventDebugExit
+	eventStop
+	eventKill
+)
+
+// New builds the machine; nothing runs yet. The error says in one line what
+// cannot be had and, where there is one, the remedy.
+func New(cfg Config) (*Machine, error) {
+	m := &Machine{
+		cfg:     cfg,
+		log:     cfg.Log,
+		reports: make(chan report, cfg.Spec.CPUs),
+		events:  make(chan event, 16),
+	}
+	var err error
+	if m.board, err = newBoard(cfg, m.post); err != nil {
+		return nil, err
+	}
+	if err := m.startVCPUs(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if err := m.saveInitial(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if err := m.boot(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+func (m *Machine) startVCPUs() error {
+	// Go runs as many threads at once as it is told: a vCPU in the soft engine
+	// occupies one all the time, and must never keep a device's worker waiting.
+	runtime.GOMAXPROCS(m.cfg.Spec.CPUs + m.board.workers() + 2)
+	name := m.cfg.Accelerator.Name()
+	if name == "kvm" {
+		name = "KVM"
+	}
+	for id := range m.cfg.Spec.CPUs {
+		c, err := startVCPU(id, m.board.vm, fmt.Sprintf("CPU %d/%s", id, name), m.reports)
+		if err != nil {
+			return fmt.Errorf("vCPU %d: %w", id, err)
+		}
+		m.vcpus = append(m.vcpus, c)
+	}
+	return nil
+}
+
+// post hands an event to Run and holds the vCPUs where they are. Called from
+// devices in the middle of an instruction, so it never waits.
+func (m *Machine) post(e event) {
+	select {
+	case m.events <- e:
+	default: // Run has sixteen reasons to stop already
+	}
+	for _, c := range m.vcpus {
+		c.ask(paused)
+	}
+}
+
+// PowerButton presses the ACPI power button; the guest decides what follows.
+func (m *Machine) PowerButton() { m.board.pm.PowerButton() }
+
+// Stop ends the VM at once at its user's wish.
+func (m *Machine) Stop() { m.post(event{kind: eventStop}) }
+
+// Kill ends the VM at once; why is reported in the outcome.
+func (m *Machine) Kill(why string) {
+	m.post(event{kind: eventKill, detail: "stopped at once by " + why})
+}
+
+// Run starts the vCPUs and returns when the VM has ended. An error means that
+// the host, not the guest, failed.
+func (m *Machine) Run() (Outcome, error) {
+	if err := m.board.start(); err != nil {
+		return Outcome{}, err
+	}
+	m.askAll(running)
+	var loop resetLoop
+	for {
+		outcome, reset, err := m.wait()
+		m.pauseAll()
+		if !reset || err != nil {
+			m.board.drain()
+			return outcome, err
+		}
+		if m.cfg.Spec.NoReboot {
+			m.board.drain()
+			return Outcome{Kind: Rebooted, Detail: "the guest reset itself"}, nil
+		}
+		if loop.again(time.Now()) {
+			m.board.drain()
+			return Outcome{Kind: ResetLoop, Detail: fmt.Sprintf("reset loop: the guest reset itself %d times, each within %s", resetLoopCount, resetLoopWindow)}, nil
+		}
+		m.log.Info("the guest reset itself")
+		if err := m.reset(); err != nil {
+			return Outcome{}, fmt.Errorf("resetting: %w", err)
+		}
+		m.askAll(running)
+	}
+}
+
+// wait returns at the first event: an outcome, or reset.
+func (m *Machine) wait() (o Outcome, reset bool, err error) {
+	select {
+	case e := <-m.events:
+		switch e.kind {
+		case eventReset:
+			return o, true, nil
+		case eventDebugExit:
+			return Outcome{Kind: DebugExit, Code: e.code}, false, nil
+		case eventStop:
+			return Outcome{Kind: Left}, false, nil
+		case eventKill:
+			return Outcome{Kind: Killed, Detail: e.detail}, false, nil
+		}
+		return Outcome{Kind: PowerOff}, false, nil
+	case r := <-m.reports:
+		return m.reported(r)
+	}
+}
+
+// reported turns a vCPU's report into an outcome, or a reset.
+func (m *Machine) reported(r report) (o Outcome, reset bool, err error) {
+	if r.err != nil {
+		return o, false, fmt.Errorf("vCPU %d: %w", r.id, r.err)
+	}
+	o = Outcome{VCPU: r.id, Detail: r.exit.Detail, RIP: r.exit.RIP, Bytes: r.exit.Bytes}
+	switch r.exit.Reason {
+	case accel.ExitPowerOff:
+		o.Kind = PowerOff
+	case accel.ExitReset:
+		return o, true, nil
+	case accel.ExitShutdown:
+		o.Kind, o.Detail = TripleFault, "triple fault: the guest could not deliver an exception"
+	default:
+		o.Kind = InternalError
+		if o.Detail == "" {
+			o.Detail = r.exit.Reason.String()
+		}
+	}
+	return o, false, nil
+}
+
+func (m *Machine) askAll(s runState) {
+	for _, c := range m.vcpus {
+		c.ask(s)
+	}
+}
+
+// pauseAll returns when no vCPU runs.
+func (m *Machine) pauseAll() {
+	m.askAll(paused)
+	for _, c := range m.vcpus {
+		c.await(paused)
+	}
+}
+
+// Close stops the vCPUs and releases everything. Run has returned, or was never called.
+func (m *Machine) Close() error {
+	m.askAll(stopped)
+	for _, c := range m.vcpus {
+		c.await(stopped)
+	}
+	return m.board.close()
+}
+
+// resetLoop recognises a guest that does nothing but reset itself.
+type resetLoop struct {
+	last  time.Time
+	count int
+}
+
+// again notes a reset and reports whether it is one too many.
+func (l *resetLoop) again(now time.Time) bool {
+	if l.count > 0 && now.Sub(l.last) > resetLoopWindow {
+		l.count = 0
+	}
+	l.last = now
+	l.count++
+	return l.count >= resetLoopCount
+}

@@ -1,0 +1,79 @@
+package machine
+
+import (
+	"fmt"
+
+	"berth/accel"
+	"berth/irq"
+	"berth/x86"
+)
+
+// initialState is the machine as the accelerator made it, before any
+// instruction: what a reset returns to.
+type initialState struct {
+	chip  irq.ChipState
+	vcpus []x86.State
+}
+
+func (m *Machine) saveInitial() error {
+	var err error
+	if m.initial.chip, err = m.board.chips.SaveChip(); err != nil {
+		return fmt.Errorf("saving the interrupt controllers: %w", err)
+	}
+	m.initial.vcpus = make([]x86.State, len(m.vcpus))
+	for i, c := range m.vcpus {
+		if err := c.do(func(v accel.VCPU) error { return v.GetState(&m.initial.vcpus[i]) }); err != nil {
+			return fmt.Errorf("state of vCPU %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// reset puts every device, chip and vCPU back as they were at power-on and
+// boots again. The vCPUs are paused. RAM keeps its contents, as on hardware.
+func (m *Machine) reset() error {
+	m.dropEvents()
+	if err := m.board.reset(); err != nil {
+		return err
+	}
+	if err := m.board.chips.LoadChip(m.initial.chip); err != nil {
+		return fmt.Errorf("interrupt controllers: %w", err)
+	}
+	for i, c := range m.vcpus {
+		if err := c.do(func(v accel.VCPU) error { return v.SetState(&m.initial.vcpus[i]) }); err != nil {
+			return fmt.Errorf("vCPU %d: %w", i, err)
+		}
+	}
+	return m.boot()
+}
+
+// dropEvents forgets resets and power-offs that were asked for before the reset
+// that is under way; a user's wish to stop stays.
+func (m *Machine) dropEvents() {
+	for n := len(m.events); n > 0; n-- {
+		if e := <-m.events; e.kind == eventStop || e.kind == eventKill {
+			m.events <- e
+		}
+	}
+	for len(m.reports) > 0 {
+		<-m.reports
+	}
+}
+
+// boot loads the kernel and points the first vCPU at it; the others wait for SIPI.
+func (m *Machine) boot() error {
+	entry, err := m.board.load(m.cfg)
+	if err != nil {
+		return err
+	}
+	m.log.Debug("loaded", "protocol", entry.Protocol, "image", entry.Image)
+	for _, p := range entry.Placed {
+		m.log.Debug("placed", "at", p.String())
+	}
+	return m.vcpus[0].do(func(v accel.VCPU) error {
+		if err := v.SetState(&entry.State); err != nil {
+			return fmt.Errorf("entry state: %w", err)
+		}
+		return nil
+	})
+}

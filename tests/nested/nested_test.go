@@ -1,0 +1,98 @@
+// Package nested runs berth on a real KVM: an outer Debian kernel on QEMU's TCG with emulated SVM.
+package nested
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var runs = flag.Int("nested.runs", 1, "boots of each number of vCPUs")
+
+const root = "../.."
+
+// inside runs a command line under the real KVM, with files given as FILE or FILE:PATH.
+func inside(t *testing.T, seconds int, files []string, command string) string {
+	t.Helper()
+	args := []string{"-c", "2", "-m", "2048", "-t", fmt.Sprint(seconds)}
+	for _, f := range files {
+		args = append(args, "-f", f)
+	}
+	cmd := exec.Command("./nested", append(args, "--", command)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s%s", err, out.String(), errs.String())
+	}
+	return out.String()
+}
+
+// build makes a static binary of pkg in the test's own folder.
+func build(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	cmd := exec.Command("go", append(args[:len(args)-1:len(args)-1], "-o", path, args[len(args)-1])...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+func setup(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(root, "tests/guest/setup"), "--test")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("tests/guest/setup: %v", err)
+	}
+}
+
+// TestKVMSuite runs package accel/kvm's own tests there.
+func TestKVMSuite(t *testing.T) {
+	setup(t)
+	suite := build(t, "kvm.test", "test", "-c", "./accel/kvm")
+	out := inside(t, 600, []string{suite}, "kvm.test -test.v -test.timeout 9m")
+	if !strings.Contains(out, "\nPASS") {
+		t.Fatal(out)
+	}
+	t.Logf("%d tests passed", strings.Count(out, "--- PASS"))
+}
+
+// TestDebianBoots boots Debian's kernel to userland with 1, 2 and 4 vCPUs and a
+// disk that it writes and reads back.
+func TestDebianBoots(t *testing.T) {
+	setup(t)
+	guest := filepath.Join(root, ".cache/guest")
+	files := []string{build(t, "berth", "build", "./cmd/berth")}
+	for _, name := range []string{"vmlinuz", "initrd.img", "disk.img"} {
+		files = append(files, filepath.Join(guest, name))
+	}
+	// Each VM says what it did; its status is 0 only after a clean power-off.
+	const boot = `for n in 1 2 4; do for i in $(seq %d); do for script in smp demo; do
+cp disk.img /tmp/disk
+timeout 300 berth run --accel kvm --cpus $n --kernel vmlinuz --initrd initrd.img --memory 512M --debug-exit \
+  --disk file=/tmp/disk --append "console=ttyS0 quiet berth.script=$script" || exit
+echo "BOOTED $script $n"
+done; done; done`
+	out := inside(t, 600+*runs*900, files, fmt.Sprintf(boot, *runs))
+	for _, n := range []int{1, 2, 4} {
+		for _, line := range []string{fmt.Sprintf("BERTH-CPUS %d", n), fmt.Sprintf("BOOTED smp %d", n), fmt.Sprintf("BOOTED demo %d", n)} {
+			if got := strings.Count(out, line+"\n"); got != *runs {
+				t.Errorf("%d times %q, want %d", got, line, *runs)
+			}
+		}
+	}
+	if got := strings.Count(out, "BERTH-DEMO ok"); got != 3**runs {
+		t.Errorf("%d of %d disks written and read back", got, 3**runs)
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}

@@ -1,0 +1,166 @@
+// Command bootbench compares the CPU-seconds that berth's soft engine and QEMU's TCG need to bring the same kernel to
+// userland, in one run with the two taking turns.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/boot/linux"
+)
+
+const marker = "BERTH-USERLAND"
+
+// row is one way of booting.
+type row struct {
+	name string
+	args []string
+	// cpu holds the CPU-seconds of each run, from the start of the process to the marker.
+	cpu          []float64
+	instructions float64 // of the last run, where the program says it
+}
+
+func main() {
+	runs := flag.Int("runs", 5, "runs of each row")
+	dir := flag.String("guest", ".cache/guest", "folder of the guest's kernel and initrd")
+	limit := flag.Duration("limit", 5*time.Minute, "time limit of one boot")
+	flag.Parse()
+	if err := bench(*runs, *dir, *limit, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "bootbench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func bench(runs int, dir string, limit time.Duration, out io.Writer) error {
+	kernel, initrd := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd.img")
+	scratch, err := os.MkdirTemp("", "bootbench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	vmlinux := filepath.Join(scratch, "vmlinux")
+	if err := extract(kernel, vmlinux); err != nil {
+		return err
+	}
+	cmdline := "console=ttyS0 berth.script=boot panic=-1"
+	berth := func(extra ...string) []string {
+		return append([]string{"./berth", "run", "--accel", "soft", "-v", "--initrd", initrd, "--memory", "512M", "--append", cmdline}, extra...)
+	}
+	qemu := func(kernel string) []string {
+		return []string{"qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "Nehalem", "-m", "512", "-smp", "1",
+			"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", cmdline}
+	}
+	rows := []*row{
+		{name: "berth soft, payload unpacked on the host", args: berth("--kernel", kernel, "--decompress", "host")},
+		{name: "QEMU TCG, payload unpacked by the guest", args: qemu(kernel)},
+		{name: "berth soft, payload unpacked by the guest", args: berth("--kernel", kernel, "--decompress", "guest")},
+		{name: "berth soft, vmlinux unpacked before", args: berth("--kernel", vmlinux)},
+		{name: "QEMU TCG, vmlinux unpacked before (PVH)", args: qemu(vmlinux)},
+	}
+	for i := range runs {
+		for _, r := range rows {
+			fmt.Fprintf(os.Stderr, "run %d of %d: %s\n", i+1, runs, r.name)
+			if err := r.run(limit); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
+		}
+	}
+	report(rows, out)
+	return nil
+}
+
+// extract writes the ELF inside a bzImage, so that one row leaves decompression out.
+func extract(kernel, to string) error {
+	image, err := os.ReadFile(kernel)
+	if err != nil {
+		return err
+	}
+	elf, err := linux.Payload(image, 1<<30)
+	if err != nil {
+		return fmt.Errorf("unpacking %s: %w", kernel, err)
+	}
+	return os.WriteFile(to, elf, 0o644)
+}
+
+// run boots once and reads the process's CPU time when the marker appears.
+func (r *row) run(limit time.Duration) error {
+	cmd := exec.Command(r.args[0], r.args[1:]...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	watchdog := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
+	defer watchdog.Stop()
+	seen := false
+	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if !seen && strings.Contains(lines.Text(), marker) {
+			seen = true
+			cpu, err := cpuSeconds(cmd.Process.Pid)
+			if err != nil {
+				return err
+			}
+			r.cpu = append(r.cpu, cpu)
+		}
+	}
+	err = cmd.Wait()
+	if !seen || err != nil {
+		return fmt.Errorf("no userland within %s (%v): %s", limit, err, said.String())
+	}
+	if m := regexp.MustCompile(`instructions=(\d+)`).FindSubmatch(said.Bytes()); m != nil {
+		r.instructions, _ = strconv.ParseFloat(string(m[1]), 64)
+	}
+	return nil
+}
+
+// cpuSeconds is the user and system time of a process's threads (proc(5), fields 14 and 15 of stat).
+func cpuSeconds(pid int) (float64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+	utime, err1 := strconv.ParseFloat(f[11], 64)
+	stime, err2 := strconv.ParseFloat(f[12], 64)
+	const ticksPerSecond = 100 // USER_HZ on x86
+	if err1 != nil || err2 != nil {
+		return 0, fmt.Errorf("stat of process %d is not numbers", pid)
+	}
+	return (utime + stime) / ticksPerSecond, nil
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return (s[len(s)/2] + s[(len(s)-1)/2]) / 2
+}
+
+func report(rows []*row, out io.Writer) {
+	fmt.Fprintf(out, "%-44s %8s %8s %8s %8s\n", "kernel to userland, CPU-seconds", "min", "median", "max", "MIPS")
+	for _, r := range rows {
+		mips := "-"
+		if r.instructions > 0 {
+			mips = fmt.Sprintf("%.0f", r.instructions/1e6/r.cpu[len(r.cpu)-1])
+		}
+		fmt.Fprintf(out, "%-44s %8.2f %8.2f %8.2f %8s\n", r.name, slices.Min(r.cpu), median(r.cpu), slices.Max(r.cpu), mips)
+	}
+	fmt.Fprintf(out, "berth/TCG, each as its user gets it: %.2f\n", median(rows[0].cpu)/median(rows[1].cpu))
+	fmt.Fprintf(out, "berth/TCG, payload unpacked by the guest: %.2f\n", median(rows[2].cpu)/median(rows[1].cpu))
+	fmt.Fprintf(out, "berth/TCG, vmlinux unpacked before: %.2f\n", median(rows[3].cpu)/median(rows[4].cpu))
+}
