@@ -207,7 +207,7 @@ func unpacker(cfg Config) boot.Unpack {
 
 func (b *board) acpiConfig(cpus int) acpi.Config {
 	c := acpi.Board(cpus)
-	c.PCIWindows = []acpi.Range{acpi.Range(pci.Mem32)}
+	c.PCIWindows = []acpi.Range{{Base: pci.Mem32Base, Size: pci.Mem32Size}}
 	if b.mem64.Size != 0 {
 		c.PCIWindows = append(c.PCIWindows, acpi.Range(b.mem64))
 	}

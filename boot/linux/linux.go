@@ -87,13 +87,30 @@ type loader struct {
 	above4G   bool   // unless it may lie anywhere
 }
 
+// Payload opens the ELF file that is compressed inside the bzImage kernel; one
+// that claims to be longer than limit bytes is refused. The caller closes it.
+func Payload(kernel *io.SectionReader, limit uint64) (*unpack.Reader, error) {
+	h, err := readHeader(kernel)
+	if err != nil {
+		return nil, err
+	}
+	return h.open(kernel, limit)
+}
+
+func (h *header) open(kernel *io.SectionReader, limit uint64) (*unpack.Reader, error) {
+	u, err := unpack.NewReader(io.NewSectionReader(kernel, h.payload, h.payLen), limit)
+	if err != nil {
+		return nil, fmt.Errorf("kernel payload: %w", err)
+	}
+	return u, nil
+}
+
 // unpackHere decompresses the payload on the host, an ELF file, straight into
 // guest memory, and returns its entry and the name of its format.
 func (l *loader) unpackHere(h *header) (uint64, string, error) {
-	payload := io.NewSectionReader(l.p.Kernel, h.payload, h.payLen)
-	u, err := unpack.NewReader(payload, l.RAM())
+	u, err := h.open(l.p.Kernel, l.RAM())
 	if err != nil {
-		return 0, "", fmt.Errorf("kernel payload: %w", err)
+		return 0, "", err
 	}
 	defer u.Close()
 	f, err := boot.ReadELF(u)
