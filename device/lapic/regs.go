@@ -64,7 +64,7 @@ func (l *LAPIC) set32(reg int, v uint32) {
 		l.r[reg] = v | 0x0fffffff
 		l.publish()
 	case regSVR:
-		l.setSVR(v & 0x1ff)
+		l.setSVR(v & 0x3ff)
 	case regESR:
 		l.r[reg], l.errors = l.errors, 0
 	case regICRHigh:
@@ -209,7 +209,7 @@ func (l *LAPIC) writeX2(reg int, value uint64) bool {
 	case regTPR:
 		allowed = 0xff
 	case regSVR:
-		allowed = 0x1ff
+		allowed = 0x3ff
 	case regLVTTimer:
 		allowed = 0x710ff
 	case regThermal, regPerf:

@@ -96,7 +96,7 @@ func (u *UART) refill() {
 		u.arrive(u.s.Input[0])
 		u.s.Input = u.s.Input[1:]
 	}
-	if len(u.s.Input) == 0 {
+	if len(u.s.Input) < inputSize {
 		u.room.Signal()
 	}
 }
@@ -125,20 +125,18 @@ func (u *UART) timedOut() {
 	u.update()
 }
 
-// receive reads the host's port until it ends. It takes more only when the
-// guest has read all before, so a guest that does not read holds the host back.
+// receive reads the host's port until it ends. It stays up to inputSize bytes
+// ahead of the guest, so that who filters what is typed sees it though the guest
+// does not read; beyond that the host is held back.
 func (u *UART) receive() {
 	buf := make([]byte, inputSize)
 	for {
 		n, err := u.port.Read(buf)
 		u.mu.Lock()
 		u.s.Input = append(u.s.Input, buf[:n]...)
-		for {
-			u.refill()
-			u.update()
-			if len(u.s.Input) == 0 || u.done {
-				break
-			}
+		u.refill()
+		u.update()
+		for len(u.s.Input) >= inputSize && !u.done {
 			u.room.Wait()
 		}
 		stop := u.done

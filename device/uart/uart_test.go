@@ -260,10 +260,10 @@ func TestFIFOTriggerLevelAndTimeout(t *testing.T) {
 }
 
 func TestReceiveIsHeldBackNotOverrun(t *testing.T) {
-	host, dev := chardev.Pipe(1 << 16)
+	host, dev := chardev.Pipe(1 << 10)
 	r := newRig(t, dev)
 	r.put(regIIR, 0x01)
-	want := bytes.Repeat([]byte("The quick brown fox. "), 1000)
+	want := bytes.Repeat([]byte("The quick brown fox. "), 5000)
 	go host.Write(want)
 	var got []byte
 	for len(got) < len(want) {
@@ -273,6 +273,11 @@ func TestReceiveIsHeldBackNotOverrun(t *testing.T) {
 		}
 		if lsr&lsrData != 0 {
 			got = append(got, r.get(regData))
+		}
+		if len(got)%500 == 0 {
+			if n := len(r.Save().Input); n > 2*inputSize {
+				t.Fatalf("%d bytes ahead of the guest", n)
+			}
 		}
 	}
 	if !bytes.Equal(got, want) {
