@@ -15,23 +15,24 @@ import (
 // mode, so it serves every linear address that maps there: a micro-op knows its
 // offset in the page only, and R[decode.RIP] says where the page is.
 type block struct {
-	ops   []uop
-	insts []decode.Inst // of generic micro-ops
-	n     uint8         // instructions
-	off   uint16        // of the first instruction in its page
-	end   uint16        // past the last
-	cross bool          // one instruction that reaches into the next linear page
-	phys2 uint64        // that page
+	first *uop // &ops[0]
+	n     uint8
+	cross bool   // one instruction that reaches into the next linear page
+	off   uint16 // of the first instruction in its page
+	end   uint16 // past the last
 
 	// The static exits. Only a block of the same page is linked: its linear
 	// address follows from this one's, so a link holds whatever the mapping. It
 	// goes when the target is invalidated, which is the page's own business.
-	target                  uint64 // of the branch, relative to the page
-	takenInside, fallInside bool   // the exits stay in the page
+	takenInside, fallInside bool // the exits stay in the page
 	taken, fall             *block
+	target                  uint64 // of the branch, relative to the page
 
-	page *codePage
-	key  uint64
+	page  *codePage
+	key   uint64
+	phys2 uint64 // of a crossing instruction: the second page
+	ops   []uop
+	insts []decode.Inst // of generic micro-ops
 }
 
 // codePage is a guest-physical page that blocks were decoded from.
@@ -41,14 +42,16 @@ type codePage struct {
 	granule uint64   // a bit per 64 bytes with code
 }
 
-// jump maps a linear address to its block while tag is current.
+// jump maps a linear address to its block. The key is the address, moved left by
+// tagBits (which drops only the copies of its sign), and the tag it holds under.
 type jump struct {
-	rip, tag uint64
-	b        *block
+	key uint64
+	b   *block
 }
 
 const (
 	jumpEntries     = 1 << 13
+	tagBits         = 16
 	maxInstructions = 48      // a block's
 	maxOps          = 3 << 20 // of all blocks together: at most some 100 MiB
 )
@@ -60,6 +63,7 @@ type blockCache struct {
 	byKey   map[uint64]*block
 	pages   map[uint64]*codePage // by page number
 	jumps   [jumpEntries]jump
+	epoch   uint64 // upper bits of the translations' generation that jumps hold under
 	ops     int  // micro-ops held
 	changed bool // a block was invalidated since this was last cleared
 
@@ -85,14 +89,22 @@ func (c *CPU) clearBlocks() {
 func (b *block) die() { b.ops[0].kind = uDead }
 
 // jumpTag is what a jump entry must have been made under to hold now: the same
-// translations, privilege and mode. 0: entries are not to be used, as a code
-// segment with a base or limit needs checks.
+// translations, privilege and mode; never 0. A code segment whose base or limit
+// needs checks has the tag noJump, which no entry has.
 func (c *CPU) jumpTag() uint64 {
 	if c.Mode != decode.Mode64 && !c.flatCode() {
-		return 0
+		return noJump
 	}
-	return c.sys.mem.generation<<3 | uint64(c.Mode)<<1 | b2u(c.MMUIndex == mmuUser)
+	const kinds = 3 // bits of mode and privilege
+	if e := c.sys.mem.generation >> (tagBits - kinds); e != c.blocks.epoch {
+		c.blocks.epoch = e
+		c.blocks.jumps = [jumpEntries]jump{}
+	}
+	return c.sys.mem.generation<<kinds&(1<<tagBits-1) | (uint64(c.Mode)+1)<<1 | b2u(c.MMUIndex == mmuUser)
 }
+
+// noJump is a tag that jumpTag makes for no mode.
+const noJump = 1
 
 // flatCode reports that CS covers all 4 GiB from 0.
 func (c *CPU) flatCode() bool { return c.SegBase[x86.CS] == 0 && c.Seg[x86.CS].Limit == 0xffffffff }
@@ -138,8 +150,8 @@ func (c *CPU) find() (*block, status) {
 		}
 	}
 	tag := c.jumpTag()
-	if tag != 0 {
-		c.blocks.jumps[jumpIndex(c.RIP)] = jump{c.RIP, tag, b}
+	if tag != noJump {
+		c.blocks.jumps[jumpIndex(c.RIP)] = jump{c.RIP<<tagBits | tag, b}
 	} else if c.Mode != decode.Mode64 && c.RIP+uint64(b.end-b.off)-1 > uint64(c.Seg[x86.CS].Limit) {
 		return nil, c.step()
 	}
@@ -161,6 +173,7 @@ func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
 			return nil, st
 		}
 	}
+	b.first = &b.ops[0]
 	b.page = c.addToPage(b, phys, uint64(b.end-b.off))
 	if b.cross {
 		c.protectCode(b.phys2)

@@ -28,10 +28,14 @@ type Core struct {
 	// always Res == 0. Src depends on the kind in CC's upper bits:
 	//
 	//	ccAdd   second operand, shifted like Res: CF, OF, AF follow from Res - Src
-	//	ccSub   subtrahend, shifted likewise: from Res + Src
+	//	ccAdc   the same of an addition with a carry in
+	//	ccSub   subtrahend, shifted likewise: they follow from Res + Src
+	//	ccSbb   the same of a subtraction with a borrow in
+	//	ccInc   CF, unchanged, in bit 0; ccDec likewise
 	//	ccLogic unused: CF = OF = AF = 0
 	//	ccShl   the operand one shift before the last: CF is its top bit, OF that and Res's sign differing
 	//	ccShr   likewise for SHR and SAR: CF is its bottom bit, OF as for ccShl
+	//	ccMul   upper half of a signed product: CF and OF unless it only repeats Res's sign
 	//	ccAux   CF, OF and AF at their places in RFLAGS
 	//	ccFlags all six at their places in RFLAGS (Res agrees about ZF)
 	//

@@ -12,9 +12,14 @@ const (
 	ccAux
 	ccLogic
 	ccAdd
+	ccAdc // ccAdd with a carry in
 	ccSub
+	ccSbb // ccSub with a borrow in
+	ccInc
+	ccDec
 	ccShl
 	ccShr
+	ccMul
 )
 
 // Widths in CC: log2 of bytes.
@@ -32,18 +37,39 @@ func (k *Core) ccShift() uint { return 64 - 8<<(k.CC&3) }
 
 func (k *Core) zf() bool { return k.Res == 0 }
 
+// operand returns the first operand of the addition or subtraction that CC
+// names, shifted like Res.
+func (k *Core) operand() uint64 {
+	switch k.CC &^ 3 {
+	case ccAdd:
+		return k.Res - k.Src
+	case ccAdc:
+		return k.Res - k.Src - 1<<k.ccShift()
+	case ccSub:
+		return k.Res + k.Src
+	default:
+		return k.Res + k.Src + 1<<k.ccShift()
+	}
+}
+
 func (k *Core) cf() bool {
 	switch k.CC &^ 3 {
 	case ccAdd:
 		return k.Res < k.Src
+	case ccAdc:
+		return k.Res <= k.Src
 	case ccSub:
 		return k.Res+k.Src < k.Src
+	case ccSbb:
+		return k.operand() <= k.Src
 	case ccLogic:
 		return false
 	case ccShl:
 		return int64(k.Src) < 0
 	case ccShr:
 		return k.Src>>k.ccShift()&1 != 0
+	case ccMul:
+		return k.Src != uint64(int64(k.Res)>>63)
 	default:
 		return k.Src&x86.FlagCF != 0
 	}
@@ -51,15 +77,21 @@ func (k *Core) cf() bool {
 
 func (k *Core) of() bool {
 	switch k.CC &^ 3 {
-	case ccAdd:
-		return int64((k.Res-k.Src^k.Res)&(k.Src^k.Res)) < 0
-	case ccSub:
-		a := k.Res + k.Src
+	case ccAdd, ccAdc:
+		return int64((k.operand()^k.Res)&(k.Src^k.Res)) < 0
+	case ccSub, ccSbb:
+		a := k.operand()
 		return int64((a^k.Src)&(a^k.Res)) < 0
+	case ccInc:
+		return k.Res == 1<<63
+	case ccDec:
+		return k.Res+1<<k.ccShift() == 1<<63
 	case ccLogic:
 		return false
 	case ccShl, ccShr:
 		return int64(k.Src^k.Res) < 0
+	case ccMul:
+		return k.Src != uint64(int64(k.Res)>>63)
 	default:
 		return k.Src&x86.FlagOF != 0
 	}
@@ -82,11 +114,13 @@ func (k *Core) pf() bool {
 func (k *Core) af() bool {
 	s := k.ccShift()
 	switch k.CC &^ 3 {
-	case ccAdd:
-		return (k.Res-k.Src^k.Src^k.Res)>>s&0x10 != 0
-	case ccSub:
-		return (k.Res+k.Src^k.Src^k.Res)>>s&0x10 != 0
-	case ccLogic, ccShl, ccShr:
+	case ccAdd, ccAdc, ccSub, ccSbb:
+		return (k.operand()^k.Src^k.Res)>>s&0x10 != 0
+	case ccInc:
+		return k.Res>>s&0xf == 0
+	case ccDec:
+		return k.Res>>s&0xf == 0xf
+	case ccLogic, ccShl, ccShr, ccMul:
 		return false
 	default:
 		return k.Src&x86.FlagAF != 0

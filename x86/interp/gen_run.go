@@ -136,8 +136,10 @@ func (w width) flags(kind string) string {
 	switch kind {
 	case "Logic":
 		return fmt.Sprintf("k.Res, k.CC = uint64(v)%s, ccLogic|%s", w.sh, w.cc)
-	case "Aux":
-		return fmt.Sprintf("k.Res, k.Src, k.CC = uint64(v)%s, aux, ccAux|%s", w.sh, w.cc)
+	case "Inc", "Dec":
+		return fmt.Sprintf("k.Res, k.CC = uint64(v)%s, cc%s|%s", w.sh, kind, w.cc)
+	case "Mul":
+		return fmt.Sprintf("k.Res, k.Src, k.CC = uint64(v)%s, hi, ccMul|%s", w.sh, w.cc)
 	}
 	return fmt.Sprintf("k.Res, k.Src, k.CC = uint64(v)%s, uint64(b)%s, cc%s|%s", w.sh, w.sh, kind, w.cc)
 }
@@ -147,8 +149,8 @@ type aluOp struct{ name, expr, flags string }
 var aluOps = []aluOp{
 	{"Add", "v = a + b", "Add"},
 	{"Or", "v = a | b", "Logic"},
-	{"Adc", "v = a + b + T(carry)", "Aux"},
-	{"Sbb", "v = a - b - T(carry)", "Aux"},
+	{"Adc", "v = a + b + T(carry)", "Add"},
+	{"Sbb", "v = a - b - T(carry)", "Sub"},
 	{"And", "v = a & b", "Logic"},
 	{"Sub", "v = a - b", "Sub"},
 	{"Xor", "v = a ^ b", "Logic"},
@@ -175,9 +177,9 @@ func (g *gen) arithBody(op aluOp, form string, w width) string {
 	readOnly := op.name == "Cmp" || op.name == "Test"
 	expr := strings.ReplaceAll(op.expr, "T(", w.typ+"(")
 	pre, flags := "", w.flags(op.flags)
-	if op.flags == "Aux" {
-		pre = "carry := b2u(k.cf())\n"
-		flags = fmt.Sprintf("aux := %sFlags(uint64(a), uint64(b), uint64(v), %s)\n", strings.ToLower(op.name), w.cc) + flags
+	if op.name == "Adc" || op.name == "Sbb" {
+		pre = "carry := uint8(b2u(k.cf()))\n"
+		flags += fmt.Sprintf("\nk.CC += carry * (cc%s - cc%s)", op.name, op.flags)
 	}
 	var b strings.Builder
 	b.WriteString(pre)
@@ -219,11 +221,11 @@ func expand(s string) string {
 
 // unaryOps adds INC, DEC, NEG and NOT of registers and memory.
 func (g *gen) unaryOps() {
-	ops := []struct{ name, expr, flags string }{
-		{"Inc", "v = a + 1", "aux := adcFlags(uint64(a), 1, uint64(v), CC)&^x86.FlagCF | b2u(k.cf())\n"},
-		{"Dec", "v = a - 1", "aux := sbbFlags(uint64(a), 1, uint64(v), CC)&^x86.FlagCF | b2u(k.cf())\n"},
-		{"Neg", "v = -a", ""},
-		{"Not", "v = ^a", ""},
+	ops := []struct{ name, expr string }{
+		{"Inc", "v = a + 1"},
+		{"Dec", "v = a - 1"},
+		{"Neg", "v = -a"},
+		{"Not", "v = ^a"},
 	}
 	for _, op := range ops {
 		for _, form := range []string{"R", "M"} {
@@ -231,7 +233,7 @@ func (g *gen) unaryOps() {
 				flags := ""
 				switch op.name {
 				case "Inc", "Dec":
-					flags = strings.ReplaceAll(op.flags, "CC", w.cc) + w.flags("Aux")
+					flags = "k.Src = b2u(k.cf())\n" + w.flags(op.name)
 				case "Neg":
 					flags = "b := a\n" + w.flags("Sub")
 				}
@@ -340,11 +342,11 @@ func (g *gen) multiply() {
 				body += "b := " + w.get("src") + "\n"
 			}
 			if w.name == "64" {
-				body += "v, over := imul64(a, b)\n"
+				body += "hi, v := bits.Mul64(a, b)\nhi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a\n"
 			} else {
-				body += "p := int64(int32(a)) * int64(int32(b))\nv, over := uint32(p), p != int64(int32(p))\n"
+				body += "p := int64(int32(a)) * int64(int32(b))\nv, hi := uint32(p), uint64(p>>32)\n"
 			}
-			body += "aux := b2u(over) * (x86.FlagCF | x86.FlagOF)\n" + w.flags("Aux") + "\n" + w.set("v")
+			body += w.flags("Mul") + "\n" + w.set("v")
 			g.op("uImul"+form+w.name, expand(body))
 		}
 	}
@@ -528,7 +530,7 @@ enter:
 		return next
 	}
 	k.Instructions += uint64(b.n)
-	u = &b.ops[0]
+	u = b.first
 	for {
 		switch u.kind {
 `
@@ -575,7 +577,7 @@ fall:
 	goto enter
 jump:
 	rip &= mask
-	if j := &c.blocks.jumps[jumpIndex(rip)]; j.rip == rip && j.tag == tag {
+	if j := &c.blocks.jumps[jumpIndex(rip)]; j.key == rip<<16|tag {
 		b = j.b
 		r[17] = rip - uint64(b.off)
 		goto enter

@@ -24,25 +24,15 @@ func (k *Core) flagsSub(b, r uint64, w uint8) {
 	k.Res, k.Src, k.CC = r<<sh, b<<sh, ccSub|w
 }
 
+// flagsCount is INC and DEC: CF stays.
+func (k *Core) flagsCount(r uint64, kind, w uint8) {
+	k.Src = b2u(k.cf())
+	k.Res, k.CC = r<<(64-8<<w), kind|w
+}
+
 // flagsAux sets SF, ZF and PF from r; aux holds CF, AF and OF.
 func (k *Core) flagsAux(r, aux uint64, w uint8) {
 	k.Res, k.Src, k.CC = r<<(64-8<<w), aux, ccAux|w
-}
-
-// adcFlags returns the CF, AF and OF of a + b + carry = r.
-func adcFlags(a, b, r uint64, w uint8) uint64 {
-	top := uint(8<<w - 1)
-	carries := a&b | (a|b)&^r
-	over := (a ^ r) & (b ^ r)
-	return carries>>top&1 | (a^b^r)&0x10 | over>>top&1<<11
-}
-
-// sbbFlags returns the CF, AF and OF of a - b - borrow = r.
-func sbbFlags(a, b, r uint64, w uint8) uint64 {
-	top := uint(8<<w - 1)
-	borrows := ^a&b | (^a|b)&r
-	over := (a ^ b) & (a ^ r)
-	return borrows>>top&1 | (a^b^r)&0x10 | over>>top&1<<11
 }
 
 // arith is the two-operand arithmetic and logic.
@@ -66,9 +56,8 @@ func (c *CPU) arith(in *decode.Inst) status {
 		return next
 	}
 	carry := b2u(c.cf())
-	var a, r uint64
-	ok = c.modify(in, func(old uint64) uint64 {
-		a = old
+	var r uint64
+	ok = c.modify(in, func(a uint64) uint64 {
 		switch in.Op {
 		case optab.ADD:
 			r = a + b
@@ -96,9 +85,11 @@ func (c *CPU) arith(in *decode.Inst) status {
 	case optab.SUB:
 		c.flagsSub(b, r, w)
 	case optab.ADC:
-		c.flagsAux(r, adcFlags(a, b, r, w), w)
+		c.flagsAdd(b, r, w)
+		c.CC += uint8(carry) * (ccAdc - ccAdd)
 	case optab.SBB:
-		c.flagsAux(r, sbbFlags(a, b, r, w), w)
+		c.flagsSub(b, r, w)
+		c.CC += uint8(carry) * (ccSbb - ccSub)
 	default:
 		c.flagsLogic(r, w)
 	}
@@ -128,9 +119,9 @@ func (c *CPU) unary(in *decode.Inst) status {
 	}
 	switch in.Op {
 	case optab.INC:
-		c.flagsAux(r, adcFlags(a, 1, r, w)&^x86.FlagCF|b2u(c.cf()), w)
+		c.flagsCount(r, ccInc, w)
 	case optab.DEC:
-		c.flagsAux(r, sbbFlags(a, 1, r, w)&^x86.FlagCF|b2u(c.cf()), w)
+		c.flagsCount(r, ccDec, w)
 	case optab.NEG:
 		c.flagsSub(a, r, w)
 	}
@@ -177,13 +168,6 @@ func (c *CPU) multiply(in *decode.Inst) status {
 	}
 	c.flagsAux(truncate(lo, size), b2u(over)*(x86.FlagCF|x86.FlagOF), log2(size))
 	return next
-}
-
-// imul64 is the signed product's lower half and whether the upper half matters.
-func imul64(a, b uint64) (v uint64, over bool) {
-	hi, v := bits.Mul64(a, b)
-	hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
-	return v, hi != uint64(int64(v)>>63)
 }
 
 // product multiplies size-byte operands; over reports that the upper half says

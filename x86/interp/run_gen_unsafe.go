@@ -584,7 +584,7 @@ enter:
 		return next
 	}
 	k.Instructions += uint64(b.n)
-	u = &b.ops[0]
+	u = b.first
 	for {
 		switch u.kind {
 		case uAddRR8:
@@ -1220,71 +1220,71 @@ enter:
 				}
 			}
 		case uAdcRR8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a + b + uint8(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRR16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a + b + uint16(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRR32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a + b + uint32(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = uint64(v)
 		case uAdcRR64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a + b + uint64(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = v
 		case uAdcRI8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a + b + uint8(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRI16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a + b + uint16(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRI32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a + b + uint32(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = uint64(v)
 		case uAdcRI64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := *at(r, u.dst), u.imm
 
 			v := a + b + uint64(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = v
 		case uAdcRM8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
@@ -1296,11 +1296,11 @@ enter:
 			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a + b + uint8(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uAdcRM16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
@@ -1312,11 +1312,11 @@ enter:
 			a := uint16(*at(r, u.dst))
 
 			v := a + b + uint16(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uAdcRM32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -1328,11 +1328,11 @@ enter:
 			a := uint32(*at(r, u.dst))
 
 			v := a + b + uint32(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = uint64(v)
 		case uAdcRM64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -1344,11 +1344,11 @@ enter:
 			a := *at(r, u.dst)
 
 			v := a + b + uint64(carry)
-			aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			k.CC += carry * (ccAdc - ccAdd)
 			*at(r, u.dst) = v
 		case uAdcMR8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1358,8 +1358,8 @@ enter:
 				a = *p
 				v = a + b + uint8(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -1371,14 +1371,14 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMR16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint16(*at(r, u.src))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1388,8 +1388,8 @@ enter:
 				a = *p
 				v = a + b + uint16(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -1401,14 +1401,14 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMR32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint32(*at(r, u.src))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1418,8 +1418,8 @@ enter:
 				a = *p
 				v = a + b + uint32(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -1431,14 +1431,14 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMR64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := *at(r, u.src)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1448,8 +1448,8 @@ enter:
 				a = *p
 				v = a + b + uint64(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -1461,14 +1461,14 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMI8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint8(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1478,8 +1478,8 @@ enter:
 				a = *p
 				v = a + b + uint8(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -1491,14 +1491,14 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMI16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint16(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1508,8 +1508,8 @@ enter:
 				a = *p
 				v = a + b + uint16(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -1521,14 +1521,14 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMI32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint32(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1538,8 +1538,8 @@ enter:
 				a = *p
 				v = a + b + uint32(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -1551,14 +1551,14 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uAdcMI64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := u.imm
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1568,8 +1568,8 @@ enter:
 				a = *p
 				v = a + b + uint64(carry)
 				*p = v
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -1581,78 +1581,78 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbRR8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 
 			v := a - b - uint8(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRR16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint16(*at(r, u.dst)), uint16(*at(r, u.src))
 
 			v := a - b - uint16(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRR32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 
 			v := a - b - uint32(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = uint64(v)
 		case uSbbRR64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := *at(r, u.dst), *at(r, u.src)
 
 			v := a - b - uint64(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = v
 		case uSbbRI8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 
 			v := a - b - uint8(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRI16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint16(*at(r, u.dst)), uint16(u.imm)
 
 			v := a - b - uint16(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRI32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 
 			v := a - b - uint32(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = uint64(v)
 		case uSbbRI64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			a, b := *at(r, u.dst), u.imm
 
 			v := a - b - uint64(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = v
 		case uSbbRM8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint8
@@ -1664,11 +1664,11 @@ enter:
 			a := uint8(*at(r, u.dst) >> (u.x & 8))
 
 			v := a - b - uint8(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uSbbRM16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint16
@@ -1680,11 +1680,11 @@ enter:
 			a := uint16(*at(r, u.dst))
 
 			v := a - b - uint16(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uSbbRM32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -1696,11 +1696,11 @@ enter:
 			a := uint32(*at(r, u.dst))
 
 			v := a - b - uint32(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = uint64(v)
 		case uSbbRM64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -1712,11 +1712,11 @@ enter:
 			a := *at(r, u.dst)
 
 			v := a - b - uint64(carry)
-			aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			k.CC += carry * (ccSbb - ccSub)
 			*at(r, u.dst) = v
 		case uSbbMR8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1726,8 +1726,8 @@ enter:
 				a = *p
 				v = a - b - uint8(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -1739,14 +1739,14 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMR16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint16(*at(r, u.src))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1756,8 +1756,8 @@ enter:
 				a = *p
 				v = a - b - uint16(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -1769,14 +1769,14 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMR32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint32(*at(r, u.src))
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1786,8 +1786,8 @@ enter:
 				a = *p
 				v = a - b - uint32(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -1799,14 +1799,14 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMR64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := *at(r, u.src)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1816,8 +1816,8 @@ enter:
 				a = *p
 				v = a - b - uint64(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -1829,14 +1829,14 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMI8:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint8(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1846,8 +1846,8 @@ enter:
 				a = *p
 				v = a - b - uint8(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -1859,14 +1859,14 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc8)
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMI16:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint16(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1876,8 +1876,8 @@ enter:
 				a = *p
 				v = a - b - uint16(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -1889,14 +1889,14 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc16)
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMI32:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := uint32(u.imm)
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1906,8 +1906,8 @@ enter:
 				a = *p
 				v = a - b - uint32(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -1919,14 +1919,14 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc32)
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
 			}
 		case uSbbMI64:
-			carry := b2u(k.cf())
+			carry := uint8(b2u(k.cf()))
 			b := u.imm
 
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -1936,8 +1936,8 @@ enter:
 				a = *p
 				v = a - b - uint64(carry)
 				*p = v
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -1949,8 +1949,8 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), uint64(b), uint64(v), cc64)
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3226,26 +3226,26 @@ enter:
 		case uIncR8:
 			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := a + 1
-			aux := adcFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<56, ccInc|cc8
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uIncR16:
 			a := uint16(*at(r, u.dst))
 			v := a + 1
-			aux := adcFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<48, ccInc|cc16
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uIncR32:
 			a := uint32(*at(r, u.dst))
 			v := a + 1
-			aux := adcFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<32, ccInc|cc32
 			*at(r, u.dst) = uint64(v)
 		case uIncR64:
 			a := *at(r, u.dst)
 			v := a + 1
-			aux := adcFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v), ccInc|cc64
 			*at(r, u.dst) = v
 		case uIncM8:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -3255,8 +3255,8 @@ enter:
 				a = *p
 				v = a + 1
 				*p = v
-				aux := adcFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccInc|cc8
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -3268,8 +3268,8 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccInc|cc8
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3282,8 +3282,8 @@ enter:
 				a = *p
 				v = a + 1
 				*p = v
-				aux := adcFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccInc|cc16
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -3295,8 +3295,8 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccInc|cc16
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3309,8 +3309,8 @@ enter:
 				a = *p
 				v = a + 1
 				*p = v
-				aux := adcFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccInc|cc32
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -3322,8 +3322,8 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccInc|cc32
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3336,8 +3336,8 @@ enter:
 				a = *p
 				v = a + 1
 				*p = v
-				aux := adcFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccInc|cc64
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -3349,8 +3349,8 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := adcFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccInc|cc64
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3358,26 +3358,26 @@ enter:
 		case uDecR8:
 			a := uint8(*at(r, u.dst) >> (u.x & 8))
 			v := a - 1
-			aux := sbbFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<56, ccDec|cc8
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
 		case uDecR16:
 			a := uint16(*at(r, u.dst))
 			v := a - 1
-			aux := sbbFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<48, ccDec|cc16
 			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
 		case uDecR32:
 			a := uint32(*at(r, u.dst))
 			v := a - 1
-			aux := sbbFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v)<<32, ccDec|cc32
 			*at(r, u.dst) = uint64(v)
 		case uDecR64:
 			a := *at(r, u.dst)
 			v := a - 1
-			aux := sbbFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			k.Src = b2u(k.cf())
+			k.Res, k.CC = uint64(v), ccDec|cc64
 			*at(r, u.dst) = v
 		case uDecM8:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
@@ -3387,8 +3387,8 @@ enter:
 				a = *p
 				v = a - 1
 				*p = v
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccDec|cc8
 			} else {
 				if !c.probeWrite(va, 1) {
 					goto fault
@@ -3400,8 +3400,8 @@ enter:
 				if !c.st8(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc8)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<56, aux, ccAux|cc8
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccDec|cc8
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3414,8 +3414,8 @@ enter:
 				a = *p
 				v = a - 1
 				*p = v
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccDec|cc16
 			} else {
 				if !c.probeWrite(va, 2) {
 					goto fault
@@ -3427,8 +3427,8 @@ enter:
 				if !c.st16(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc16)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<48, aux, ccAux|cc16
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccDec|cc16
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3441,8 +3441,8 @@ enter:
 				a = *p
 				v = a - 1
 				*p = v
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccDec|cc32
 			} else {
 				if !c.probeWrite(va, 4) {
 					goto fault
@@ -3454,8 +3454,8 @@ enter:
 				if !c.st32(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc32)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccDec|cc32
 				if c.blocks.changed {
 					goto resync
 				}
@@ -3468,8 +3468,8 @@ enter:
 				a = *p
 				v = a - 1
 				*p = v
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccDec|cc64
 			} else {
 				if !c.probeWrite(va, 8) {
 					goto fault
@@ -3481,8 +3481,8 @@ enter:
 				if !c.st64(va, v) {
 					goto fault
 				}
-				aux := sbbFlags(uint64(a), 1, uint64(v), cc64)&^x86.FlagCF | b2u(k.cf())
-				k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccDec|cc64
 				if c.blocks.changed {
 					goto resync
 				}
@@ -4131,16 +4131,15 @@ enter:
 			a := uint32(*at(r, u.dst))
 			b := uint32(*at(r, u.src))
 			p := int64(int32(a)) * int64(int32(b))
-			v, over := uint32(p), p != int64(int32(p))
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
 			*at(r, u.dst) = uint64(v)
 		case uImulRR64:
 			a := *at(r, u.dst)
 			b := *at(r, u.src)
-			v, over := imul64(a, b)
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
 			*at(r, u.dst) = v
 		case uImulRM32:
 			a := uint32(*at(r, u.dst))
@@ -4153,9 +4152,8 @@ enter:
 				goto fault
 			}
 			p := int64(int32(a)) * int64(int32(b))
-			v, over := uint32(p), p != int64(int32(p))
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
 			*at(r, u.dst) = uint64(v)
 		case uImulRM64:
 			a := *at(r, u.dst)
@@ -4167,24 +4165,23 @@ enter:
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			v, over := imul64(a, b)
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
 			*at(r, u.dst) = v
 		case uImulRRI32:
 			a := uint32(u.imm)
 			b := uint32(*at(r, u.src))
 			p := int64(int32(a)) * int64(int32(b))
-			v, over := uint32(p), p != int64(int32(p))
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
 			*at(r, u.dst) = uint64(v)
 		case uImulRRI64:
 			a := u.imm
 			b := *at(r, u.src)
-			v, over := imul64(a, b)
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
 			*at(r, u.dst) = v
 		case uImulRMI32:
 			a := uint32(u.imm)
@@ -4197,9 +4194,8 @@ enter:
 				goto fault
 			}
 			p := int64(int32(a)) * int64(int32(b))
-			v, over := uint32(p), p != int64(int32(p))
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v)<<32, aux, ccAux|cc32
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
 			*at(r, u.dst) = uint64(v)
 		case uImulRMI64:
 			a := u.imm
@@ -4211,9 +4207,9 @@ enter:
 			} else if b, ok = c.ld64(va); !ok {
 				goto fault
 			}
-			v, over := imul64(a, b)
-			aux := b2u(over) * (x86.FlagCF | x86.FlagOF)
-			k.Res, k.Src, k.CC = uint64(v), aux, ccAux|cc64
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
 			*at(r, u.dst) = v
 		case uJO:
 			if k.of() {
@@ -6649,7 +6645,7 @@ fall:
 	goto enter
 jump:
 	rip &= mask
-	if j := &c.blocks.jumps[jumpIndex(rip)]; j.rip == rip && j.tag == tag {
+	if j := &c.blocks.jumps[jumpIndex(rip)]; j.key == rip<<16|tag {
 		b = j.b
 		r[17] = rip - uint64(b.off)
 		goto enter
