@@ -10,7 +10,7 @@ import (
 )
 
 // A block is a run of instructions that starts where control arrived and ends
-// at a branch, at an instruction that may change how the next is decoded or
+// at an unconditional branch, at an instruction that may change how the next is decoded or
 // reached, or at the end of the page. It is keyed by guest-physical address and
 // mode, so it serves every linear address that maps there: a micro-op knows its
 // offset in the page only, and R[decode.RIP] says where the page is.
@@ -21,18 +21,28 @@ type block struct {
 	off   uint16 // of the first instruction in its page
 	end   uint16 // past the last
 
-	// The static exits. Only a block of the same page is linked: its linear
+	// Where the block's end goes. Only a block of the same page is linked: its linear
 	// address follows from this one's, so a link holds whatever the mapping. It
 	// goes when the target is invalidated, which is the page's own business.
-	takenInside, fallInside bool // the exits stay in the page
+	takenInside, fallInside bool // it stays in the page
 	taken, fall             *block
 	target                  uint64 // of the branch, relative to the page
+
+	exits []exit // of the conditional branches
 
 	page  *codePage
 	key   uint64
 	phys2 uint64 // of a crossing instruction: the second page
 	ops   []uop
 	insts []decode.Inst // of generic micro-ops
+}
+
+// exit is where a conditional branch within a block goes.
+type exit struct {
+	to      *block // as block.taken
+	target  uint64
+	inside  bool
+	skipped uint8 // instructions of the block behind the branch
 }
 
 // codePage is a guest-physical page that blocks were decoded from.
@@ -247,6 +257,11 @@ func (c *CPU) takeFromPage(p *codePage, b *block) {
 		}
 		if o.fall == b {
 			o.fall = nil
+		}
+		for i := range o.exits {
+			if o.exits[i].to == b {
+				o.exits[i].to = nil
+			}
 		}
 	}
 	clear(p.blocks[len(kept):])

@@ -14,21 +14,41 @@ import (
 
 // gen collects the micro-ops' names and the loop's cases.
 type gen struct {
-	names []string
-	cases bytes.Buffer
+	names  []string
+	based  []string          // micro-ops that have a form without index
+	bodies map[string]string // by name
+	cases  bytes.Buffer
 }
 
-// op adds one micro-op; an empty body reserves the number only.
-func (g *gen) op(name, body string, args ...string) {
+// op adds one micro-op; an empty body reserves the number only. A body with a
+// memory operand makes a second one, named with B behind, for addresses without index.
+func (g *gen) op(name, body string) {
 	g.names = append(g.names, name)
 	if body == "" {
 		return
 	}
-	r := strings.NewReplacer(args...)
-	for range 3 {
-		body = r.Replace(body)
+	g.add(name, body, ea)
+	if strings.Contains(body, "EA") {
+		g.based = append(g.based, name)
+	}
+	g.bodies[name] = body
+}
+
+func (g *gen) add(name, body, address string) {
+	body = strings.ReplaceAll(body, "EA", address)
+	body = strings.ReplaceAll(body, "PAGE(va, 0)", "va&pageMask")
+	for _, n := range []string{"1", "3", "7"} {
+		body = strings.ReplaceAll(body, "PAGE(va, "+n+")", "(va+"+n+")&pageMask")
 	}
 	fmt.Fprintf(&g.cases, "case %s:\n%s\n", name, strings.TrimSpace(body))
+}
+
+// baseForms adds the second ones.
+func (g *gen) baseForms() {
+	for _, n := range g.based {
+		g.names = append(g.names, n+"B")
+		g.add(n+"B", g.bodies[n], "*at(r, u.base) + uint64(int64(u.disp))")
+	}
 }
 
 const ea = "*at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))"
@@ -201,22 +221,13 @@ func (g *gen) arithBody(op aluOp, form string, w width) string {
 			break
 		}
 		b.WriteString(w.update(expr, flags))
-		return expand(b.String())
+		return b.String()
 	}
 	b.WriteString("\n" + strings.Replace(expr, "v =", "v :=", 1) + "\n" + flags + "\n")
 	if !readOnly {
 		b.WriteString(w.set("v"))
 	}
-	return expand(b.String())
-}
-
-// expand fills in the address expressions.
-func expand(s string) string {
-	s = strings.ReplaceAll(s, "PAGE(va, 0)", "va&pageMask")
-	for _, n := range []string{"1", "3", "7"} {
-		s = strings.ReplaceAll(s, "PAGE(va, "+n+")", "(va+"+n+")&pageMask")
-	}
-	return strings.ReplaceAll(s, "EA", ea)
+	return b.String()
 }
 
 // unaryOps adds INC, DEC, NEG and NOT of registers and memory.
@@ -243,7 +254,7 @@ func (g *gen) unaryOps() {
 				} else {
 					body = w.update(op.expr, flags)
 				}
-				g.op("u"+op.name+form+w.name, expand(body))
+				g.op("u"+op.name+form+w.name, body)
 			}
 		}
 	}
@@ -258,13 +269,13 @@ func (g *gen) moves() {
 		g.op("uMovRI"+w.name, w.set(w.imm()))
 	}
 	for _, w := range widths {
-		g.op("uMovRM"+w.name, expand(w.load("v")+"\n"+w.set("v")))
+		g.op("uMovRM"+w.name, w.load("v")+"\n"+w.set("v"))
 	}
 	for _, w := range widths {
-		g.op("uMovMR"+w.name, expand("va = EA\n"+w.store(w.get("src"))))
+		g.op("uMovMR"+w.name, "va = EA\n"+w.store(w.get("src")))
 	}
 	for _, w := range widths {
-		g.op("uMovMI"+w.name, expand("va = EA\n"+w.store(w.imm())))
+		g.op("uMovMI"+w.name, "va = EA\n"+w.store(w.imm()))
 	}
 	// Sign and zero extension: from, to.
 	ext := []struct{ name, conv string }{
@@ -281,12 +292,12 @@ func (g *gen) moves() {
 				if form == "M" {
 					body = w.load("b")
 				}
-				g.op("uMov"+x.name+form+w.name, expand(body+"\n*at(r, u.dst) = "+val))
+				g.op("uMov"+x.name+form+w.name, body+"\n*at(r, u.dst) = "+val)
 			}
 		}
 	}
-	g.op("uLea64", expand("*at(r, u.dst) = EA"))
-	g.op("uLea32", expand("*at(r, u.dst) = uint64(uint32(EA))"))
+	g.op("uLea64", "*at(r, u.dst) = EA")
+	g.op("uLea32", "*at(r, u.dst) = uint64(uint32(EA))")
 }
 
 // shifts adds SHL, SHR, SAR, ROL and ROR of 32- and 64-bit registers by a count
@@ -347,32 +358,28 @@ func (g *gen) multiply() {
 				body += "p := int64(int32(a)) * int64(int32(b))\nv, hi := uint32(p), uint64(p>>32)\n"
 			}
 			body += w.flags("Mul") + "\n" + w.set("v")
-			g.op("uImul"+form+w.name, expand(body))
+			g.op("uImul"+form+w.name, body)
 		}
 	}
 }
 
-// conditions adds Jcc, SETcc and CMOVcc. Jcc goes to the block's target, else on.
+// conditions adds Jcc, SETcc and CMOVcc.
 func (g *gen) conditions() {
 	conds := []string{"k.of()", "k.cf()", "k.Res == 0", "k.Res == 0 || k.cf()", "k.sf()", "k.pf()", "k.sf() != k.of()", "k.Res == 0 || k.sf() != k.of()"}
-	names := []string{"O", "NO", "B", "AE", "Z", "NZ", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G"}
-	for i, n := range names {
-		to, other := "taken", "fall"
-		if i&1 != 0 {
-			to, other = other, to
-		}
-		g.op("uJ"+n, fmt.Sprintf("if %s {\ngoto %s\n}\ngoto %s", conds[i/2], to, other))
-	}
 	test := func(i int) string {
 		if i&1 != 0 {
 			return "!(" + conds[i/2] + ")"
 		}
 		return conds[i/2]
 	}
+	names := []string{"O", "NO", "B", "AE", "Z", "NZ", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G"}
+	for i, n := range names {
+		g.op("uJ"+n, "if "+test(i)+" {\ngoto side\n}")
+	}
 	for i, n := range names {
 		g.op("uSetR"+n, "*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u("+test(i)+")<<(u.x&8)")
 	}
-	g.op("uSetM", expand("va = EA\nv := uint8(b2u(k.cond(u.src)))\n"+widths[0].store("v")))
+	g.op("uSetM", "va = EA\nv := uint8(b2u(k.cond(u.src)))\n"+widths[0].store("v"))
 	for _, w := range widths[2:] {
 		for i, n := range names {
 			body := "if " + test(i) + " {\n" + w.set(w.get("src")) + "\n}"
@@ -383,7 +390,7 @@ func (g *gen) conditions() {
 		}
 	}
 	for _, w := range widths[2:] {
-		g.op("uCmovRM"+w.name, expand(w.load("b")+"\nv := "+w.get("dst")+"\nif k.cond(u.x) {\nv = b\n}\n"+w.set("v")))
+		g.op("uCmovRM"+w.name, w.load("b")+"\nv := "+w.get("dst")+"\nif k.cond(u.x) {\nv = b\n}\n"+w.set("v"))
 	}
 }
 
@@ -411,9 +418,9 @@ func (g *gen) fused() {
 				case "MR":
 					body = "b := " + w.get("src") + "\n" + w.load("a")
 				}
-				body += "\n" + expr + "\n" + w.flags(flags) + "\nif " + cd.test + " {\ngoto taken\n}\ngoto fall"
+				body += "\n" + expr + "\n" + w.flags(flags) + "\nif " + cd.test + " {\ngoto side\n}"
 				body = strings.ReplaceAll(body, "S(", strings.TrimPrefix(w.typ, "u")+"(")
-				g.op("uF"+op+form+w.name+cd.name, expand(body))
+				g.op("uF"+op+form+w.name+cd.name, body)
 			}
 		}
 	}
@@ -436,22 +443,22 @@ func (g *gen) fused() {
 func (g *gen) stackAndFlow() {
 	q := widths[3]
 	push := func(val string) string {
-		return expand("va = r[4] - 8\n" + strings.Replace(q.store(val), "goto resync", "r[4] = va\n\t\tgoto resync", 1) + "\nr[4] = va")
+		return "va = r[4] - 8\n" + strings.Replace(q.store(val), "goto resync", "r[4] = va\n\t\tgoto resync", 1) + "\nr[4] = va"
 	}
 	// A store that changed code resynchronises after rSP has moved.
 	fix := func(s string) string { return strings.ReplaceAll(s, "goto fault", "goto stackFault") }
 	g.op("uPushR", fix(push("*at(r, u.src)")))
 	g.op("uPushI", fix(push("u.imm")))
 	load := strings.Replace(q.load("v"), "va = EA", "va = r[4]", 1)
-	g.op("uPopR", fix(expand(load+"\nr[4] = va + 8\n*at(r, u.dst) = v")))
-	g.op("uCall", fix(expand("va = r[4] - 8\nret := r[17] + uint64(b.end)\n"+strings.Replace(q.store("ret"), "goto resync", "r[4] = va\n\t\trip = r[17] + b.target\n\t\tgoto resyncAt", 1)+"\nr[4] = va\ngoto taken")))
-	g.op("uRet", fix(expand(load+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nr[4] = va + 8\nrip = v\ngoto jump")))
+	g.op("uPopR", fix(load+"\nr[4] = va + 8\n*at(r, u.dst) = v"))
+	g.op("uCall", fix("va = r[4] - 8\nret := r[17] + uint64(b.end)\n"+strings.Replace(q.store("ret"), "goto resync", "r[4] = va\n\t\trip = r[17] + b.target\n\t\tgoto resyncAt", 1)+"\nr[4] = va\ngoto taken"))
+	g.op("uRet", fix(load+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nr[4] = va + 8\nrip = v\ngoto jump"))
 	callTo := "if uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nva = r[4] - 8\nret := r[17] + uint64(b.end)\n" + strings.Replace(q.store("ret"), "goto resync", "r[4] = va\n\t\trip = v\n\t\tgoto resyncAt", 1) + "\nr[4] = va\nrip = v\ngoto jump"
-	g.op("uCallR", fix(expand("v := *at(r, u.src)\n"+callTo)))
-	g.op("uCallM", expand(q.load("v")+"\n"+fix(callTo)))
+	g.op("uCallR", fix("v := *at(r, u.src)\n"+callTo))
+	g.op("uCallM", q.load("v")+"\n"+fix(callTo))
 	g.op("uJmpR", "v := *at(r, u.src)\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump")
-	g.op("uJmpM", expand(q.load("v")+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump"))
-	g.op("uLeave", fix(expand(strings.Replace(q.load("v"), "va = EA", "va = r[5]", 1)+"\nr[4] = va + 8\nr[5] = v")))
+	g.op("uJmpM", q.load("v")+"\nif uint64(int64(v<<16)>>16) != v {\ngoto slow\n}\nrip = v\ngoto jump")
+	g.op("uLeave", fix(strings.Replace(q.load("v"), "va = EA", "va = r[5]", 1)+"\nr[4] = va + 8\nr[5] = v"))
 	g.op("uJmp", "goto taken")
 	g.op("uEnd", "goto fall")
 	g.op("uNop", "// nothing")
@@ -491,7 +498,7 @@ const (
 
 // loop's labels: taken and fall leave a block by its two static exits, jump goes
 // to rip, find looks for the block at k.RIP.
-const loop = `)
+const loop = `}
 
 // at returns register n of an address or operand: R, and SegBase behind it.
 // unsafe: Core's layout has room for any n below 32, and translation makes no others.
@@ -517,6 +524,7 @@ func (c *CPU) runBlocks() (st status) {
 	var (
 		b, nb   *block
 		u       *uop
+		x       *exit
 		va, rip uint64
 		ok      bool
 	)
@@ -539,6 +547,26 @@ const tail = `
 		}
 		u = (*uop)(unsafe.Add(unsafe.Pointer(u), unsafe.Sizeof(uop{})))
 	}
+side: // the branch at u is taken
+	x = &b.exits[u.len]
+	k.Instructions -= uint64(x.skipped)
+	if nb = x.to; nb != nil {
+		b = nb
+		goto enter
+	}
+	rip = r[17] + x.target
+	if !x.inside {
+		goto jump
+	}
+	k.RIP = rip & mask
+	if nb, st = c.find(); nb == nil {
+		return st
+	}
+	if nb.page == b.page && !nb.cross {
+		x.to = nb
+	}
+	b = nb
+	goto enter
 taken:
 	if nb = b.taken; nb != nil {
 		b = nb
@@ -614,7 +642,7 @@ slow: // the instruction at u, by its definition
 `
 
 func main() {
-	var g gen
+	g := gen{bodies: map[string]string{}}
 	g.arith()
 	g.unaryOps()
 	g.moves()
@@ -623,6 +651,7 @@ func main() {
 	g.conditions()
 	g.stackAndFlow()
 	g.fused()
+	g.baseForms()
 	var out bytes.Buffer
 	out.WriteString(head)
 	for i, n := range g.names {
@@ -630,6 +659,10 @@ func main() {
 			n += " uint16 = iota"
 		}
 		fmt.Fprintln(&out, n)
+	}
+	out.WriteString(")\n\n// withoutIndex names the micro-op for an address that has no index.\nvar withoutIndex = [...]uint16{\n")
+	for _, n := range g.based {
+		fmt.Fprintf(&out, "%s: %sB,\n", n, n)
 	}
 	out.WriteString(loop)
 	out.Write(g.cases.Bytes())

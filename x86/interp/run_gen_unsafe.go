@@ -545,7 +545,467 @@ const (
 	uFTestMI8NS
 	uFTestMI8LE
 	uFTestMI8G
+	uAddRM8B
+	uAddRM16B
+	uAddRM32B
+	uAddRM64B
+	uAddMR8B
+	uAddMR16B
+	uAddMR32B
+	uAddMR64B
+	uAddMI8B
+	uAddMI16B
+	uAddMI32B
+	uAddMI64B
+	uOrRM8B
+	uOrRM16B
+	uOrRM32B
+	uOrRM64B
+	uOrMR8B
+	uOrMR16B
+	uOrMR32B
+	uOrMR64B
+	uOrMI8B
+	uOrMI16B
+	uOrMI32B
+	uOrMI64B
+	uAdcRM8B
+	uAdcRM16B
+	uAdcRM32B
+	uAdcRM64B
+	uAdcMR8B
+	uAdcMR16B
+	uAdcMR32B
+	uAdcMR64B
+	uAdcMI8B
+	uAdcMI16B
+	uAdcMI32B
+	uAdcMI64B
+	uSbbRM8B
+	uSbbRM16B
+	uSbbRM32B
+	uSbbRM64B
+	uSbbMR8B
+	uSbbMR16B
+	uSbbMR32B
+	uSbbMR64B
+	uSbbMI8B
+	uSbbMI16B
+	uSbbMI32B
+	uSbbMI64B
+	uAndRM8B
+	uAndRM16B
+	uAndRM32B
+	uAndRM64B
+	uAndMR8B
+	uAndMR16B
+	uAndMR32B
+	uAndMR64B
+	uAndMI8B
+	uAndMI16B
+	uAndMI32B
+	uAndMI64B
+	uSubRM8B
+	uSubRM16B
+	uSubRM32B
+	uSubRM64B
+	uSubMR8B
+	uSubMR16B
+	uSubMR32B
+	uSubMR64B
+	uSubMI8B
+	uSubMI16B
+	uSubMI32B
+	uSubMI64B
+	uXorRM8B
+	uXorRM16B
+	uXorRM32B
+	uXorRM64B
+	uXorMR8B
+	uXorMR16B
+	uXorMR32B
+	uXorMR64B
+	uXorMI8B
+	uXorMI16B
+	uXorMI32B
+	uXorMI64B
+	uCmpRM8B
+	uCmpRM16B
+	uCmpRM32B
+	uCmpRM64B
+	uCmpMR8B
+	uCmpMR16B
+	uCmpMR32B
+	uCmpMR64B
+	uCmpMI8B
+	uCmpMI16B
+	uCmpMI32B
+	uCmpMI64B
+	uTestMR8B
+	uTestMR16B
+	uTestMR32B
+	uTestMR64B
+	uTestMI8B
+	uTestMI16B
+	uTestMI32B
+	uTestMI64B
+	uIncM8B
+	uIncM16B
+	uIncM32B
+	uIncM64B
+	uDecM8B
+	uDecM16B
+	uDecM32B
+	uDecM64B
+	uNegM8B
+	uNegM16B
+	uNegM32B
+	uNegM64B
+	uNotM8B
+	uNotM16B
+	uNotM32B
+	uNotM64B
+	uMovRM8B
+	uMovRM16B
+	uMovRM32B
+	uMovRM64B
+	uMovMR8B
+	uMovMR16B
+	uMovMR32B
+	uMovMR64B
+	uMovMI8B
+	uMovMI16B
+	uMovMI32B
+	uMovMI64B
+	uMovZxM8B
+	uMovZxM16B
+	uMovZxM32B
+	uMovSx32M8B
+	uMovSx32M16B
+	uMovSx32M32B
+	uMovSx64M8B
+	uMovSx64M16B
+	uMovSx64M32B
+	uLea64B
+	uLea32B
+	uImulRM32B
+	uImulRM64B
+	uImulRMI32B
+	uImulRMI64B
+	uSetMB
+	uCmovRM32B
+	uCmovRM64B
+	uCallMB
+	uJmpMB
+	uFCmpRM32BB
+	uFCmpRM32AEB
+	uFCmpRM32ZB
+	uFCmpRM32NZB
+	uFCmpRM32BEB
+	uFCmpRM32AB
+	uFCmpRM32LB
+	uFCmpRM32GEB
+	uFCmpRM32LEB
+	uFCmpRM32GB
+	uFCmpRM64BB
+	uFCmpRM64AEB
+	uFCmpRM64ZB
+	uFCmpRM64NZB
+	uFCmpRM64BEB
+	uFCmpRM64AB
+	uFCmpRM64LB
+	uFCmpRM64GEB
+	uFCmpRM64LEB
+	uFCmpRM64GB
+	uFCmpMR32BB
+	uFCmpMR32AEB
+	uFCmpMR32ZB
+	uFCmpMR32NZB
+	uFCmpMR32BEB
+	uFCmpMR32AB
+	uFCmpMR32LB
+	uFCmpMR32GEB
+	uFCmpMR32LEB
+	uFCmpMR32GB
+	uFCmpMR64BB
+	uFCmpMR64AEB
+	uFCmpMR64ZB
+	uFCmpMR64NZB
+	uFCmpMR64BEB
+	uFCmpMR64AB
+	uFCmpMR64LB
+	uFCmpMR64GEB
+	uFCmpMR64LEB
+	uFCmpMR64GB
+	uFCmpMI32BB
+	uFCmpMI32AEB
+	uFCmpMI32ZB
+	uFCmpMI32NZB
+	uFCmpMI32BEB
+	uFCmpMI32AB
+	uFCmpMI32LB
+	uFCmpMI32GEB
+	uFCmpMI32LEB
+	uFCmpMI32GB
+	uFCmpMI64BB
+	uFCmpMI64AEB
+	uFCmpMI64ZB
+	uFCmpMI64NZB
+	uFCmpMI64BEB
+	uFCmpMI64AB
+	uFCmpMI64LB
+	uFCmpMI64GEB
+	uFCmpMI64LEB
+	uFCmpMI64GB
+	uFCmpMI8BB
+	uFCmpMI8AEB
+	uFCmpMI8ZB
+	uFCmpMI8NZB
+	uFCmpMI8BEB
+	uFCmpMI8AB
+	uFCmpMI8LB
+	uFCmpMI8GEB
+	uFCmpMI8LEB
+	uFCmpMI8GB
+	uFTestMI8ZB
+	uFTestMI8NZB
+	uFTestMI8SB
+	uFTestMI8NSB
+	uFTestMI8LEB
+	uFTestMI8GB
 )
+
+// withoutIndex names the micro-op for an address that has no index.
+var withoutIndex = [...]uint16{
+	uAddRM8:     uAddRM8B,
+	uAddRM16:    uAddRM16B,
+	uAddRM32:    uAddRM32B,
+	uAddRM64:    uAddRM64B,
+	uAddMR8:     uAddMR8B,
+	uAddMR16:    uAddMR16B,
+	uAddMR32:    uAddMR32B,
+	uAddMR64:    uAddMR64B,
+	uAddMI8:     uAddMI8B,
+	uAddMI16:    uAddMI16B,
+	uAddMI32:    uAddMI32B,
+	uAddMI64:    uAddMI64B,
+	uOrRM8:      uOrRM8B,
+	uOrRM16:     uOrRM16B,
+	uOrRM32:     uOrRM32B,
+	uOrRM64:     uOrRM64B,
+	uOrMR8:      uOrMR8B,
+	uOrMR16:     uOrMR16B,
+	uOrMR32:     uOrMR32B,
+	uOrMR64:     uOrMR64B,
+	uOrMI8:      uOrMI8B,
+	uOrMI16:     uOrMI16B,
+	uOrMI32:     uOrMI32B,
+	uOrMI64:     uOrMI64B,
+	uAdcRM8:     uAdcRM8B,
+	uAdcRM16:    uAdcRM16B,
+	uAdcRM32:    uAdcRM32B,
+	uAdcRM64:    uAdcRM64B,
+	uAdcMR8:     uAdcMR8B,
+	uAdcMR16:    uAdcMR16B,
+	uAdcMR32:    uAdcMR32B,
+	uAdcMR64:    uAdcMR64B,
+	uAdcMI8:     uAdcMI8B,
+	uAdcMI16:    uAdcMI16B,
+	uAdcMI32:    uAdcMI32B,
+	uAdcMI64:    uAdcMI64B,
+	uSbbRM8:     uSbbRM8B,
+	uSbbRM16:    uSbbRM16B,
+	uSbbRM32:    uSbbRM32B,
+	uSbbRM64:    uSbbRM64B,
+	uSbbMR8:     uSbbMR8B,
+	uSbbMR16:    uSbbMR16B,
+	uSbbMR32:    uSbbMR32B,
+	uSbbMR64:    uSbbMR64B,
+	uSbbMI8:     uSbbMI8B,
+	uSbbMI16:    uSbbMI16B,
+	uSbbMI32:    uSbbMI32B,
+	uSbbMI64:    uSbbMI64B,
+	uAndRM8:     uAndRM8B,
+	uAndRM16:    uAndRM16B,
+	uAndRM32:    uAndRM32B,
+	uAndRM64:    uAndRM64B,
+	uAndMR8:     uAndMR8B,
+	uAndMR16:    uAndMR16B,
+	uAndMR32:    uAndMR32B,
+	uAndMR64:    uAndMR64B,
+	uAndMI8:     uAndMI8B,
+	uAndMI16:    uAndMI16B,
+	uAndMI32:    uAndMI32B,
+	uAndMI64:    uAndMI64B,
+	uSubRM8:     uSubRM8B,
+	uSubRM16:    uSubRM16B,
+	uSubRM32:    uSubRM32B,
+	uSubRM64:    uSubRM64B,
+	uSubMR8:     uSubMR8B,
+	uSubMR16:    uSubMR16B,
+	uSubMR32:    uSubMR32B,
+	uSubMR64:    uSubMR64B,
+	uSubMI8:     uSubMI8B,
+	uSubMI16:    uSubMI16B,
+	uSubMI32:    uSubMI32B,
+	uSubMI64:    uSubMI64B,
+	uXorRM8:     uXorRM8B,
+	uXorRM16:    uXorRM16B,
+	uXorRM32:    uXorRM32B,
+	uXorRM64:    uXorRM64B,
+	uXorMR8:     uXorMR8B,
+	uXorMR16:    uXorMR16B,
+	uXorMR32:    uXorMR32B,
+	uXorMR64:    uXorMR64B,
+	uXorMI8:     uXorMI8B,
+	uXorMI16:    uXorMI16B,
+	uXorMI32:    uXorMI32B,
+	uXorMI64:    uXorMI64B,
+	uCmpRM8:     uCmpRM8B,
+	uCmpRM16:    uCmpRM16B,
+	uCmpRM32:    uCmpRM32B,
+	uCmpRM64:    uCmpRM64B,
+	uCmpMR8:     uCmpMR8B,
+	uCmpMR16:    uCmpMR16B,
+	uCmpMR32:    uCmpMR32B,
+	uCmpMR64:    uCmpMR64B,
+	uCmpMI8:     uCmpMI8B,
+	uCmpMI16:    uCmpMI16B,
+	uCmpMI32:    uCmpMI32B,
+	uCmpMI64:    uCmpMI64B,
+	uTestMR8:    uTestMR8B,
+	uTestMR16:   uTestMR16B,
+	uTestMR32:   uTestMR32B,
+	uTestMR64:   uTestMR64B,
+	uTestMI8:    uTestMI8B,
+	uTestMI16:   uTestMI16B,
+	uTestMI32:   uTestMI32B,
+	uTestMI64:   uTestMI64B,
+	uIncM8:      uIncM8B,
+	uIncM16:     uIncM16B,
+	uIncM32:     uIncM32B,
+	uIncM64:     uIncM64B,
+	uDecM8:      uDecM8B,
+	uDecM16:     uDecM16B,
+	uDecM32:     uDecM32B,
+	uDecM64:     uDecM64B,
+	uNegM8:      uNegM8B,
+	uNegM16:     uNegM16B,
+	uNegM32:     uNegM32B,
+	uNegM64:     uNegM64B,
+	uNotM8:      uNotM8B,
+	uNotM16:     uNotM16B,
+	uNotM32:     uNotM32B,
+	uNotM64:     uNotM64B,
+	uMovRM8:     uMovRM8B,
+	uMovRM16:    uMovRM16B,
+	uMovRM32:    uMovRM32B,
+	uMovRM64:    uMovRM64B,
+	uMovMR8:     uMovMR8B,
+	uMovMR16:    uMovMR16B,
+	uMovMR32:    uMovMR32B,
+	uMovMR64:    uMovMR64B,
+	uMovMI8:     uMovMI8B,
+	uMovMI16:    uMovMI16B,
+	uMovMI32:    uMovMI32B,
+	uMovMI64:    uMovMI64B,
+	uMovZxM8:    uMovZxM8B,
+	uMovZxM16:   uMovZxM16B,
+	uMovZxM32:   uMovZxM32B,
+	uMovSx32M8:  uMovSx32M8B,
+	uMovSx32M16: uMovSx32M16B,
+	uMovSx32M32: uMovSx32M32B,
+	uMovSx64M8:  uMovSx64M8B,
+	uMovSx64M16: uMovSx64M16B,
+	uMovSx64M32: uMovSx64M32B,
+	uLea64:      uLea64B,
+	uLea32:      uLea32B,
+	uImulRM32:   uImulRM32B,
+	uImulRM64:   uImulRM64B,
+	uImulRMI32:  uImulRMI32B,
+	uImulRMI64:  uImulRMI64B,
+	uSetM:       uSetMB,
+	uCmovRM32:   uCmovRM32B,
+	uCmovRM64:   uCmovRM64B,
+	uCallM:      uCallMB,
+	uJmpM:       uJmpMB,
+	uFCmpRM32B:  uFCmpRM32BB,
+	uFCmpRM32AE: uFCmpRM32AEB,
+	uFCmpRM32Z:  uFCmpRM32ZB,
+	uFCmpRM32NZ: uFCmpRM32NZB,
+	uFCmpRM32BE: uFCmpRM32BEB,
+	uFCmpRM32A:  uFCmpRM32AB,
+	uFCmpRM32L:  uFCmpRM32LB,
+	uFCmpRM32GE: uFCmpRM32GEB,
+	uFCmpRM32LE: uFCmpRM32LEB,
+	uFCmpRM32G:  uFCmpRM32GB,
+	uFCmpRM64B:  uFCmpRM64BB,
+	uFCmpRM64AE: uFCmpRM64AEB,
+	uFCmpRM64Z:  uFCmpRM64ZB,
+	uFCmpRM64NZ: uFCmpRM64NZB,
+	uFCmpRM64BE: uFCmpRM64BEB,
+	uFCmpRM64A:  uFCmpRM64AB,
+	uFCmpRM64L:  uFCmpRM64LB,
+	uFCmpRM64GE: uFCmpRM64GEB,
+	uFCmpRM64LE: uFCmpRM64LEB,
+	uFCmpRM64G:  uFCmpRM64GB,
+	uFCmpMR32B:  uFCmpMR32BB,
+	uFCmpMR32AE: uFCmpMR32AEB,
+	uFCmpMR32Z:  uFCmpMR32ZB,
+	uFCmpMR32NZ: uFCmpMR32NZB,
+	uFCmpMR32BE: uFCmpMR32BEB,
+	uFCmpMR32A:  uFCmpMR32AB,
+	uFCmpMR32L:  uFCmpMR32LB,
+	uFCmpMR32GE: uFCmpMR32GEB,
+	uFCmpMR32LE: uFCmpMR32LEB,
+	uFCmpMR32G:  uFCmpMR32GB,
+	uFCmpMR64B:  uFCmpMR64BB,
+	uFCmpMR64AE: uFCmpMR64AEB,
+	uFCmpMR64Z:  uFCmpMR64ZB,
+	uFCmpMR64NZ: uFCmpMR64NZB,
+	uFCmpMR64BE: uFCmpMR64BEB,
+	uFCmpMR64A:  uFCmpMR64AB,
+	uFCmpMR64L:  uFCmpMR64LB,
+	uFCmpMR64GE: uFCmpMR64GEB,
+	uFCmpMR64LE: uFCmpMR64LEB,
+	uFCmpMR64G:  uFCmpMR64GB,
+	uFCmpMI32B:  uFCmpMI32BB,
+	uFCmpMI32AE: uFCmpMI32AEB,
+	uFCmpMI32Z:  uFCmpMI32ZB,
+	uFCmpMI32NZ: uFCmpMI32NZB,
+	uFCmpMI32BE: uFCmpMI32BEB,
+	uFCmpMI32A:  uFCmpMI32AB,
+	uFCmpMI32L:  uFCmpMI32LB,
+	uFCmpMI32GE: uFCmpMI32GEB,
+	uFCmpMI32LE: uFCmpMI32LEB,
+	uFCmpMI32G:  uFCmpMI32GB,
+	uFCmpMI64B:  uFCmpMI64BB,
+	uFCmpMI64AE: uFCmpMI64AEB,
+	uFCmpMI64Z:  uFCmpMI64ZB,
+	uFCmpMI64NZ: uFCmpMI64NZB,
+	uFCmpMI64BE: uFCmpMI64BEB,
+	uFCmpMI64A:  uFCmpMI64AB,
+	uFCmpMI64L:  uFCmpMI64LB,
+	uFCmpMI64GE: uFCmpMI64GEB,
+	uFCmpMI64LE: uFCmpMI64LEB,
+	uFCmpMI64G:  uFCmpMI64GB,
+	uFCmpMI8B:   uFCmpMI8BB,
+	uFCmpMI8AE:  uFCmpMI8AEB,
+	uFCmpMI8Z:   uFCmpMI8ZB,
+	uFCmpMI8NZ:  uFCmpMI8NZB,
+	uFCmpMI8BE:  uFCmpMI8BEB,
+	uFCmpMI8A:   uFCmpMI8AB,
+	uFCmpMI8L:   uFCmpMI8LB,
+	uFCmpMI8GE:  uFCmpMI8GEB,
+	uFCmpMI8LE:  uFCmpMI8LEB,
+	uFCmpMI8G:   uFCmpMI8GB,
+	uFTestMI8Z:  uFTestMI8ZB,
+	uFTestMI8NZ: uFTestMI8NZB,
+	uFTestMI8S:  uFTestMI8SB,
+	uFTestMI8NS: uFTestMI8NSB,
+	uFTestMI8LE: uFTestMI8LEB,
+	uFTestMI8G:  uFTestMI8GB,
+}
 
 // at returns register n of an address or operand: R, and SegBase behind it.
 // unsafe: Core's layout has room for any n below 32, and translation makes no others.
@@ -571,6 +1031,7 @@ func (c *CPU) runBlocks() (st status) {
 	var (
 		b, nb   *block
 		u       *uop
+		x       *exit
 		va, rip uint64
 		ok      bool
 	)
@@ -4213,84 +4674,68 @@ enter:
 			*at(r, u.dst) = v
 		case uJO:
 			if k.of() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJNO:
-			if k.of() {
-				goto fall
+			if !(k.of()) {
+				goto side
 			}
-			goto taken
 		case uJB:
 			if k.cf() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJAE:
-			if k.cf() {
-				goto fall
+			if !(k.cf()) {
+				goto side
 			}
-			goto taken
 		case uJZ:
 			if k.Res == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJNZ:
-			if k.Res == 0 {
-				goto fall
+			if !(k.Res == 0) {
+				goto side
 			}
-			goto taken
 		case uJBE:
 			if k.Res == 0 || k.cf() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJA:
-			if k.Res == 0 || k.cf() {
-				goto fall
+			if !(k.Res == 0 || k.cf()) {
+				goto side
 			}
-			goto taken
 		case uJS:
 			if k.sf() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJNS:
-			if k.sf() {
-				goto fall
+			if !(k.sf()) {
+				goto side
 			}
-			goto taken
 		case uJP:
 			if k.pf() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJNP:
-			if k.pf() {
-				goto fall
+			if !(k.pf()) {
+				goto side
 			}
-			goto taken
 		case uJL:
 			if k.sf() != k.of() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJGE:
-			if k.sf() != k.of() {
-				goto fall
+			if !(k.sf() != k.of()) {
+				goto side
 			}
-			goto taken
 		case uJLE:
 			if k.Res == 0 || k.sf() != k.of() {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uJG:
-			if k.Res == 0 || k.sf() != k.of() {
-				goto fall
+			if !(k.Res == 0 || k.sf() != k.of()) {
+				goto side
 			}
-			goto taken
 		case uSetRO:
 			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | b2u(k.of())<<(u.x&8)
 		case uSetRNO:
@@ -4724,321 +5169,281 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32AE:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32Z:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32NZ:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32BE:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32A:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32L:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32GE:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32LE:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR32G:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64B:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64AE:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64Z:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64NZ:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64BE:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64A:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64L:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64GE:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64LE:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRR64G:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32B:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32AE:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32Z:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32NZ:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32BE:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32A:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32L:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32GE:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32LE:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI32G:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64B:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64AE:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64Z:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64NZ:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64BE:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64A:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64L:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64GE:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64LE:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI64G:
 			a, b := *at(r, u.dst), u.imm
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32B:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5051,9 +5456,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32AE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5066,9 +5470,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32Z:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5081,9 +5484,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32NZ:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5096,9 +5498,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32BE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5111,9 +5512,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32A:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5126,9 +5526,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32L:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5141,9 +5540,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32GE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5156,9 +5554,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32LE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5171,9 +5568,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM32G:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint32
@@ -5186,9 +5582,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64B:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5201,9 +5596,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64AE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5216,9 +5610,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64Z:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5231,9 +5624,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64NZ:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5246,9 +5638,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64BE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5261,9 +5652,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64A:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5276,9 +5666,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64L:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5291,9 +5680,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64GE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5306,9 +5694,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64LE:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5321,9 +5708,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRM64G:
 			va = *at(r, u.base) + *at(r, u.index)<<(u.scale&3) + uint64(int64(u.disp))
 			var b uint64
@@ -5336,9 +5722,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32B:
 			b := uint32(*at(r, u.src))
 
@@ -5352,9 +5737,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32AE:
 			b := uint32(*at(r, u.src))
 
@@ -5368,9 +5752,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32Z:
 			b := uint32(*at(r, u.src))
 
@@ -5384,9 +5767,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32NZ:
 			b := uint32(*at(r, u.src))
 
@@ -5400,9 +5782,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32BE:
 			b := uint32(*at(r, u.src))
 
@@ -5416,9 +5797,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32A:
 			b := uint32(*at(r, u.src))
 
@@ -5432,9 +5812,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32L:
 			b := uint32(*at(r, u.src))
 
@@ -5448,9 +5827,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32GE:
 			b := uint32(*at(r, u.src))
 
@@ -5464,9 +5842,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32LE:
 			b := uint32(*at(r, u.src))
 
@@ -5480,9 +5857,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR32G:
 			b := uint32(*at(r, u.src))
 
@@ -5496,9 +5872,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64B:
 			b := *at(r, u.src)
 
@@ -5512,9 +5887,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64AE:
 			b := *at(r, u.src)
 
@@ -5528,9 +5902,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64Z:
 			b := *at(r, u.src)
 
@@ -5544,9 +5917,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64NZ:
 			b := *at(r, u.src)
 
@@ -5560,9 +5932,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64BE:
 			b := *at(r, u.src)
 
@@ -5576,9 +5947,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64A:
 			b := *at(r, u.src)
 
@@ -5592,9 +5962,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64L:
 			b := *at(r, u.src)
 
@@ -5608,9 +5977,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64GE:
 			b := *at(r, u.src)
 
@@ -5624,9 +5992,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64LE:
 			b := *at(r, u.src)
 
@@ -5640,9 +6007,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMR64G:
 			b := *at(r, u.src)
 
@@ -5656,9 +6022,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32B:
 			b := uint32(u.imm)
 
@@ -5672,9 +6037,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32AE:
 			b := uint32(u.imm)
 
@@ -5688,9 +6052,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32Z:
 			b := uint32(u.imm)
 
@@ -5704,9 +6067,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32NZ:
 			b := uint32(u.imm)
 
@@ -5720,9 +6082,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32BE:
 			b := uint32(u.imm)
 
@@ -5736,9 +6097,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32A:
 			b := uint32(u.imm)
 
@@ -5752,9 +6112,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32L:
 			b := uint32(u.imm)
 
@@ -5768,9 +6127,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) < int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32GE:
 			b := uint32(u.imm)
 
@@ -5784,9 +6142,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) >= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32LE:
 			b := uint32(u.imm)
 
@@ -5800,9 +6157,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) <= int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI32G:
 			b := uint32(u.imm)
 
@@ -5816,9 +6172,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
 			if int32(a) > int32(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64B:
 			b := u.imm
 
@@ -5832,9 +6187,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64AE:
 			b := u.imm
 
@@ -5848,9 +6202,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64Z:
 			b := u.imm
 
@@ -5864,9 +6217,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64NZ:
 			b := u.imm
 
@@ -5880,9 +6232,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64BE:
 			b := u.imm
 
@@ -5896,9 +6247,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64A:
 			b := u.imm
 
@@ -5912,9 +6262,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64L:
 			b := u.imm
 
@@ -5928,9 +6277,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) < int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64GE:
 			b := u.imm
 
@@ -5944,9 +6292,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) >= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64LE:
 			b := u.imm
 
@@ -5960,9 +6307,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) <= int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI64G:
 			b := u.imm
 
@@ -5976,89 +6322,78 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
 			if int64(a) > int64(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8B:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8AE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8Z:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8NZ:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8BE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8A:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8L:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) < int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8GE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) >= int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8LE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) <= int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpRI8G:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) > int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8B:
 			b := uint8(u.imm)
 
@@ -6072,9 +6407,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a < b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8AE:
 			b := uint8(u.imm)
 
@@ -6088,9 +6422,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a >= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8Z:
 			b := uint8(u.imm)
 
@@ -6104,9 +6437,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a == b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8NZ:
 			b := uint8(u.imm)
 
@@ -6120,9 +6452,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a != b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8BE:
 			b := uint8(u.imm)
 
@@ -6136,9 +6467,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a <= b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8A:
 			b := uint8(u.imm)
 
@@ -6152,9 +6482,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if a > b {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8L:
 			b := uint8(u.imm)
 
@@ -6168,9 +6497,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) < int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8GE:
 			b := uint8(u.imm)
 
@@ -6184,9 +6512,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) >= int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8LE:
 			b := uint8(u.imm)
 
@@ -6200,9 +6527,8 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) <= int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFCmpMI8G:
 			b := uint8(u.imm)
 
@@ -6216,297 +6542,260 @@ enter:
 			v := a - b
 			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
 			if int8(a) > int8(b) {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32Z:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32NZ:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32S:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32NS:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32LE:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR32G:
 			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64Z:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64NZ:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64S:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64NS:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64LE:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR64G:
 			a, b := *at(r, u.dst), *at(r, u.src)
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32Z:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32NZ:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32S:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32NS:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32LE:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI32G:
 			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
 			if int32(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64Z:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64NZ:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64S:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64NS:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64LE:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI64G:
 			a, b := *at(r, u.dst), u.imm
 			v := a & b
 			k.Res, k.CC = uint64(v), ccLogic|cc64
 			if int64(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8Z:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8NZ:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8S:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8NS:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8LE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRR8G:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(*at(r, u.src)>>(u.x>>4&8))
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8Z:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8NZ:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8S:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8NS:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8LE:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestRI8G:
 			a, b := uint8(*at(r, u.dst)>>(u.x&8)), uint8(u.imm)
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8Z:
 			b := uint8(u.imm)
 
@@ -6520,9 +6809,8 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v == 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8NZ:
 			b := uint8(u.imm)
 
@@ -6536,9 +6824,8 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if v != 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8S:
 			b := uint8(u.imm)
 
@@ -6552,9 +6839,8 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) < 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8NS:
 			b := uint8(u.imm)
 
@@ -6568,9 +6854,8 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) >= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8LE:
 			b := uint8(u.imm)
 
@@ -6584,9 +6869,8 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) <= 0 {
-				goto taken
+				goto side
 			}
-			goto fall
 		case uFTestMI8G:
 			b := uint8(u.imm)
 
@@ -6600,13 +6884,4097 @@ enter:
 			v := a & b
 			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
 			if int8(v) > 0 {
-				goto taken
+				goto side
 			}
-			goto fall
+		case uAddRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a + b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uAddRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a + b
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uAddRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a + b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			*at(r, u.dst) = uint64(v)
+		case uAddRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a + b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			*at(r, u.dst) = v
+		case uAddMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAddMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a + b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a | b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uOrRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a | b
+			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uOrRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a | b
+			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			*at(r, u.dst) = uint64(v)
+		case uOrRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a | b
+			k.Res, k.CC = uint64(v), ccLogic|cc64
+			*at(r, u.dst) = v
+		case uOrMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uOrMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a | b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a | b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcRM8B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a + b + uint8(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+			k.CC += carry * (ccAdc - ccAdd)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uAdcRM16B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a + b + uint16(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+			k.CC += carry * (ccAdc - ccAdd)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uAdcRM32B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a + b + uint32(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+			k.CC += carry * (ccAdc - ccAdd)
+			*at(r, u.dst) = uint64(v)
+		case uAdcRM64B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a + b + uint64(carry)
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+			k.CC += carry * (ccAdc - ccAdd)
+			*at(r, u.dst) = v
+		case uAdcMR8B:
+			carry := uint8(b2u(k.cf()))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint8(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a + b + uint8(carry)
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMR16B:
+			carry := uint8(b2u(k.cf()))
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint16(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a + b + uint16(carry)
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMR32B:
+			carry := uint8(b2u(k.cf()))
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint32(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a + b + uint32(carry)
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMR64B:
+			carry := uint8(b2u(k.cf()))
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint64(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a + b + uint64(carry)
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMI8B:
+			carry := uint8(b2u(k.cf()))
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint8(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a + b + uint8(carry)
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccAdd|cc8
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMI16B:
+			carry := uint8(b2u(k.cf()))
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint16(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a + b + uint16(carry)
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccAdd|cc16
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMI32B:
+			carry := uint8(b2u(k.cf()))
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint32(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a + b + uint32(carry)
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccAdd|cc32
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAdcMI64B:
+			carry := uint8(b2u(k.cf()))
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + b + uint64(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a + b + uint64(carry)
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccAdd|cc64
+				k.CC += carry * (ccAdc - ccAdd)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbRM8B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a - b - uint8(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			k.CC += carry * (ccSbb - ccSub)
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uSbbRM16B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a - b - uint16(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			k.CC += carry * (ccSbb - ccSub)
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uSbbRM32B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a - b - uint32(carry)
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			k.CC += carry * (ccSbb - ccSub)
+			*at(r, u.dst) = uint64(v)
+		case uSbbRM64B:
+			carry := uint8(b2u(k.cf()))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a - b - uint64(carry)
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			k.CC += carry * (ccSbb - ccSub)
+			*at(r, u.dst) = v
+		case uSbbMR8B:
+			carry := uint8(b2u(k.cf()))
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint8(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a - b - uint8(carry)
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMR16B:
+			carry := uint8(b2u(k.cf()))
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint16(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a - b - uint16(carry)
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMR32B:
+			carry := uint8(b2u(k.cf()))
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint32(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a - b - uint32(carry)
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMR64B:
+			carry := uint8(b2u(k.cf()))
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint64(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a - b - uint64(carry)
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMI8B:
+			carry := uint8(b2u(k.cf()))
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint8(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a - b - uint8(carry)
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMI16B:
+			carry := uint8(b2u(k.cf()))
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint16(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a - b - uint16(carry)
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMI32B:
+			carry := uint8(b2u(k.cf()))
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint32(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a - b - uint32(carry)
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSbbMI64B:
+			carry := uint8(b2u(k.cf()))
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b - uint64(carry)
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a - b - uint64(carry)
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				k.CC += carry * (ccSbb - ccSub)
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uAndRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a & b
+			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uAndRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a & b
+			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			*at(r, u.dst) = uint64(v)
+		case uAndRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a & b
+			k.Res, k.CC = uint64(v), ccLogic|cc64
+			*at(r, u.dst) = v
+		case uAndMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uAndMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a & b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a & b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uSubRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uSubRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			*at(r, u.dst) = uint64(v)
+		case uSubRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			*at(r, u.dst) = v
+		case uSubMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uSubMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - b
+				*p = v
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a - b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a ^ b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uXorRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a ^ b
+			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uXorRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a ^ b
+			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			*at(r, u.dst) = uint64(v)
+		case uXorRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a ^ b
+			k.Res, k.CC = uint64(v), ccLogic|cc64
+			*at(r, u.dst) = v
+		case uXorMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uXorMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a ^ b
+				*p = v
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a ^ b
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Res, k.CC = uint64(v), ccLogic|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uCmpRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			a := uint8(*at(r, u.dst) >> (u.x & 8))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+		case uCmpRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			a := uint16(*at(r, u.dst))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+		case uCmpRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+		case uCmpRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+		case uCmpMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+		case uCmpMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+		case uCmpMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+		case uCmpMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+		case uCmpMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+		case uCmpMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+		case uCmpMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+		case uCmpMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+		case uTestMR8B:
+			b := uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+		case uTestMR16B:
+			b := uint16(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+		case uTestMR32B:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+		case uTestMR64B:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v), ccLogic|cc64
+		case uTestMI8B:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+		case uTestMI16B:
+			b := uint16(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				a = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<48, ccLogic|cc16
+		case uTestMI32B:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<32, ccLogic|cc32
+		case uTestMI64B:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v), ccLogic|cc64
+		case uIncM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccInc|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a + 1
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccInc|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uIncM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccInc|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a + 1
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccInc|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uIncM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccInc|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a + 1
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccInc|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uIncM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a + 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccInc|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a + 1
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccInc|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uDecM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccDec|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = a - 1
+				if !c.st8(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<56, ccDec|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uDecM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccDec|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = a - 1
+				if !c.st16(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<48, ccDec|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uDecM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccDec|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = a - 1
+				if !c.st32(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v)<<32, ccDec|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uDecM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = a - 1
+				*p = v
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccDec|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = a - 1
+				if !c.st64(va, v) {
+					goto fault
+				}
+				k.Src = b2u(k.cf())
+				k.Res, k.CC = uint64(v), ccDec|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNegM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = -a
+				*p = v
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = -a
+				if !c.st8(va, v) {
+					goto fault
+				}
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNegM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = -a
+				*p = v
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = -a
+				if !c.st16(va, v) {
+					goto fault
+				}
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<48, uint64(b)<<48, ccSub|cc16
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNegM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = -a
+				*p = v
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = -a
+				if !c.st32(va, v) {
+					goto fault
+				}
+				b := a
+				k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNegM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = -a
+				*p = v
+				b := a
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = -a
+				if !c.st64(va, v) {
+					goto fault
+				}
+				b := a
+				k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNotM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				p := (*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = ^a
+				*p = v
+
+			} else {
+				if !c.probeWrite(va, 1) {
+					goto fault
+				}
+				if a, ok = c.ld8(va); !ok {
+					goto fault
+				}
+				v = ^a
+				if !c.st8(va, v) {
+					goto fault
+				}
+
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNotM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				p := (*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = ^a
+				*p = v
+
+			} else {
+				if !c.probeWrite(va, 2) {
+					goto fault
+				}
+				if a, ok = c.ld16(va); !ok {
+					goto fault
+				}
+				v = ^a
+				if !c.st16(va, v) {
+					goto fault
+				}
+
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNotM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				p := (*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = ^a
+				*p = v
+
+			} else {
+				if !c.probeWrite(va, 4) {
+					goto fault
+				}
+				if a, ok = c.ld32(va); !ok {
+					goto fault
+				}
+				v = ^a
+				if !c.st32(va, v) {
+					goto fault
+				}
+
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uNotM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a, v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				p := (*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+				a = *p
+				v = ^a
+				*p = v
+
+			} else {
+				if !c.probeWrite(va, 8) {
+					goto fault
+				}
+				if a, ok = c.ld64(va); !ok {
+					goto fault
+				}
+				v = ^a
+				if !c.st64(va, v) {
+					goto fault
+				}
+
+				if c.blocks.changed {
+					goto resync
+				}
+			}
+		case uMovRM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				v = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = *at(r, u.dst)&^(0xff<<(u.x&8)) | uint64(v)<<(u.x&8)
+		case uMovRM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				v = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = *at(r, u.dst)&^0xffff | uint64(v)
+		case uMovRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				v = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(v)
+		case uMovRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = v
+		case uMovMR8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint8(*at(r, u.src) >> (u.x >> 4 & 8))
+			} else if !c.st8(va, uint8(*at(r, u.src)>>(u.x>>4&8))) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMR16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				*(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint16(*at(r, u.src))
+			} else if !c.st16(va, uint16(*at(r, u.src))) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMR32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				*(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint32(*at(r, u.src))
+			} else if !c.st32(va, uint32(*at(r, u.src))) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMR64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = *at(r, u.src)
+			} else if !c.st64(va, *at(r, u.src)) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMI8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint8(u.imm)
+			} else if !c.st8(va, uint8(u.imm)) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMI16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Write {
+				*(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint16(u.imm)
+			} else if !c.st16(va, uint16(u.imm)) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMI32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Write {
+				*(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add)) = uint32(u.imm)
+			} else if !c.st32(va, uint32(u.imm)) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovMI64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = u.imm
+			} else if !c.st64(va, u.imm) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uMovZxM8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(b)
+		case uMovZxM16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(b)
+		case uMovZxM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(b)
+		case uMovSx32M8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(uint32(int32(int8(b))))
+		case uMovSx32M16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(uint32(int32(int16(b))))
+		case uMovSx32M32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(uint32(int32(int32(b))))
+		case uMovSx64M8B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				b = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(int64(int8(b)))
+		case uMovSx64M16B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint16
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+1)&pageMask == e.Read {
+				b = *(*uint16)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld16(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(int64(int16(b)))
+		case uMovSx64M32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			*at(r, u.dst) = uint64(int64(int32(b)))
+		case uLea64B:
+			*at(r, u.dst) = *at(r, u.base) + uint64(int64(u.disp))
+		case uLea32B:
+			*at(r, u.dst) = uint64(uint32(*at(r, u.base) + uint64(int64(u.disp))))
+		case uImulRM32B:
+			a := uint32(*at(r, u.dst))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			p := int64(int32(a)) * int64(int32(b))
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
+			*at(r, u.dst) = uint64(v)
+		case uImulRM64B:
+			a := *at(r, u.dst)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
+			*at(r, u.dst) = v
+		case uImulRMI32B:
+			a := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			p := int64(int32(a)) * int64(int32(b))
+			v, hi := uint32(p), uint64(p>>32)
+			k.Res, k.Src, k.CC = uint64(v)<<32, hi, ccMul|cc32
+			*at(r, u.dst) = uint64(v)
+		case uImulRMI64B:
+			a := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			hi, v := bits.Mul64(a, b)
+			hi -= uint64(int64(a)>>63)&b + uint64(int64(b)>>63)&a
+			k.Res, k.Src, k.CC = uint64(v), hi, ccMul|cc64
+			*at(r, u.dst) = v
+		case uSetMB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			v := uint8(b2u(k.cond(u.src)))
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Write {
+				*(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add)) = v
+			} else if !c.st8(va, v) {
+				goto fault
+			} else if c.blocks.changed {
+				goto resync
+			}
+		case uCmovRM32B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := uint32(*at(r, u.dst))
+			if k.cond(u.x) {
+				v = b
+			}
+			*at(r, u.dst) = uint64(v)
+		case uCmovRM64B:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := *at(r, u.dst)
+			if k.cond(u.x) {
+				v = b
+			}
+			*at(r, u.dst) = v
+		case uCallMB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			if uint64(int64(v<<16)>>16) != v {
+				goto slow
+			}
+			va = r[4] - 8
+			ret := r[17] + uint64(b.end)
+
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Write {
+				*(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add)) = ret
+			} else if !c.st64(va, ret) {
+				goto stackFault
+			} else if c.blocks.changed {
+				r[4] = va
+				rip = v
+				goto resyncAt
+			}
+			r[4] = va
+			rip = v
+			goto jump
+		case uJmpMB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var v uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				v = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if v, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			if uint64(int64(v<<16)>>16) != v {
+				goto slow
+			}
+			rip = v
+			goto jump
+		case uFCmpRM32BB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a < b {
+				goto side
+			}
+		case uFCmpRM32AEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a >= b {
+				goto side
+			}
+		case uFCmpRM32ZB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a == b {
+				goto side
+			}
+		case uFCmpRM32NZB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a != b {
+				goto side
+			}
+		case uFCmpRM32BEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a <= b {
+				goto side
+			}
+		case uFCmpRM32AB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a > b {
+				goto side
+			}
+		case uFCmpRM32LB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) < int32(b) {
+				goto side
+			}
+		case uFCmpRM32GEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) >= int32(b) {
+				goto side
+			}
+		case uFCmpRM32LEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) <= int32(b) {
+				goto side
+			}
+		case uFCmpRM32GB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				b = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			a := uint32(*at(r, u.dst))
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) > int32(b) {
+				goto side
+			}
+		case uFCmpRM64BB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a < b {
+				goto side
+			}
+		case uFCmpRM64AEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a >= b {
+				goto side
+			}
+		case uFCmpRM64ZB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a == b {
+				goto side
+			}
+		case uFCmpRM64NZB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a != b {
+				goto side
+			}
+		case uFCmpRM64BEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a <= b {
+				goto side
+			}
+		case uFCmpRM64AB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a > b {
+				goto side
+			}
+		case uFCmpRM64LB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) < int64(b) {
+				goto side
+			}
+		case uFCmpRM64GEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) >= int64(b) {
+				goto side
+			}
+		case uFCmpRM64LEB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) <= int64(b) {
+				goto side
+			}
+		case uFCmpRM64GB:
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var b uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				b = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if b, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			a := *at(r, u.dst)
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) > int64(b) {
+				goto side
+			}
+		case uFCmpMR32BB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a < b {
+				goto side
+			}
+		case uFCmpMR32AEB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a >= b {
+				goto side
+			}
+		case uFCmpMR32ZB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a == b {
+				goto side
+			}
+		case uFCmpMR32NZB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a != b {
+				goto side
+			}
+		case uFCmpMR32BEB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a <= b {
+				goto side
+			}
+		case uFCmpMR32AB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a > b {
+				goto side
+			}
+		case uFCmpMR32LB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) < int32(b) {
+				goto side
+			}
+		case uFCmpMR32GEB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) >= int32(b) {
+				goto side
+			}
+		case uFCmpMR32LEB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) <= int32(b) {
+				goto side
+			}
+		case uFCmpMR32GB:
+			b := uint32(*at(r, u.src))
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) > int32(b) {
+				goto side
+			}
+		case uFCmpMR64BB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a < b {
+				goto side
+			}
+		case uFCmpMR64AEB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a >= b {
+				goto side
+			}
+		case uFCmpMR64ZB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a == b {
+				goto side
+			}
+		case uFCmpMR64NZB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a != b {
+				goto side
+			}
+		case uFCmpMR64BEB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a <= b {
+				goto side
+			}
+		case uFCmpMR64AB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a > b {
+				goto side
+			}
+		case uFCmpMR64LB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) < int64(b) {
+				goto side
+			}
+		case uFCmpMR64GEB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) >= int64(b) {
+				goto side
+			}
+		case uFCmpMR64LEB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) <= int64(b) {
+				goto side
+			}
+		case uFCmpMR64GB:
+			b := *at(r, u.src)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) > int64(b) {
+				goto side
+			}
+		case uFCmpMI32BB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a < b {
+				goto side
+			}
+		case uFCmpMI32AEB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a >= b {
+				goto side
+			}
+		case uFCmpMI32ZB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a == b {
+				goto side
+			}
+		case uFCmpMI32NZB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a != b {
+				goto side
+			}
+		case uFCmpMI32BEB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a <= b {
+				goto side
+			}
+		case uFCmpMI32AB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if a > b {
+				goto side
+			}
+		case uFCmpMI32LB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) < int32(b) {
+				goto side
+			}
+		case uFCmpMI32GEB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) >= int32(b) {
+				goto side
+			}
+		case uFCmpMI32LEB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) <= int32(b) {
+				goto side
+			}
+		case uFCmpMI32GB:
+			b := uint32(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint32
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+3)&pageMask == e.Read {
+				a = *(*uint32)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld32(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<32, uint64(b)<<32, ccSub|cc32
+			if int32(a) > int32(b) {
+				goto side
+			}
+		case uFCmpMI64BB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a < b {
+				goto side
+			}
+		case uFCmpMI64AEB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a >= b {
+				goto side
+			}
+		case uFCmpMI64ZB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a == b {
+				goto side
+			}
+		case uFCmpMI64NZB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a != b {
+				goto side
+			}
+		case uFCmpMI64BEB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a <= b {
+				goto side
+			}
+		case uFCmpMI64AB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if a > b {
+				goto side
+			}
+		case uFCmpMI64LB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) < int64(b) {
+				goto side
+			}
+		case uFCmpMI64GEB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) >= int64(b) {
+				goto side
+			}
+		case uFCmpMI64LEB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) <= int64(b) {
+				goto side
+			}
+		case uFCmpMI64GB:
+			b := u.imm
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint64
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; (va+7)&pageMask == e.Read {
+				a = *(*uint64)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld64(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v), uint64(b), ccSub|cc64
+			if int64(a) > int64(b) {
+				goto side
+			}
+		case uFCmpMI8BB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a < b {
+				goto side
+			}
+		case uFCmpMI8AEB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a >= b {
+				goto side
+			}
+		case uFCmpMI8ZB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a == b {
+				goto side
+			}
+		case uFCmpMI8NZB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a != b {
+				goto side
+			}
+		case uFCmpMI8BEB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a <= b {
+				goto side
+			}
+		case uFCmpMI8AB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if a > b {
+				goto side
+			}
+		case uFCmpMI8LB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if int8(a) < int8(b) {
+				goto side
+			}
+		case uFCmpMI8GEB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if int8(a) >= int8(b) {
+				goto side
+			}
+		case uFCmpMI8LEB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if int8(a) <= int8(b) {
+				goto side
+			}
+		case uFCmpMI8GB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a - b
+			k.Res, k.Src, k.CC = uint64(v)<<56, uint64(b)<<56, ccSub|cc8
+			if int8(a) > int8(b) {
+				goto side
+			}
+		case uFTestMI8ZB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if v == 0 {
+				goto side
+			}
+		case uFTestMI8NZB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if v != 0 {
+				goto side
+			}
+		case uFTestMI8SB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if int8(v) < 0 {
+				goto side
+			}
+		case uFTestMI8NSB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if int8(v) >= 0 {
+				goto side
+			}
+		case uFTestMI8LEB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if int8(v) <= 0 {
+				goto side
+			}
+		case uFTestMI8GB:
+			b := uint8(u.imm)
+
+			va = *at(r, u.base) + uint64(int64(u.disp))
+			var a uint8
+			if e := &tlb[va>>12&(mmu.TLBSize-1)]; va&pageMask == e.Read {
+				a = *(*uint8)(unsafe.Add(nil, uintptr(va)+e.Add))
+			} else if a, ok = c.ld8(va); !ok {
+				goto fault
+			}
+			v := a & b
+			k.Res, k.CC = uint64(v)<<56, ccLogic|cc8
+			if int8(v) > 0 {
+				goto side
+			}
 
 		}
 		u = (*uop)(unsafe.Add(unsafe.Pointer(u), unsafe.Sizeof(uop{})))
 	}
+side: // the branch at u is taken
+	x = &b.exits[u.len]
+	k.Instructions -= uint64(x.skipped)
+	if nb = x.to; nb != nil {
+		b = nb
+		goto enter
+	}
+	rip = r[17] + x.target
+	if !x.inside {
+		goto jump
+	}
+	k.RIP = rip & mask
+	if nb, st = c.find(); nb == nil {
+		return st
+	}
+	if nb.page == b.page && !nb.cross {
+		x.to = nb
+	}
+	b = nb
+	goto enter
 taken:
 	if nb = b.taken; nb != nil {
 		b = nb

@@ -14,7 +14,7 @@ import (
 type uop struct {
 	kind uint16
 	off  uint16 // of the instruction in its page
-	len  uint8  // of the instruction
+	len  uint8  // of the instruction; of a conditional branch, its exit's index
 	idx  uint8  // instructions of the block before it
 
 	// Register operands; x is 8 if dst is the second byte of its register, plus
@@ -74,6 +74,14 @@ func (t *translator) run(code []byte) status {
 		t.emit(uop{kind: uEnd})
 	}
 	b.end = t.pos
+	for i := range b.exits {
+		b.exits[i].skipped = b.n - b.exits[i].skipped
+	}
+	for i := range b.ops {
+		if u := &b.ops[i]; u.index == decode.NoReg && int(u.kind) < len(withoutIndex) && withoutIndex[u.kind] != 0 {
+			u.kind = withoutIndex[u.kind]
+		}
+	}
 	b.fallInside = t.flat64() && b.end < pageSize
 	return next
 }
@@ -434,11 +442,8 @@ func (t *translator) flow() bool {
 	u := uop{}
 	switch in.Op {
 	case optab.JCC:
-		u.kind = uJO + uint16(in.Opcode&15)
-		t.direct()
-		if t.over = t.fuse(); t.over {
-			return true
-		}
+		t.condition()
+		return true
 	case optab.JMP:
 		if !t.jump(&u) {
 			return false
@@ -458,6 +463,17 @@ func (t *translator) flow() bool {
 	t.emit(u)
 	t.over = true
 	return true
+}
+
+// condition emits a Jcc, fused with the comparison before it if there is one.
+func (t *translator) condition() {
+	b := t.b
+	target := uint64(t.pos) + uint64(t.in.Len) + t.in.Imm
+	b.exits = append(b.exits, exit{target: target, inside: target < pageSize, skipped: b.n + 1})
+	if !t.fuse() {
+		t.emit(uop{kind: uJO + uint16(t.in.Opcode&15)})
+	}
+	b.ops[len(b.ops)-1].len = uint8(len(b.exits) - 1)
 }
 
 // direct notes the branch's target in the block.
