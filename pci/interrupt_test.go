@@ -145,7 +145,7 @@ func TestINTxRoutes(t *testing.T) {
 		t.Fatalf("%d routes", len(routes))
 	}
 	for _, x := range routes {
-		if x.GSI < 16 || x.GSI > 23 || x.GSI != INTxGSI(x.Device, x.Pin) {
+		if x.GSI < 16 || x.GSI > 23 || x.GSI != INTxGSI(x.Slot, x.Pin) {
 			t.Errorf("%+v", x)
 		}
 	}

@@ -4,9 +4,9 @@ import "berth/irq"
 
 // Route says which GSI one interrupt pin of one device on bus 0 drives.
 type Route struct {
-	Device uint8 // on bus 0
-	Pin    uint8 // 0 is INTA#
-	GSI    uint32
+	Slot uint8 // device number
+	Pin  uint8 // 0 is INTA#
+	GSI  uint32
 }
 
 // pirqGSI is the IOAPIC input of PIRQA#; PIRQH# is 23 (ICH9 §13.1.17 and on).
