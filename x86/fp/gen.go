@@ -48,10 +48,18 @@ TEXT ·nativeFloat(SB), NOSPLIT, $8-37
 	MOVOU (DI), X0
 	MOVOU (SI), X1
 	STMXCSR host-8(SP)
+	MOVL csr+24(FP), CX
+	CMPL CX, host-8(SP) // loading MXCSR is slow
+	JEQ  same
 	LDMXCSR csr+24(FP)
+same:
 	CALL AX
 	STMXCSR after+32(FP)
+	MOVL after+32(FP), CX
+	CMPL CX, host-8(SP)
+	JEQ  clean
 	LDMXCSR host-8(SP)
+clean:
 	MOVOU X0, (DI)
 	MOVB $1, ok+36(FP)
 	RET
@@ -67,14 +75,24 @@ TEXT ·nativeX87(SB), NOSPLIT, $8-26
 	MOVQ (BX)(AX*8), BX
 	MOVQ r+8(FP), DI
 	FSTCW host-8(SP)
+	MOVW cw+16(FP), CX
+	CMPW CX, host-8(SP)
+	JEQ  same
 	FLDCW cw+16(FP)
+same:
 	FMOVX 16(DI), F0
 	FMOVX (DI), F0
 	CALL BX // leaves FSW in AX and two registers on the stack
 	FMOVXP F0, (DI)
 	FMOVXP F0, 16(DI)
-	FCLEX
+	TESTB $0x7f, AX
+	JEQ  clean
+	BYTE $0xdb; BYTE $0xe2 // FNCLEX
+clean:
+	CMPW CX, host-8(SP)
+	JEQ  restored
 	FLDCW host-8(SP)
+restored:
 	MOVW AX, ret+24(FP)
 	RET
 

@@ -65,37 +65,37 @@ func softFloat(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags 
 	d, s := *dst, *src
 	switch op {
 	case optab.ADDPS:
-		c.binary(ps, &d, &s, (*ctx).add)
+		c.binary(ps, &d, &s, opAdd)
 	case optab.ADDPD:
-		c.binary(pd, &d, &s, (*ctx).add)
+		c.binary(pd, &d, &s, opAdd)
 	case optab.ADDSS:
-		c.binary(ss, &d, &s, (*ctx).add)
+		c.binary(ss, &d, &s, opAdd)
 	case optab.ADDSD:
-		c.binary(sd, &d, &s, (*ctx).add)
+		c.binary(sd, &d, &s, opAdd)
 	case optab.SUBPS:
-		c.binary(ps, &d, &s, (*ctx).sub)
+		c.binary(ps, &d, &s, opSub)
 	case optab.SUBPD:
-		c.binary(pd, &d, &s, (*ctx).sub)
+		c.binary(pd, &d, &s, opSub)
 	case optab.SUBSS:
-		c.binary(ss, &d, &s, (*ctx).sub)
+		c.binary(ss, &d, &s, opSub)
 	case optab.SUBSD:
-		c.binary(sd, &d, &s, (*ctx).sub)
+		c.binary(sd, &d, &s, opSub)
 	case optab.MULPS:
-		c.binary(ps, &d, &s, (*ctx).mul)
+		c.binary(ps, &d, &s, opMul)
 	case optab.MULPD:
-		c.binary(pd, &d, &s, (*ctx).mul)
+		c.binary(pd, &d, &s, opMul)
 	case optab.MULSS:
-		c.binary(ss, &d, &s, (*ctx).mul)
+		c.binary(ss, &d, &s, opMul)
 	case optab.MULSD:
-		c.binary(sd, &d, &s, (*ctx).mul)
+		c.binary(sd, &d, &s, opMul)
 	case optab.DIVPS:
-		c.binary(ps, &d, &s, (*ctx).div)
+		c.binary(ps, &d, &s, opDiv)
 	case optab.DIVPD:
-		c.binary(pd, &d, &s, (*ctx).div)
+		c.binary(pd, &d, &s, opDiv)
 	case optab.DIVSS:
-		c.binary(ss, &d, &s, (*ctx).div)
+		c.binary(ss, &d, &s, opDiv)
 	case optab.DIVSD:
-		c.binary(sd, &d, &s, (*ctx).div)
+		c.binary(sd, &d, &s, opDiv)
 	case optab.ADDSUBPS:
 		c.addsub(ps, &d, &s)
 	case optab.ADDSUBPD:
@@ -105,13 +105,13 @@ func softFloat(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags 
 	case optab.HADDPD, optab.HSUBPD:
 		c.horizontal(pd, &d, &s, op == optab.HSUBPD)
 	case optab.SQRTPS:
-		c.unary(ps, &d, &s, (*ctx).sqrt)
+		c.sqrtLanes(ps, &d, &s)
 	case optab.SQRTPD:
-		c.unary(pd, &d, &s, (*ctx).sqrt)
+		c.sqrtLanes(pd, &d, &s)
 	case optab.SQRTSS:
-		c.unary(ss, &d, &s, (*ctx).sqrt)
+		c.sqrtLanes(ss, &d, &s)
 	case optab.SQRTSD:
-		c.unary(sd, &d, &s, (*ctx).sqrt)
+		c.sqrtLanes(sd, &d, &s)
 	case optab.DPPS, optab.DPPD:
 		c.dot(op == optab.DPPD, &d, &s, imm)
 	default:
@@ -149,27 +149,49 @@ func (c *ctx) others(op optab.Op, d, s *[2]uint64, imm uint8) {
 	case optab.ROUNDSD:
 		c.roundLanes(sd, d, s, imm)
 	case optab.RCPPS:
-		c.estimate(ps, d, s, rcp)
+		c.estimate(ps, d, s, false)
 	case optab.RCPSS:
-		c.estimate(ss, d, s, rcp)
+		c.estimate(ss, d, s, false)
 	case optab.RSQRTPS:
-		c.estimate(ps, d, s, rsqrt)
+		c.estimate(ps, d, s, true)
 	case optab.RSQRTSS:
-		c.estimate(ss, d, s, rsqrt)
+		c.estimate(ss, d, s, true)
 	default:
 		c.conversions(op, d, s)
 	}
 }
 
-func (c *ctx) binary(l lanes, d, s *[2]uint64, f func(*ctx, num, num, *format) num) {
+// operation is an arithmetic operation on two operands.
+type operation uint8
+
+const (
+	opAdd operation = iota
+	opSub
+	opMul
+	opDiv
+)
+
+func (c *ctx) do(op operation, a, b num, f *format) num {
+	switch op {
+	case opAdd:
+		return c.add(a, b, f)
+	case opSub:
+		return c.sub(a, b, f)
+	case opMul:
+		return c.mul(a, b, f)
+	}
+	return c.div(a, b, f)
+}
+
+func (c *ctx) binary(l lanes, d, s *[2]uint64, op operation) {
 	for i := range l.n {
-		l.put(d, i, f(c, l.get(d, i), l.get(s, i), l.format()))
+		l.put(d, i, c.do(op, l.get(d, i), l.get(s, i), l.format()))
 	}
 }
 
-func (c *ctx) unary(l lanes, d, s *[2]uint64, f func(*ctx, num, *format) num) {
+func (c *ctx) sqrtLanes(l lanes, d, s *[2]uint64) {
 	for i := range l.n {
-		l.put(d, i, f(c, l.get(s, i), l.format()))
+		l.put(d, i, c.sqrt(l.get(s, i), l.format()))
 	}
 }
 
@@ -184,9 +206,9 @@ func (c *ctx) addsub(l lanes, d, s *[2]uint64) {
 }
 
 func (c *ctx) horizontal(l lanes, d, s *[2]uint64, subtract bool) {
-	f := (*ctx).add
+	op := opAdd
 	if subtract {
-		f = (*ctx).sub
+		op = opSub
 	}
 	var r [2]uint64
 	for i := range l.n {
@@ -194,7 +216,7 @@ func (c *ctx) horizontal(l lanes, d, s *[2]uint64, subtract bool) {
 		if j >= l.n {
 			from, j = s, j-l.n
 		}
-		l.put(&r, i, f(c, l.get(from, j), l.get(from, j+1), l.format()))
+		l.put(&r, i, c.do(op, l.get(from, j), l.get(from, j+1), l.format()))
 	}
 	*d = r
 }
@@ -248,21 +270,18 @@ func (c *ctx) roundLanes(l lanes, d, s *[2]uint64, imm uint8) {
 	}
 }
 
-// rcp and rsqrt compute to 12 bits.
-func rcp(c *ctx, a num, f *format) num {
-	return c.div(num{class: finite, mant: 1 << 63}, a, f)
-}
-
-func rsqrt(c *ctx, a num, f *format) num {
-	return c.div(num{class: finite, mant: 1 << 63}, c.sqrt(a, &f64), f)
-}
-
-// estimate raises nothing and takes denormals as zeros (Intel SDM vol. 2, RCPPS).
-func (c *ctx) estimate(l lanes, d, s *[2]uint64, f func(*ctx, num, *format) num) {
+// estimate is the reciprocal, or that of the square root, to 12 bits. It raises
+// nothing and takes denormals as zeros (Intel SDM vol. 2, RCPPS).
+func (c *ctx) estimate(l lanes, d, s *[2]uint64, root bool) {
 	short := format{12, f32.emin, f32.emax}
+	one := num{class: finite, mant: 1 << 63}
 	for i := range l.n {
 		t := ctx{daz: true, ftz: true, masked: AllFlags}
-		l.put(d, i, f(&t, l.get(s, i), &short))
+		v := l.get(s, i)
+		if root {
+			v = t.sqrt(v, &f64)
+		}
+		l.put(d, i, t.div(one, v, &short))
 	}
 }
 
