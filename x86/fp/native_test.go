@@ -1,6 +1,7 @@
 package fp
 
 import (
+	"math/big"
 	"math/rand/v2"
 	"testing"
 
@@ -230,6 +231,63 @@ func TestX87SoftAgainstHost(t *testing.T) {
 			if soft[0] != native[0] || results == 2 && soft[1] != native[1] || (fs^fn)&mask != 0 {
 				t.Errorf("%v %x under %x: soft %x %04x, host %x %04x", op, in, cw, soft, fs&mask, native, fn&mask)
 				if bad++; bad == 4 {
+					break
+				}
+			}
+		}
+	}
+}
+
+// place returns v's position among the numbers of its sign, for distances in ulps.
+func place(v x86.F80) *big.Int {
+	p := new(big.Int).SetUint64(v.Mant &^ (1 << 63))
+	e := int64(v.SE & 0x7fff)
+	if e == 0 && v.Mant>>63 != 0 {
+		e = 1
+	}
+	p.Add(p, new(big.Int).Lsh(big.NewInt(e), 63))
+	if v.SE>>15 != 0 {
+		p.Neg(p)
+	}
+	return p
+}
+
+func TestTranscendentalsWithinOneUlpOfHost(t *testing.T) {
+	if !hasNative() {
+		return
+	}
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, op := range []optab.Op{optab.F2XM1, optab.FYL2X, optab.FYL2XP1, optab.FPATAN, optab.FSIN, optab.FCOS, optab.FSINCOS, optab.FPTAN} {
+		bad, results := 0, 1
+		if op == optab.FSINCOS || op == optab.FPTAN {
+			results = 2
+		}
+		for range 1000 {
+			in := [2]x86.F80{random80(r), random80(r)}
+			switch e := in[0].SE & 0x7fff; {
+			case e == 0x7fff, in[0].Mant>>63 == 0:
+			case op == optab.F2XM1 && e >= 0x3fff:
+				in[0].SE -= e - uint16(0x3fff-r.IntN(70)-1)
+			case op == optab.FYL2XP1 && e >= 0x3ffd:
+				in[0].SE -= e - uint16(0x3ffd-r.IntN(70)-1)
+			case op >= optab.FSINCOS && op != optab.FSCALE || op == optab.FPTAN:
+				if e >= 0x403e {
+					in[0].SE -= e - uint16(0x403d-r.IntN(130))
+				}
+			}
+			cw := uint16(0x37f)
+			soft, native := in, in
+			fs, fn := Soft.X87(op, &soft, cw)&uint16(AllFlags), Native.X87(op, &native, cw)&uint16(AllFlags)
+			ok := fs == fn
+			for i := range results {
+				d := new(big.Int).Sub(place(soft[i]), place(native[i]))
+				if d.Abs(d).Cmp(big.NewInt(1)) > 0 {
+					ok = false
+				}
+			}
+			if !ok {
+				t.Errorf("%v %x: soft %x %02x, host %x %02x", op, in, soft, fs, native, fn)
+				if bad++; bad == 6 {
 					break
 				}
 			}
