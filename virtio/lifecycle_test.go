@@ -160,7 +160,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	b := &bells{at: map[uint64]int{}, sizes: map[int]bool{0: true}}
 	d := virtiotest.New(t, e, b)
 	d.EnableMSIX()
-	table, cap := d.MSIXTable(), d.Cap(func(off int) bool { return d.ReadConfig(off, 1) == 0x11 })
+	table, capAt := d.MSIXTable(), d.Cap(func(off int) bool { return d.ReadConfig(off, 1) == 0x11 })
 	var wg sync.WaitGroup
 	for _, f := range []func(i int){
 		func(i int) { // the driver
@@ -175,7 +175,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		},
 		func(i int) { d.SetCommand(uint16(i & 2)) },
 		func(i int) { d.WriteConfig(0x24, 4, uint64(0x100+i&7)) },
-		func(i int) { d.WriteConfig(cap+2, 2, uint64(i&3)<<14) },
+		func(i int) { d.WriteConfig(capAt+2, 2, uint64(i&3)<<14) },
 		func(i int) { d.MMIO.Write(table+16+12, []byte{byte(i & 1), 0, 0, 0}) },
 		func(int) { d.Dev.Pause(); d.Dev.Save(); d.Dev.Resume() },
 		func(int) { d.Dev.ConfigChanged(); d.Root.Save() },

@@ -56,9 +56,9 @@ func registerStep(t *testing.T, d *virtiotest.Driver, region, n, off int, v uint
 	case 5: // a word of memory, where the seed has its rings
 		put(t, d, 0x1000+uint64(off)*64&0x3ffe, binary.LittleEndian.AppendUint32(nil, v))
 	case 6:
-		cap := d.VirtioCap(5)
-		d.WriteConfig(cap+off&15+4, n, uint64(v))
-		d.ReadConfig(cap+16, 4)
+		window := d.VirtioCap(5)
+		d.WriteConfig(window+off&15+4, n, uint64(v))
+		d.ReadConfig(window+16, 4)
 	case 7:
 		d.Dev.Pause()
 		if v&1 != 0 {

@@ -62,11 +62,11 @@ func open(path string, o Options) (*Disk, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	block := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
+	device := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
 	if info.IsDir() {
 		return nil, errors.New("is a directory")
 	}
-	if !info.Mode().IsRegular() && !block {
+	if !info.Mode().IsRegular() && !device {
 		return nil, errors.New("is neither a file nor a block device")
 	}
 	flag := os.O_RDWR
