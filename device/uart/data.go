@@ -66,15 +66,22 @@ func (u *UART) arrive(v byte) {
 	} else {
 		u.s.Received = append(u.s.Received, v)
 	}
+	if !u.fifo() {
+		u.s.Last = v
+	}
 	u.s.LSR |= lsrData
 	u.armTimeout()
 }
 
-// take returns the next received byte, or 0.
+// take returns the next received byte; with none there, 0 in FIFO mode and the
+// last one again without.
 func (u *UART) take() byte {
 	u.s.TimeoutPending = false
 	if len(u.s.Received) == 0 {
-		return 0
+		if u.fifo() {
+			return 0
+		}
+		return u.s.Last
 	}
 	v := u.s.Received[0]
 	u.s.Received = append(u.s.Received[:0], u.s.Received[1:]...)

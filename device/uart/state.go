@@ -11,6 +11,7 @@ type State struct {
 	Version                           uint32
 	Divisor                           uint16
 	IER, FCR, LCR, MCR, LSR, MSR, SCR uint8
+	Last                              uint8 // what an empty receiver reads without FIFO
 	THREPending, TimeoutPending       bool
 	TimeoutAt                         uint64 // guest time in ns; 0 when not armed
 	Received                          []byte // the receiver's FIFO, at most 16
