@@ -2,6 +2,7 @@ package virtio
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func (w *worker) ring() {
 // wait blocks until the bell has rung since the last wait.
 func (w *worker) wait() {
 	for {
-		if _, err := unix.Read(w.fd, w.rung[:]); err != unix.EINTR {
+		if _, err := unix.Read(w.fd, w.rung[:]); !errors.Is(err, unix.EINTR) {
 			return
 		}
 	}

@@ -26,7 +26,7 @@ func TestFaultyFailsOnlyWhatItIsTold(t *testing.T) {
 		return nil
 	}}
 	p := make([]byte, 512)
-	if _, err := block.ReadAt(d, p, 4096); err != bad {
+	if _, err := block.ReadAt(d, p, 4096); !errors.Is(err, bad) {
 		t.Errorf("read of the bad sector: %v", err)
 	}
 	if _, err := block.ReadAt(d, p, 4608); err != nil {

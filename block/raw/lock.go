@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func lock(fd int, readOnly bool) error {
 func readLock(fd, at int) error {
 	l := unix.Flock_t{Type: unix.F_RDLCK, Start: int64(at), Len: 1}
 	err := retry(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &l) })
-	if err == unix.EAGAIN || err == unix.EACCES {
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return block.ErrInUse
 	}
 	if err != nil {

@@ -208,7 +208,7 @@ func (d *Disk) read(r *block.Request, v *vector) error {
 	v.start(r.IOV)
 	for left > 0 {
 		n, err := v.preadv(d.fd, off)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
@@ -230,7 +230,7 @@ func (d *Disk) write(r *block.Request, v *vector) error {
 	v.start(r.IOV)
 	for left > 0 {
 		n, err := v.pwritev(d.fd, off)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err == nil && n == 0 {
@@ -262,10 +262,10 @@ func (d *Disk) writeZeroes(r *block.Request, v *vector) error {
 		return nil
 	}
 	err := d.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, r)
-	if unsupported(err) == block.ErrUnsupported {
+	if errors.Is(unsupported(err), block.ErrUnsupported) {
 		err = d.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r)
 	}
-	if unsupported(err) == block.ErrUnsupported {
+	if errors.Is(unsupported(err), block.ErrUnsupported) {
 		err = d.writeZeroBytes(r, v)
 	}
 	if err == nil && r.Flags&block.FlagFUA != 0 {
@@ -291,16 +291,19 @@ func (d *Disk) fallocate(mode uint32, r *block.Request) error {
 	return retry(func() error { return unix.Fallocate(d.fd, mode, r.Off, r.Len) })
 }
 
+// unsupported turns the kernel's ways of saying that it cannot into block.ErrUnsupported.
 func unsupported(err error) error {
-	if err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.ENODEV || err == unix.EINVAL {
-		return block.ErrUnsupported
+	for _, e := range [...]error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return block.ErrUnsupported
+		}
 	}
 	return err
 }
 
 func retry(f func() error) error {
 	for {
-		if err := f(); err != unix.EINTR {
+		if err := f(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
