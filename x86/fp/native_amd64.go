@@ -7,6 +7,8 @@ import (
 	"berth/x86/optab"
 )
 
+// After a change of optab the stubs are stale and the tests against the host fail.
+//
 //go:generate go run gen.go
 
 // Stub numbers, which gen.go shares: an SSE operation's own number first, then
