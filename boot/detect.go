@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind is a kind of kernel image.
@@ -115,7 +116,7 @@ func (f *File) Close() error { return f.f.Close() }
 // OpenFile opens a kernel or an initrd; its error says in one line what is
 // wrong with path, with what ("kernel", "initrd") in front.
 func OpenFile(what, path string) (*File, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", what, path, errors.Unwrap(err))
 	}
@@ -125,7 +126,7 @@ func OpenFile(what, path string) (*File, error) {
 	case st.IsDir():
 		err = errors.New("is a directory")
 	case !st.Mode().IsRegular():
-		err = fmt.Errorf("is not a regular file (%s)", strings.TrimLeft(st.Mode().Type().String(), "-"))
+		err = errors.New("is not a regular file")
 	case st.Size() == 0:
 		err = errors.New("is empty")
 	default:

@@ -212,7 +212,7 @@ func parseNotes(b []byte, align uint64) []Note {
 
 func truncated(err error, what string) error {
 	if err == nil || err == io.EOF {
-		return fmt.Errorf("kernel is truncated inside its %s", what)
+		return fmt.Errorf("truncated inside its %s", what)
 	}
 	return fmt.Errorf("reading %s: %w", what, err)
 }
