@@ -20,8 +20,11 @@ const (
 	// UnpackHost unpacks on the host or fails. The kernel runs where it was
 	// linked: KASLR, which the guest's own decompressor applies, is lost.
 	UnpackHost
-	// UnpackGuest runs the decompressor inside the bzImage.
+	// UnpackGuest runs the decompressor inside the bzImage or fails.
 	UnpackGuest
+	// UnpackGuestFirst leaves it to the guest, and unpacks on the host when the
+	// guest has too little memory to do it.
+	UnpackGuestFirst
 )
 
 // Params is what to boot.

@@ -134,14 +134,14 @@ func TestStatesPassVMEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x86.CheckVMEntry(&long, false); err != nil {
+	if err := long.CheckVMXEntry(); err != nil {
 		t.Errorf("64-bit: %v", err)
 	}
 	protected, err := NewLayout(mem).Protected(0x1000000, StartInfoAddr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x86.CheckVMEntry(&protected, true); err != nil {
+	if err := protected.CheckVMXEntry(); err != nil {
 		t.Errorf("32-bit: %v", err)
 	}
 }

@@ -200,7 +200,7 @@ func unpacker(cfg Config) boot.Unpack {
 		return boot.UnpackGuest
 	}
 	if cfg.Accelerator.Name() == "kvm" {
-		return boot.UnpackGuest
+		return boot.UnpackGuestFirst
 	}
 	return boot.UnpackAuto
 }

@@ -14,7 +14,6 @@ import (
 	"berth/boot/unpack"
 	"berth/guestmem"
 	"berth/tests/guest"
-	"berth/x86"
 )
 
 const mib = 1 << 20
@@ -140,7 +139,7 @@ func FuzzELF(f *testing.F) {
 			}
 			return
 		}
-		if err := x86.CheckVMEntry(&e.State, true); err != nil {
+		if err := e.State.CheckVMXEntry(); err != nil {
 			t.Error(err)
 		}
 		for _, p := range e.Placed {

@@ -29,20 +29,11 @@ func LoadBzImage(mem *guestmem.Memory, p boot.Params) (*boot.Entry, error) {
 	}
 	l := &loader{Layout: boot.NewLayout(mem), p: p, header: h.raw,
 		cmdline: h.cmdline, initrdMax: uint64(h.initrdMax), above4G: h.above4G}
-	image, entry := "bzImage "+h.name, uint64(0)
-	if p.Unpack != boot.UnpackGuest {
-		var format string
-		entry, format, err = l.unpackHere(h)
-		image += ", " + format + " unpacked on the host"
-	}
-	if p.Unpack == boot.UnpackGuest || p.Unpack == boot.UnpackAuto && errors.Is(err, unpack.ErrFormat) {
-		entry, err = l.unpackInGuest(h)
-		image = "bzImage " + h.name + ", unpacks itself"
-	}
+	entry, how, err := l.unpack(h)
 	if err != nil {
 		return nil, err
 	}
-	return l.finish(image, entry)
+	return l.finish("bzImage "+h.name+", "+how, entry)
 }
 
 // LoadELF loads the ELF vmlinux p.Kernel at its physical addresses.
@@ -103,6 +94,26 @@ func (h *header) open(kernel *io.SectionReader, limit uint64) (*unpack.Reader, e
 		return nil, fmt.Errorf("kernel payload: %w", err)
 	}
 	return u, nil
+}
+
+// unpack loads the kernel proper as p.Unpack says, and says how it did.
+func (l *loader) unpack(h *header) (entry uint64, how string, err error) {
+	const guest = "unpacks itself"
+	switch l.p.Unpack {
+	case boot.UnpackGuest:
+		entry, err = l.unpackInGuest(h)
+		return entry, guest, err
+	case boot.UnpackGuestFirst:
+		if entry, err = l.unpackInGuest(h); err == nil {
+			return entry, guest, nil
+		}
+	}
+	entry, format, err := l.unpackHere(h)
+	if l.p.Unpack == boot.UnpackAuto && errors.Is(err, unpack.ErrFormat) {
+		entry, err = l.unpackInGuest(h)
+		return entry, guest, err
+	}
+	return entry, format + " unpacked on the host", err
 }
 
 // unpackHere decompresses the payload on the host, an ELF file, straight into

@@ -264,7 +264,7 @@ func TestDebianKernelFrom64MiBTo64GiB(t *testing.T) {
 			t.Errorf("%d MiB: %v", size/mib, err)
 			continue
 		}
-		if err := x86.CheckVMEntry(&e.State, false); err != nil {
+		if err := e.State.CheckVMXEntry(); err != nil {
 			t.Error(err)
 		}
 		checkDisjoint(t, mem, e.Placed)
@@ -295,6 +295,12 @@ func TestDebianKernelThatUnpacksItself(t *testing.T) {
 	}
 	if _, err := LoadBzImage(ram(t, 64*mib), p); err == nil || !strings.Contains(err.Error(), "but the guest has 64 MiB of memory") {
 		t.Errorf("64 MiB: %v", err)
+	}
+	p.Unpack = boot.UnpackGuestFirst
+	for size, rip := range map[uint64]uint64{512 * mib: e.State.RIP, 64 * mib: e.State.RIP - 0x200} {
+		if e, err := LoadBzImage(ram(t, size), p); err != nil || e.State.RIP != rip {
+			t.Errorf("guest first, %d MiB: %v", size/mib, err)
+		}
 	}
 	p.Unpack = boot.UnpackAuto
 	if _, err := LoadBzImage(ram(t, 32*mib), p); err == nil || !strings.Contains(err.Error(), "more than the guest's 32 MiB of memory") {
@@ -336,7 +342,7 @@ func FuzzBzImage(f *testing.F) {
 			}
 			return
 		}
-		if err := x86.CheckVMEntry(&e.State, false); err != nil {
+		if err := e.State.CheckVMXEntry(); err != nil {
 			t.Error(err)
 		}
 		checkDisjoint(t, mem, e.Placed)

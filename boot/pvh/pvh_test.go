@@ -80,7 +80,7 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := x86.CheckVMEntry(&e.State, true); err != nil {
+		if err := e.State.CheckVMXEntry(); err != nil {
 			t.Error(err)
 		}
 		s := e.State

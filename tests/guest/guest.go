@@ -23,12 +23,10 @@ type Files struct {
 // minute the first time, and fails the test if that is impossible.
 func Need(t testing.TB) Files {
 	t.Helper()
-	_, self, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(self), "..", "..")
-	if err := setup(root); err != nil {
+	if err := setup(); err != nil {
 		t.Fatalf("tests/guest/setup: %v", err)
 	}
-	dir := filepath.Join(root, ".cache", "guest")
+	dir := filepath.Join(repository(), ".cache", "guest")
 	return Files{
 		Kernel: filepath.Join(dir, "vmlinuz"),
 		Initrd: filepath.Join(dir, "initrd.img"),
@@ -37,14 +35,15 @@ func Need(t testing.TB) Files {
 	}
 }
 
-// once keeps one process from running the script more than once.
-var once sync.Once
-
-func setup(root string) (err error) {
-	once.Do(func() {
-		cmd := exec.Command(filepath.Join(root, "tests", "guest", "setup"))
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		err = cmd.Run()
-	})
-	return err
+// repository is the directory that holds tests/guest.
+func repository() string {
+	_, self, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(self), "..", "..")
 }
+
+// setup runs the script, once in a process.
+var setup = sync.OnceValue(func() error {
+	cmd := exec.Command(filepath.Join(repository(), "tests", "guest", "setup"))
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+})
