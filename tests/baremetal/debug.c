@@ -1,108 +1,184 @@
-// Single step and breakpoints (Intel SDM vol. 3B chapter 18).
+/* Single step, breakpoints, shadows (SDM vol. 3B chapter 17). */
 #include "suite.h"
 
-static volatile u64 steps[16];
-static volatile int count;
-static volatile u64 dr6;
-static volatile int keep_stepping;
+static int steps;
+static u64 step_rip[16], step_dr6[16];
 
-static void on_db(struct frame *f) {
-	if (count < 16)
-		steps[count] = f->rip;
-	count++;
-	dr6 = READ_DR(6);
-	WRITE_DR(6, 0xffff0ff0);
-	if (!keep_stepping)
-		f->rflags &= ~0x100ull;
-}
-
-static void step_three(void *a) { __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; nop; nop; pushfq; andq $~0x100, (%%rsp); popfq; nop" ::: "memory"); }
-static void step_movss(void *a) {
-	__asm__ volatile("movw %%ss, %%ax; pushfq; orq $0x100, (%%rsp); popfq; movw %%ax, %%ss; nop; pushfq; andq $~0x100, (%%rsp); popfq" ::: "rax", "memory");
-}
-static void step_rep(void *a) {
-	static u8 from[8], to[8];
-	__asm__ volatile("movl $3, %%ecx; pushfq; orq $0x100, (%%rsp); popfq; rep movsb; pushfq; andq $~0x100, (%%rsp); popfq" ::"S"(from), "D"(to) : "rcx", "memory");
-}
-static void icebp(void *a) { __asm__ volatile(".byte 0xf1"); }
-
-static volatile u32 watched;
-static u64 spot;
-__attribute__((noinline)) static int breakable(int x) { __asm__ volatile(".globl break_here\nbreak_here: addl $1, %0; nop" : "+r"(x)); return x; }
-extern u8 break_here[];
-static void run_breakable(void *a) { *(int *)a = breakable(41); }
-static void write_watched(void *a) {
-	__asm__ volatile("leaq 1f(%%rip), %%rax; movq %%rax, %0; movl $7, %1; 1: nop" : "=m"(spot), "=m"(watched)::"rax", "memory");
-}
-static void read_watched(void *a) { (void)watched; }
-static void touch_dr(void *a) { (void)READ_DR(0); }
-static void dr4(void *a) { __asm__ volatile("mov %%db4, %%rax" ::: "rax"); }
-static void dr7_high(void *a) { WRITE_DR(7, 1ull << 32); }
-
-void test_debug(void) {
-	hooks[1] = on_db;
-	keep_stepping = 1;
-	count = 0;
-	step_three(0);
-	check(count == 5 && dr6 & 0x4000, "TF: a trap after each instruction but the one that set it, DR6.BS", "%d traps, DR6 %x", (long)count, dr6);
-	count = 0;
-	step_movss(0);
-	check(count == 4, "MOV SS holds back the single-step trap", "%d traps", (long)count);
-	count = 0;
-	step_rep(0);
-	check(count == 6, "TF traps after each iteration of REP MOVSB", "%d traps", (long)count);
-	keep_stepping = 0;
-
-	if (on_tcg()) {
-		print("note: TCG stops the machine at INT1\n");
-	} else {
-		count = 0;
-		icebp(0);
-		check(count == 1, "INT1", "%d", (long)count);
+/* step notes each #DB and goes on; a fault-like breakpoint resumes with RF. */
+static int step(struct frame *f)
+{
+	if (f->vector != DB)
+		return 0;
+	if (steps < 16) {
+		step_rip[steps] = f->rip;
+		step_dr6[steps] = dr6();
 	}
-
-	int result = 0;
-	WRITE_DR(6, 0xffff0ff0);
-	WRITE_DR(0, (u64)break_here);
-	WRITE_DR(7, 0x402);
-	count = 0;
-	// A fault: the hook returns with RF set, so that the instruction runs.
-	void on_break(struct frame *);
-	hooks[1] = on_break;
-	run_breakable(&result);
-	check(count == 1 && result == 42 && (dr6 & 15) == 1 && steps[0] == (u64)break_here, "an instruction breakpoint is a fault; RF passes it",
-	      "%d traps, result %d, DR6 %x at %x", (long)count, (long)result, dr6, steps[0]);
-	hooks[1] = on_db;
-
-	WRITE_DR(1, (u64)&watched);
-	WRITE_DR(7, 0x400 | 8 | 0xd << 20);
-	count = 0;
-	write_watched(0);
-	check(count == 1 && (dr6 & 15) == 2 && steps[0] == spot, "a write watchpoint is a trap after the store", "%d traps, DR6 %x at %x, want %x", (long)count, dr6, steps[0], spot);
-	count = 0;
-	read_watched(0);
-	check(count == 0, "a write watchpoint ignores reads", "%d", (long)count);
-	WRITE_DR(7, 0x400 | 8 | 0xf << 20);
-	read_watched(0);
-	check(count == 1, "a read-write watchpoint sees reads", "%d", (long)count);
-	WRITE_DR(7, 0x400 | 0x2000);
-	count = 0;
-	void on_gd(struct frame *);
-	hooks[1] = on_gd;
-	touch_dr(0);
-	check(count == 1 && dr6 & 0x2000, "DR7.GD: a debug-register access is #DB, BD set, GD cleared", "%d, DR6 %x", (long)count, dr6);
-	hooks[1] = 0;
-	WRITE_DR(7, 0x400);
-	WRITE_CR(4, READ_CR(4) | 8);
-	expect("DR4 with CR4.DE: #UD", dr4, 0, 6, 0);
-	WRITE_CR(4, READ_CR(4) & ~8ull);
-	expect("DR4 without CR4.DE", dr4, 0, -1, 0);
-	expect("DR7 above 32 bits: #GP", dr7_high, 0, 13, 0);
-	WRITE_DR(7, 0x400);
+	steps++;
+	set_dr6(0xffff0ff0);
+	if (steps > 100)
+		f->rflags &= ~0x100UL;
+	return 1;
 }
 
-void on_break(struct frame *f) {
-	on_db(f);
+static int breakpoint(struct frame *f)
+{
+	int r = step(f);
 	f->rflags |= 1 << 16;
+	return r;
 }
-void on_gd(struct frame *f) { on_db(f); }
+
+extern u8 s1[], s2[], s3[], b1[], b2[], p1[], p2[], m2[], m3[], w1[], rep1[], rep2[];
+
+static void single_step(void)
+{
+	set_dr6(0xffff0ff0);
+	steps = 0;
+	hook = step;
+	asm volatile(
+		"pushfq; orl $0x100, (%%rsp); popfq\n"
+		"s1: nop\n"
+		"s2: pushfq; andl $~0x100, (%%rsp); popfq\n"
+		"s3: nop\n"
+		".globl s1, s2, s3" : : : "memory", "cc");
+	hook = 0;
+	eq("tf-steps", steps, 4);
+	eq("tf-first-after-next", step_rip[0], (u64)s2);
+	eq("tf-last-after-popf", step_rip[3], (u64)s3);
+	eq("tf-dr6-bs", step_dr6[0], 0xffff4ff0);
+
+	steps = 0;
+	hook = step;
+	asm volatile(
+		"mov %%ss, %%ecx\n"
+		"pushfq; orl $0x100, (%%rsp); popfq\n"
+		"mov %%ecx, %%ss\n"
+		"m2: nop\n"
+		"m3: pushfq; andl $~0x100, (%%rsp); popfq\n"
+		".globl m2, m3" : : : "memory", "cc", "rcx");
+	hook = 0;
+	eq("tf-mov-ss-shadow", step_rip[0], (u64)m3);
+
+	static u8 src[3], dst[3];
+	steps = 0;
+	hook = step;
+	asm volatile(
+		"pushfq; orl $0x100, (%%rsp); popfq\n"
+		"rep1: rep movsb\n"
+		"rep2: pushfq; andl $~0x100, (%%rsp); popfq\n"
+		".globl rep1, rep2" : : "S"(src), "D"(dst), "c"(3) : "memory", "cc");
+	hook = 0;
+	eq("tf-rep-first", step_rip[0], (u64)rep1);
+	eq("tf-rep-last", step_rip[2], (u64)rep2);
+}
+
+static int tf_seen;
+static int step_int(struct frame *f)
+{
+	if (f->vector == 0x42) {
+		tf_seen = flags() >> 8 & 1;
+		return 1;
+	}
+	return step(f);
+}
+
+extern u8 i2[];
+static void step_over_int(void)
+{
+	steps = 0;
+	hook = step_int;
+	asm volatile(
+		"pushfq; orl $0x100, (%%rsp); popfq\n"
+		"int $0x42\n"
+		"i2: nop\n"
+		"pushfq; andl $~0x100, (%%rsp); popfq\n"
+		".globl i2" : : : "memory", "cc");
+	hook = 0;
+	eq("int-clears-tf", tf_seen, 0);
+	ok("tf-resumes-after-iret", steps >= 3 && step_rip[0] > (u64)i2);
+}
+
+static void breakpoints(void)
+{
+	static volatile u64 word[2] __attribute__((aligned(16)));
+	set_dr6(0xffff0ff0);
+	steps = 0;
+	hook = breakpoint;
+	set_dr0((u64)b1);
+	set_dr7(0x401);
+	asm volatile("nop; b1: nop; b2: nop; .globl b1, b2");
+	set_dr7(0x400);
+	hook = 0;
+	eq("code-breakpoint-once", steps, 1);
+	eq("code-breakpoint-is-fault", step_rip[0], (u64)b1);
+	eq("code-breakpoint-dr6", step_dr6[0], 0xffff0ff1);
+
+	steps = 0;
+	hook = step;
+	set_dr1((u64)word);
+	set_dr7(0x400 | 1 << 2 | 1 << 20 | 3 << 22); /* write, 4 bytes */
+	word[0] = word[0];
+	eq("watch-write", steps, 1);
+	eq("watch-write-dr6", step_dr6[0], 0xffff0ff2);
+	(void)word[0];
+	eq("watch-write-ignores-read", steps, 1);
+	((volatile u32 *)word)[1] = 1;
+	eq("watch-write-length", steps, 1);
+	((volatile u8 *)word)[3] = 1;
+	eq("watch-write-overlap", steps, 2);
+	set_dr7(0x400 | 1 << 2 | 3 << 20 | 2 << 22); /* access, 8 bytes */
+	(void)word[0];
+	eq("watch-access-read", steps, 3);
+	u64 v;
+	asm volatile("mov (%1), %0\n w1: nop\n .globl w1" : "=r"(v) : "r"(word));
+	eq("watch-is-trap", step_rip[steps - 1], (u64)w1);
+	set_dr7(0x400);
+	word[0] = 1;
+	eq("watch-off", steps, 4);
+
+	steps = 0;
+	set_cr4(cr4() | 8);
+	set_dr2(0x80);
+	set_dr7(0x400 | 1 << 4 | 2 << 24); /* I/O */
+	outb(0x80, 0);
+	eq("watch-port", steps, 1);
+	eq("watch-port-dr6", step_dr6[0], 0xffff0ff4);
+	set_dr7(0x400);
+	set_cr4(cr4() & ~8UL);
+	hook = 0;
+}
+
+static void registers(void)
+{
+	set_dr0(0x123456789abcdef0);
+	eq("dr0", dr0(), 0x123456789abcdef0);
+	set_dr0(0);
+	eq("dr7-high-gp", TRY(set_dr7(1UL << 32)), GP);
+	eq("dr6-high-gp", TRY(set_dr6(1UL << 32)), GP);
+	set_dr7(0);
+	eq("dr7-fixed", dr7(), 0x400);
+	set_dr6(0);
+	eq("dr6-fixed", dr6(), 0xffff0ff0);
+	u64 v;
+	set_dr6(0xffff4ff0);
+	asm volatile(".byte 0x0f, 0x21, 0xe0" : "=a"(v));
+	eq("dr4-is-dr6", v, 0xffff4ff0);
+	set_cr4(cr4() | 8);
+	eq("dr4-with-de-ud", TRY(asm volatile(".byte 0x0f, 0x21, 0xe0" : "=a"(v))), UD);
+	set_cr4(cr4() & ~8UL);
+	set_dr6(0xffff0ff0);
+	set_dr7(0x2400);
+	eq("general-detect", TRY(dr0()), DB);
+	eq("general-detect-dr6", dr6(), 0xffff2ff0);
+	eq("general-detect-clears-gd", dr7(), 0x400);
+	set_dr6(0xffff0ff0);
+	eq("int1", TRY(asm volatile(".byte 0xf1")), DB);
+	set_dr6(0xffff0ff0);
+}
+
+void test_debug(void)
+{
+	single_step();
+	step_over_int();
+	breakpoints();
+	registers();
+}

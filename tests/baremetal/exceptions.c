@@ -1,151 +1,220 @@
-// Exceptions: vectors, error codes, and where RIP stands (Intel SDM vol. 3A chapter 6).
+/* Vectors, error codes, saved state, double faults, IST (SDM vol. 3A chapter 6). */
 #include "suite.h"
 
-static void divide(void *a) { __asm__ volatile("xorl %%ecx, %%ecx; divl %%ecx" ::: "eax", "ecx", "edx"); }
-static void divide_overflow(void *a) { __asm__ volatile("movl $2, %%edx; xorl %%eax, %%eax; movl $1, %%ecx; divl %%ecx" ::: "eax", "ecx", "edx"); }
-static void idiv_min(void *a) { __asm__ volatile("movl $0x80000000, %%eax; cltd; movl $-1, %%ecx; idivl %%ecx" ::: "eax", "ecx", "edx"); }
-static void ud2(void *a) { __asm__ volatile("ud2"); }
-static void into64(void *a) { __asm__ volatile(".byte 0xce"); }
-static void push_es64(void *a) { __asm__ volatile(".byte 0x06"); }
-static void lock_nop(void *a) { __asm__ volatile(".byte 0xf0, 0x90"); }
-static void lock_register(void *a) { __asm__ volatile(".byte 0xf0, 0x01, 0xc0" ::: "eax"); }
-static void long_instruction(void *a) { __asm__ volatile(".fill 15, 1, 0x66; nop"); }
-static void noncanonical(void *a) { __asm__ volatile("movabsq $0x800000000000, %%rax; movb (%%rax), %%al" ::: "rax"); }
-static void noncanonical_stack(void *a) {
-	__asm__ volatile("movq %%rsp, %%rcx; movabsq $0x800000000100, %%rsp; pushq %%rax; movq %%rcx, %%rsp" ::: "rcx");
-}
-static void noncanonical_bp(void *a) {
-	__asm__ volatile("pushq %%rbp; movabsq $0x800000000000, %%rbp; movb 0(%%rbp), %%al; popq %%rbp" ::: "rax");
-}
-static void noncanonical_jump(void *a) { __asm__ volatile("movabsq $0x800000000000, %%rax; jmp *%%rax" ::: "rax"); }
-static void misaligned(void *a) { __asm__ volatile("movaps 1(%0), %%xmm0" ::"r"(page(0))); }
-static void int_absent(void *a) { __asm__ volatile("int $0x41"); }
+extern u8 at_div[], at_ud[], after_int3[];
 
-static u64 bp_rip;
-static void on_bp(struct frame *f) { bp_rip = f->rip; }
-static void int3(void *a) { __asm__ volatile("leaq 1f(%%rip), %%rax; movq %%rax, %0; int3; 1:" : "=m"(*(u64 *)a)::"rax", "memory"); }
-
-static void test_positions(void) {
-	u64 want = 0;
-	hooks[3] = on_bp;
-	attempt(int3, &want);
-	hooks[3] = 0;
-	check(bp_rip == want, "#BP is a trap", "rip %x, want %x", bp_rip, want);
-	fault.vector = -1;
-	attempt(ud2, 0);
-	check(*(u16 *)fault.rip == 0x0b0f, "#UD is a fault", "rip %x", fault.rip);
-	fault.vector = -1;
-	attempt(noncanonical_jump, 0);
-	check(fault.rip == 0x800000000000 || *(u16 *)fault.rip == 0xe0ff, "#GP of a jump points at the jump", "rip %x", fault.rip);
+static void flags_of_faults(void)
+{
+	int v = TRY(asm volatile("xor %%edx, %%edx; xor %%ecx, %%ecx; .globl at_div; at_div: div %%ecx" : : : "eax", "ecx", "edx"));
+	eq("de-vector", v, DE);
+	eq("de-rip", last.rip, (u64)at_div);
+	ok("fault-pushes-rf", last.rflags >> 16 & 1);
+	v = TRY(asm volatile(".globl at_ud; at_ud: ud2"));
+	eq("ud-vector", v, UD);
+	eq("ud-rip", last.rip, (u64)at_ud);
+	v = TRY(asm volatile("int3; .globl after_int3; after_int3: nop"));
+	eq("int3-vector", v, BP);
+	eq("int3-rip", last.rip, (u64)after_int3);
+	ok("trap-pushes-no-rf", !(last.rflags >> 16 & 1));
+	eq("int-n-vector", TRY(((void (*)(void))int_n[0x42])()), 0x42);
 }
 
-static u64 seen_rsp, seen_error;
-static void on_df(struct frame *f) {
-	seen_rsp = (u64)f;
-	seen_error = f->error;
-	f->rip = (u64)attempt_failed;
-	f->cs = KCODE;
-	f->rflags = 2;
-}
-static void touch_absent(void *a) { *(volatile u8 *)VA(0); }
-
-static void test_double_fault(void) {
-	hooks[8] = on_df;
-	idt_gate(8, entries + 16 * 8, 0, 1, 1);
-	idt_gate(14, entries + 16 * 14, 0, 0, 0);
-	map(0, 0);
-	seen_rsp = 0;
-	seen_error = 99;
-	attempt(touch_absent, 0);
-	hooks[8] = 0;
-	check(seen_rsp >= (u64)ist_stack && seen_rsp < (u64)ist_stack + sizeof ist_stack && seen_error == 0,
-	      "#PF with an absent gate is #DF, error 0, on its IST stack", "frame %x error %x", seen_rsp, seen_error);
-	idt_gate(14, entries + 16 * 14, 0, 0, 1);
-	idt_gate(8, entries + 16 * 8, 0, 0, 1);
+static void general_protection(void)
+{
+	int v = TRY(PEEK(0x800000000000UL));
+	eq("noncanonical-gp", v, GP);
+	eq("noncanonical-gp-code", last.error, 0);
+	v = TRY(asm volatile("push %%rbp; movabs $0x800000000000, %%rbp; mov (%%rbp), %%rax" : : : "rax", "memory"));
+	eq("noncanonical-ss", v, SS);
+	eq("noncanonical-ss-code", last.error, 0);
+	v = TRY(asm volatile("movabs $0x800000000000, %%rax; jmp *%%rax" : : : "rax"));
+	eq("noncanonical-jump-gp", v, GP);
+	static u8 safe[4096] __attribute__((aligned(16)));
+	tss.ist[0] = (u64)safe + sizeof safe;
+	idt[SS].ist = idt[GP].ist = 1;
+	v = TRY(asm volatile("mov %%rsp, %%rbx; movabs $0x900000000000, %%rsp; push %%rax" : : : "rbx", "memory"));
+	idt[SS].ist = idt[GP].ist = 0;
+	eq("noncanonical-push-ss", v, SS);
+	v = TRY(wrmsr(0x12345678, 0));
+	eq("unknown-msr-gp", v, GP);
 }
 
-static void bits(u64 set0, u64 clear0, u64 clear4, void (*f)(void *), const char *name, int vector) {
-	u64 cr0 = READ_CR(0), cr4 = READ_CR(4);
-	WRITE_CR(0, (cr0 | set0) & ~clear0);
-	WRITE_CR(4, cr4 & ~clear4);
-	fault.vector = -1;
-	attempt(f, 0);
-	WRITE_CR(0, cr0);
-	WRITE_CR(4, cr4);
-	check(fault.vector == vector, name, "vector %d, want %d", (long)fault.vector, (long)vector);
-}
-static void x87(void *a) { __asm__ volatile("fld1; fstp %st(0)"); }
-static void fwait(void *a) { __asm__ volatile("fwait"); }
-static void sse(void *a) { __asm__ volatile("xorps %xmm0, %xmm0"); }
-static void mmx(void *a) { __asm__ volatile("movd %eax, %mm0; emms"); }
-static void fxsave(void *a) { __asm__ volatile("fxsave (%0)" ::"r"(page(1)) : "memory"); }
-static void x87_divide(void *a) { __asm__ volatile("fninit; fldcw (%0); fld1; fldz; fdivrp; fwait" ::"r"(a)); }
-static void sse_divide(void *a) {
-	__asm__ volatile("ldmxcsr (%0); xorps %%xmm1, %%xmm1; movl $0x3f800000, %%eax; movd %%eax, %%xmm0; divss %%xmm1, %%xmm0" ::"r"(a) : "eax");
+USER_CODE(u_int42, "int $0x42");
+USER_CODE(u_hlt, "hlt");
+USER_CODE(u_cli, "cli");
+USER_CODE(u_sti, "sti");
+USER_CODE(u_rdcr, "mov %cr0, %rax");
+USER_CODE(u_rddr, "mov %dr7, %rax");
+USER_CODE(u_lgdt, "lgdt (%rsp)");
+USER_CODE(u_lidt, "lidt (%rsp)");
+USER_CODE(u_ltr, "ltr %ax");
+USER_CODE(u_lmsw, "lmsw %ax");
+USER_CODE(u_clts, "clts");
+USER_CODE(u_wbinvd, "wbinvd");
+USER_CODE(u_invlpg, "invlpg (%rsp)");
+USER_CODE(u_rdmsr, "mov $0x10, %ecx; rdmsr");
+USER_CODE(u_swapgs, "swapgs");
+USER_CODE(u_in, "in $0x71, %al");
+USER_CODE(u_out, "out %al, $0x80");
+USER_CODE(u_nop, "nop");
+USER_CODE(u_sysret, "sysretq");
+USER_CODE(u_align, "pushfq; orl $0x40000, (%rsp); popfq; mov 1(%rsp), %eax");
+USER_CODE(u_into32, "int $4");
+
+static void user_mode(void)
+{
+	eq("user-exit", user(u_nop, 0), USER_EXIT);
+	eq("user-cs", last.cs, 0x2b);
+	eq("user-ss", last.ss, 0x23);
+	eq("user-int-dpl0-gp", user(u_int42, 0), GP);
+	eq("user-int-dpl0-code", last.error, 0x42 * 8 + 2);
+	eq("user-int-rip", last.rip, USER(u_int42));
+	eq("user-int4", user(u_into32, 0), OF);
+	static const struct { const char *name; void (*code)(void); } privileged[] = {
+		{ "user-hlt-gp", u_hlt }, { "user-cli-gp", u_cli }, { "user-sti-gp", u_sti }, { "user-mov-cr-gp", u_rdcr },
+		{ "user-mov-dr-gp", u_rddr }, { "user-lgdt-gp", u_lgdt }, { "user-lidt-gp", u_lidt }, { "user-ltr-gp", u_ltr },
+		{ "user-lmsw-gp", u_lmsw }, { "user-clts-gp", u_clts }, { "user-wbinvd-gp", u_wbinvd },
+		{ "user-invlpg-gp", u_invlpg }, { "user-rdmsr-gp", u_rdmsr }, { "user-swapgs-gp", u_swapgs },
+		{ "user-in-gp", u_in }, { "user-out-gp", u_out }, { "user-sysret-gp", u_sysret },
+	};
+	for (unsigned i = 0; i < sizeof privileged / sizeof *privileged; i++) {
+		int v = user(privileged[i].code, 0);
+		eq(privileged[i].name, v == NOTRAP ? ~0UL : (u64)v << 32 | last.error, (u64)GP << 32);
+	}
+	set_cr0(cr0() | 1 << 18);
+	eq("user-ac", user(u_align, 0), AC);
+	eq("user-ac-code", last.error, 0);
+	set_cr0(cr0() & ~(1UL << 18));
+	eq("user-no-ac-without-am", user(u_align, 0), USER_EXIT);
 }
 
-static void test_fpu(void) {
-	enum { MP = 2, EM = 4, TS = 8, OSFXSR = 512, OSXMM = 1024 };
-	bits(TS, 0, 0, x87, "x87 with TS: #NM", 7);
-	bits(EM, 0, 0, x87, "x87 with EM: #NM", 7);
-	bits(TS | MP, 0, 0, fwait, "FWAIT with TS and MP: #NM", 7);
-	bits(TS, MP, 0, fwait, "FWAIT with TS alone passes", -1);
-	bits(TS, 0, 0, sse, "SSE with TS: #NM", 7);
-	bits(EM, 0, 0, sse, "SSE with EM: #UD", 6);
-	bits(0, 0, OSFXSR, sse, "SSE without OSFXSR: #UD", 6);
-	bits(EM, 0, 0, mmx, "MMX with EM: #UD", 6);
-	bits(TS, 0, 0, mmx, "MMX with TS: #NM", 7);
-	bits(TS, 0, 0, fxsave, "FXSAVE with TS: #NM", 7);
-	u16 cw = 0x037b;
-	expect("unmasked x87 #Z: #MF at the next waiting instruction", x87_divide, &cw, 16, 0);
-	__asm__ volatile("fnclex; fninit");
-	u32 csr = 0x1f80 & ~0x200, plain = 0x1f80;
-	expect("unmasked SSE #Z: #XM", sse_divide, &csr, 19, 0);
-	__asm__ volatile("ldmxcsr %0" ::"m"(plain));
+static void bad_gates(void)
+{
+	struct gate old = idt[0x42];
+	idt[0x42].type &= 0x7f;
+	eq("gate-not-present", TRY(((void (*)(void))int_n[0x42])()), NP);
+	eq("gate-not-present-code", last.error, 0x42 * 8 + 2);
+	idt[0x42].type = 0x85;
+	eq("gate-task-in-long-mode", TRY(((void (*)(void))int_n[0x42])()), GP);
+	eq("gate-task-code", last.error, 0x42 * 8 + 2);
+	idt[0x42] = old;
+	idt[0x42].sel = 0x10;
+	eq("gate-to-data", TRY(((void (*)(void))int_n[0x42])()), GP);
+	eq("gate-to-data-code", last.error, 0x10);
+	idt[0x42].sel = 0;
+	eq("gate-to-null", TRY(((void (*)(void))int_n[0x42])()), GP);
+	eq("gate-to-null-code", last.error, 0);
+	idt[0x42].sel = 0x40;
+	eq("gate-to-code32", TRY(((void (*)(void))int_n[0x42])()), GP);
+	eq("gate-to-code32-code", last.error, 0x40);
+	idt[0x42] = old;
+	struct table t = idtr;
+	t.limit = 0x42 * 16 + 14;
+	asm volatile("lidt %0" : : "m"(t));
+	int v = TRY(((void (*)(void))int_n[0x42])());
+	asm volatile("lidt %0" : : "m"(idtr));
+	eq("idt-limit", v, GP);
+	eq("idt-limit-code", last.error, 0x42 * 8 + 2);
+}
+
+static void double_faults(void)
+{
+	static u8 ist_stack[4096] __attribute__((aligned(16)));
+	tss.ist[0] = (u64)ist_stack + sizeof ist_stack - 8;
+	struct gate df = idt[DF], pf = idt[PF], gp = idt[GP], ud = idt[UD];
+	idt[DF].ist = 1;
+	idt[PF].type &= 0x7f;
+	eq("pf-then-np-is-df", TRY(PEEK(PAGE(300))), DF);
+	eq("df-code", last.error, 0);
+	u64 below = (u64)ist_stack + sizeof ist_stack - 16 - last.rsp;
+	ok("df-on-ist", below > 4096); /* saved RSP is the interrupted one */
+	idt[PF] = pf;
+	idt[GP].type &= 0x7f;
+	eq("gp-then-np-is-df", TRY(PEEK(0x800000000000UL)), DF);
+	idt[GP] = gp;
+	idt[UD].type &= 0x7f;
+	eq("ud-then-np-is-np", TRY(asm volatile("ud2")), NP);
+	eq("ud-then-np-code", last.error, UD * 8 + 3);
+	idt[UD] = ud;
+	idt[DF] = df;
+}
+
+static u64 handler_rsp;
+static int note_rsp(struct frame *f)
+{
+	handler_rsp = (u64)f;
+	return 0;
+}
+
+static void stacks(void)
+{
+	static u8 ist_stack[4096] __attribute__((aligned(16)));
+	hook = note_rsp;
+	tss.ist[1] = (u64)ist_stack + sizeof ist_stack - 4;
+	idt[0x42].ist = 2;
+	TRY(((void (*)(void))int_n[0x42])());
+	idt[0x42].ist = 0;
+	eq("ist-aligned", handler_rsp + sizeof(struct frame), (u64)ist_stack + sizeof ist_stack - 16);
+	user(u_nop, 0);
+	eq("rsp0", handler_rsp + sizeof(struct frame), tss.rsp[0]);
+	TRY(asm volatile("mov %%rsp, %%rax; sub $3, %%rsp; int $0x42" : : : "rax", "memory"));
+	eq("same-stack-aligned", (handler_rsp + sizeof(struct frame)) & 15, 0);
+	hook = 0;
+	u64 old = tss.rsp[0];
+	tss.rsp[0] = 0x800000000000UL;
+	struct gate df = idt[DF], ss = idt[SS];
+	static u8 safe[4096];
+	tss.ist[2] = (u64)safe + sizeof safe;
+	idt[SS].ist = 3;
+	idt[DF].ist = 3;
+	eq("noncanonical-rsp0", user(u_hlt, 0), DF);
+	idt[SS] = ss;
+	idt[DF] = df;
+	tss.rsp[0] = old;
+}
+
+static void floating_point(void)
+{
+	u64 c0 = cr0(), c4 = cr4();
+	set_cr0(c0 | 8);
+	eq("ts-x87-nm", TRY(asm volatile("fnop")), NM);
+	eq("ts-sse-nm", TRY(asm volatile("xorps %%xmm0, %%xmm0" : : : "memory")), NM);
+	eq("ts-mp-fwait-nm", TRY(asm volatile("fwait")), NM);
+	asm volatile("clts");
+	eq("clts", cr0() & 8, 0);
+	set_cr0((c0 & ~2UL) | 8);
+	eq("ts-without-mp-fwait", TRY(asm volatile("fwait")), NOTRAP);
+	set_cr0(c0 | 4);
+	eq("em-x87-nm", TRY(asm volatile("fnop")), NM);
+	eq("em-sse-ud", TRY(asm volatile("xorps %%xmm0, %%xmm0" : : : "memory")), UD);
+	set_cr0(c0);
+	set_cr4(c4 & ~0x200UL);
+	eq("no-osfxsr-sse-ud", TRY(asm volatile("xorps %%xmm0, %%xmm0" : : : "memory")), UD);
+	set_cr4(c4);
+	u16 cw = 0x37b; /* division by zero unmasked */
+	asm volatile("fninit; fldcw %0; fld1; fldz; fdivrp" : : "m"(cw));
+	eq("x87-mf", TRY(asm volatile("fwait")), MF);
+	asm volatile("fninit");
+	u32 csr = 0x1d80;
+	asm volatile("ldmxcsr %0" : : "m"(csr));
+	eq("sse-xm", TRY(asm volatile("xorps %%xmm0, %%xmm0; pcmpeqd %%xmm1, %%xmm1; psrld $25, %%xmm1; pslld $23, %%xmm1; divss %%xmm0, %%xmm1" : : : "memory")), XM);
+	asm volatile("ldmxcsr %0" : : "m"(csr));
+	set_cr4(c4 & ~0x400UL);
+	eq("sse-xm-without-osxmmexcpt", TRY(asm volatile("xorps %%xmm0, %%xmm0; pcmpeqd %%xmm1, %%xmm1; psrld $25, %%xmm1; pslld $23, %%xmm1; divss %%xmm0, %%xmm1" : : : "memory")), UD);
+	set_cr4(c4);
+	csr = 0x1f80;
+	asm volatile("ldmxcsr %0" : : "m"(csr));
 	csr = 0x10000;
-	expect("LDMXCSR of a reserved bit: #GP", sse_divide, &csr, 13, 0);
-	__asm__ volatile("ldmxcsr %0" ::"m"(plain));
+	eq("ldmxcsr-reserved-gp", TRY(asm volatile("ldmxcsr %0" : : "m"(csr))), GP);
 }
 
-static void test_alignment(void) {
-	static const u8 load[] = {0x8b, 0x47, 0x01}; // mov 1(%rdi), %eax
-	u64 cr0 = READ_CR(0);
-	map(2, P | W | U);
-	WRITE_CR(0, cr0 | 1 << 18);
-	user(load, sizeof load, VA(2), 1 << 18, 0);
-	check(fault.vector == 17 && fault.error == 0, "misaligned with AM and AC at CPL 3: #AC(0)", "vector %d error %x", (long)fault.vector, fault.error);
-	user(load, sizeof load, VA(2), 0, 0);
-	check(fault.vector == 0x40, "misaligned without AC passes", "vector %d", (long)fault.vector);
-	WRITE_CR(0, cr0);
-}
-
-void test_exceptions(void) {
-	expect("DIV by 0", divide, 0, 0, 0);
-	expect("DIV overflow", divide_overflow, 0, 0, 0);
-	expect("IDIV of the smallest by -1", idiv_min, 0, 0, 0);
-	expect("UD2", ud2, 0, 6, 0);
-	expect("INTO in 64-bit mode: #UD", into64, 0, 6, 0);
-	expect("PUSH ES in 64-bit mode: #UD", push_es64, 0, 6, 0);
-	expect("LOCK NOP: #UD", lock_nop, 0, 6, 0);
-	expect("LOCK with a register destination: #UD", lock_register, 0, 6, 0);
-	expect("16-byte instruction: #GP", long_instruction, 0, 13, 0);
-	expect("non-canonical load: #GP", noncanonical, 0, 13, 0);
-	idt_gate(12, entries + 16 * 12, 0, 1, 1);
-	idt_gate(13, entries + 16 * 13, 0, 1, 1);
-	expect("non-canonical push: #SS", noncanonical_stack, 0, 12, 0);
-	idt_gate(12, entries + 16 * 12, 0, 0, 1);
-	idt_gate(13, entries + 16 * 13, 0, 0, 1);
-	expect("non-canonical load through RBP: #SS", noncanonical_bp, 0, 12, 0);
-	expect("non-canonical jump: #GP", noncanonical_jump, 0, 13, 0);
-	expect("MOVAPS misaligned: #GP", misaligned, 0, 13, 0);
-	idt_gate(0x41, entries, 0, 0, 0);
-	expect("INT through an absent gate: #NP(vector*8+2)", int_absent, 0, 11, 0x41 * 8 + 2);
-	idt_gate(0x41, entries + 16 * 0x41, 0, 0, 1);
-	static const u8 int41[] = {0xcd, 0x41};
-	user(int41, 2, 0, 0, 0);
-	check(fault.vector == 13 && fault.error == 0x41 * 8 + 2, "INT at CPL 3 through a DPL 0 gate: #GP(vector*8+2)", "vector %d error %x", (long)fault.vector, fault.error);
-	test_positions();
-	test_double_fault();
-	test_fpu();
-	test_alignment();
+void test_exceptions(void)
+{
+	flags_of_faults();
+	general_protection();
+	user_mode();
+	bad_gates();
+	double_faults();
+	stacks();
+	floating_point();
 }

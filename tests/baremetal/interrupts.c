@@ -1,160 +1,287 @@
-// Interrupts, their shadows, HLT, the local APIC's timer, IOAPIC and PIT (Intel SDM vol. 3A chapters 6 and 11).
+/* Interrupt controllers, timers, HLT, shadows, NMI (SDM vol. 3A chapters 6 and 11; 8259A, 82093AA, 8254 data sheets). */
 #include "suite.h"
 
-#define APIC(off) (*(volatile u32 *)(0xfee00000ull + (off)))
-#define IOAPIC_SELECT (*(volatile u32 *)0xfec00000ull)
-#define IOAPIC_DATA (*(volatile u32 *)0xfec00010ull)
-enum { VECTOR = 0x50, TIMER = 0x51, PIT = 0x52 };
+#define LAPIC(reg) (*(volatile u32 *)(0xfee00000UL + (reg)))
+#define IOAPIC_SELECT (*(volatile u32 *)0xfec00000UL)
+#define IOAPIC_DATA (*(volatile u32 *)0xfec00010UL)
+enum { ID = 0x20, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, SVR = 0xf0, ISR = 0x100, IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310,
+	LVT_TIMER = 0x320, LINT0 = 0x350, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0 };
 
-static volatile int got, got_timer, got_pit, got_nmi, nested_nmi;
-static volatile u64 got_rip;
+static volatile int count[256];
+static volatile u64 at_rip, order;
+static int x2apic;
 
-static void on_ipi(struct frame *f) {
-	got++;
-	got_rip = f->rip;
-	APIC(0xb0) = 0;
-}
-static void on_timer(struct frame *f) {
-	got_timer++;
-	APIC(0xb0) = 0;
-}
-static void on_pit(struct frame *f) {
-	got_pit++;
-	APIC(0xb0) = 0;
-}
-static void self_nmi(void) { APIC(0x300) = 0x44400; }
-static void on_nmi(struct frame *f) {
-	got_nmi++;
-	if (got_nmi == 1) {
-		self_nmi();
-		for (int i = 0; i < 1000; i++)
-			__asm__ volatile("pause");
-		nested_nmi = got_nmi - 1;
-	}
+static void eoi(void)
+{
+	if (x2apic)
+		wrmsr(0x80b, 0);
+	else
+		LAPIC(EOI) = 0;
 }
 
-static void self_ipi(void) {
-	APIC(0x300) = 0x44000 | VECTOR;
-	while (!(APIC(0x200 + VECTOR / 32 * 16) >> (VECTOR % 32) & 1) && !got)
-		__asm__ volatile("pause");
+/* on_interrupt counts external vectors 0x50-0x6f and NMIs, and ends those of the local APIC. */
+static int on_interrupt(struct frame *f)
+{
+	if (f->vector != NMI && (f->vector < 0x50 || f->vector > 0x6f))
+		return 0;
+	count[f->vector]++;
+	at_rip = f->rip;
+	order = order << 8 | f->vector;
+	if (f->vector >= 0x50 && f->vector < 0x60)
+		eoi();
+	else if (f->vector >= 0x60) /* the 8259s */
+		outb(0x20, 0x20);
+	return 1;
 }
 
-static void test_shadows(void) {
-	u64 spot;
-	got = 0;
-	self_ipi();
-	check(got == 0, "IF clear holds an interrupt", "%d", (long)got);
-	__asm__ volatile("sti; cli" ::: "memory");
-	check(got == 0, "STI; CLI takes none: the shadow", "%d", (long)got);
-	__asm__ volatile("leaq 1f(%%rip), %0; sti; nop; 1: nop; cli" : "=r"(spot)::"memory");
-	check(got == 1 && got_rip == spot, "an interrupt after STI's shadow", "%d at %x, want %x", (long)got, got_rip, spot);
-	got = 0;
-	self_ipi();
-	__asm__ volatile("movw %%ss, %%ax; pushfq; orq $0x200, (%%rsp); movw %%ax, %%ss; popfq; leaq 1f(%%rip), %0; 1: nop; cli" : "=r"(spot)::"rax", "memory");
-	check(got == 1, "POPF opens at once", "%d", (long)got);
-	got = 0;
-	self_ipi();
-	WRITE_CR(8, VECTOR >> 4);
-	__asm__ volatile("sti; nop; nop; cli" ::: "memory");
-	check(got == 0, "CR8 holds the vector's class", "%d", (long)got);
-	WRITE_CR(8, 0);
-	__asm__ volatile("sti; nop; nop; cli" ::: "memory");
-	check(got == 1, "CR8 lowered lets it through", "%d", (long)got);
+static void clear_counts(void)
+{
+	for (int i = 0; i < 256; i++)
+		count[i] = 0;
+	order = 0;
 }
 
-static void test_nmi(void) {
-	got_nmi = nested_nmi = 0;
-	self_nmi();
-	for (int i = 0; i < 100000 && got_nmi < 2; i++)
-		__asm__ volatile("pause");
-	check(got_nmi == 2 && nested_nmi == 0, "an NMI during an NMI waits for IRET", "%d NMIs, %d nested", (long)got_nmi, (long)nested_nmi);
+/* wait_for halts until vector came n times, or for about a second by the TSC or PIT. */
+static int wait_for(int vector, int n)
+{
+	for (u64 i = 0; i < 50000000 && count[vector] < n; i++)
+		asm volatile("sti; nop; cli");
+	return count[vector];
 }
 
-// hlt waits in HLT until *n reaches want; it gives up after 2^36 TSC ticks.
-static int hlt(volatile int *n, int want) {
-	u64 start = rdtsc();
-	while (*n < want && rdtsc() - start < 1ull << 36)
-		__asm__ volatile("sti; hlt; cli" ::: "memory");
-	return *n;
-}
-
-static void test_timer(void) {
-	APIC(0x3e0) = 0xb; // divide by 1
-	APIC(0x320) = TIMER;
-	got_timer = 0;
-	APIC(0x380) = 1000000;
-	u32 first = APIC(0x390);
-	check(first <= 1000000 && first > 0, "the timer's current count falls", "%x", (u64)first);
-	check(hlt(&got_timer, 1) == 1, "one-shot timer wakes HLT", "%d", (long)got_timer);
-	check(APIC(0x390) == 0, "one-shot stops at 0", "%x", (u64)APIC(0x390));
-	APIC(0x320) = TIMER | 1 << 17;
-	got_timer = 0;
-	APIC(0x380) = 1000000;
-	check(hlt(&got_timer, 3) >= 3, "periodic timer", "%d", (long)got_timer);
-	APIC(0x380) = 0;
-	APIC(0x320) = TIMER | 1 << 16;
-	if (cpuid(1, 0).c >> 24 & 1) {
-		APIC(0x320) = TIMER | 2 << 17;
-		__asm__ volatile("mfence");
-		got_timer = 0;
-		wrmsr(0x6e0, rdtsc() + 1000000);
-		check(hlt(&got_timer, 1) == 1 && rdmsr(0x6e0) == 0, "TSC-deadline timer", "%d, deadline %x", (long)got_timer, rdmsr(0x6e0));
-		APIC(0x320) = TIMER | 1 << 16;
-	} else {
-		print("note: no TSC-deadline timer on this CPU\n");
-	}
-}
-
-static void redirect(int pin, u32 high, u32 low) {
-	IOAPIC_SELECT = 0x11 + 2 * pin;
-	IOAPIC_DATA = high;
+static void ioapic(int pin, u64 entry)
+{
 	IOAPIC_SELECT = 0x10 + 2 * pin;
-	IOAPIC_DATA = low;
+	IOAPIC_DATA = (u32)entry;
+	IOAPIC_SELECT = 0x11 + 2 * pin;
+	IOAPIC_DATA = entry >> 32;
 }
 
-static void test_pit(void) {
+static void pit(int mode, u16 value)
+{
+	outb(0x43, 0x30 | mode << 1);
+	outb(0x40, value);
+	outb(0x40, value >> 8);
+}
+
+static void pics(u8 mask)
+{
+	outb(0x20, 0x11);
+	outb(0x21, 0x60);
+	outb(0x21, 4);
+	outb(0x21, 1);
+	outb(0xa0, 0x11);
+	outb(0xa1, 0x68);
+	outb(0xa1, 2);
+	outb(0xa1, 1);
+	outb(0x21, mask);
+	outb(0xa1, 0xff);
+}
+
+static void local_apic(void)
+{
+	ok("apic-version", (*(volatile u32 *)0xfee00030UL & 0xff) >= 0x10);
+	LAPIC(SVR) = 0x1ff;
+	LAPIC(TPR) = 0;
+	LAPIC(ICR_HIGH) = 0;
+	LAPIC(ICR) = 0x40000 | 0x50; /* self */
+	eq("self-ipi-waits-for-if", count[0x50], 0);
+	eq("self-ipi-irr", LAPIC(IRR + 0x20) >> 16 & 1, 1);
+	asm volatile("sti; nop; nop; cli");
+	eq("self-ipi", count[0x50], 1);
+	eq("eoi-clears-isr", LAPIC(ISR + 0x20), 0);
+	set_cr8(5);
+	eq("cr8-is-tpr", LAPIC(TPR), 0x50);
+	LAPIC(ICR) = 0x40000 | 0x51;
+	asm volatile("sti; nop; nop; cli");
+	eq("tpr-holds-back", count[0x51], 0);
+	LAPIC(TPR) = 0x40;
+	asm volatile("sti; nop; nop; cli");
+	eq("tpr-lets-through", count[0x51], 1);
+	set_cr8(5);
+	LAPIC(ICR) = 0x40000 | 0x52;
+	asm volatile("sti; nop; mov %0, %%cr8; nop; nop; cli" : : "r"(0UL));
+	eq("cr8-lets-through", count[0x52], 1);
+	LAPIC(ICR) = 0x40000 | 0x50;
+	LAPIC(ICR) = 0x40000 | 0x5f;
+	order = 0;
+	asm volatile("sti; nop; nop; nop; cli");
+	eq("priority-order", order & 0xffff, 0x5f50);
+}
+
+extern u8 sti_next[], ss_next[];
+static void shadows(void)
+{
+	LAPIC(ICR) = 0x40000 | 0x50;
+	at_rip = 0;
+	asm volatile("sti; nop; sti_next: nop; cli; .globl sti_next");
+	eq("sti-shadow", at_rip, (u64)sti_next);
+	LAPIC(ICR) = 0x40000 | 0x50;
+	clear_counts();
+	asm volatile("sti; cli; nop");
+	eq("sti-cli", count[0x50], 0);
+	asm volatile("sti; nop; nop; cli");
+	u32 ss = 0x10;
+	asm volatile("sti; nop");
+	at_rip = 0;
+	asm volatile("mov $0x40050, %%eax; cli; mov %%eax, (%1); sti; mov %0, %%ss; nop; ss_next: nop; cli; .globl ss_next"
+		: : "r"(ss), "r"(0xfee00300UL) : "rax", "memory");
+	eq("mov-ss-shadow", at_rip, (u64)ss_next);
+	clear_counts();
+	LAPIC(ICR) = 0x40000 | 0x50;
+	asm volatile("pushfq; orl $0x200, (%%rsp); popfq; cli" : : : "memory", "cc");
+	eq("popf-no-shadow", count[0x50], 1);
+}
+
+static void timers(void)
+{
+	clear_counts();
+	LAPIC(DIVIDE) = 3; /* 16 */
+	LAPIC(LVT_TIMER) = 0x53;
+	LAPIC(INITIAL) = 2000;
+	ok("timer-counts", LAPIC(CURRENT) <= 2000);
+	eq("timer-one-shot", wait_for(0x53, 1), 1);
+	eq("timer-stays-at-0", LAPIC(CURRENT), 0);
+	LAPIC(LVT_TIMER) = 0x20000 | 0x54;
+	LAPIC(INITIAL) = 20000;
+	ok("timer-periodic", wait_for(0x54, 3) >= 3);
+	LAPIC(INITIAL) = 0;
+	LAPIC(LVT_TIMER) = 0x10000 | 0x54;
+	clear_counts();
+	LAPIC(INITIAL) = 1000;
+	for (int i = 0; i < 100000; i++)
+		asm volatile("pause");
+	asm volatile("sti; nop; nop; cli");
+	eq("timer-masked", count[0x54], 0);
+	LAPIC(INITIAL) = 0;
+	clear_counts();
+	LAPIC(LVT_TIMER) = 0x55;
+	LAPIC(INITIAL) = 200000;
+	asm volatile("sti; hlt; cli");
+	eq("hlt-wakes", count[0x55], 1);
+	if (has_deadline()) {
+		clear_counts();
+		LAPIC(LVT_TIMER) = 0x40000 | 0x56;
+		asm volatile("mfence");
+		wrmsr(0x6e0, rdtsc() + 1000000);
+		ok("deadline-armed", rdmsr(0x6e0) != 0);
+		eq("deadline", wait_for(0x56, 1), 1);
+		eq("deadline-used-up", rdmsr(0x6e0), 0);
+		wrmsr(0x6e0, 1);
+		eq("deadline-past", wait_for(0x56, 2), 2);
+		wrmsr(0x6e0, ~0UL >> 1);
+		wrmsr(0x6e0, 0);
+		eq("deadline-disarmed", rdmsr(0x6e0), 0);
+	}
+	LAPIC(LVT_TIMER) = 0x10000;
+}
+
+static int in_nmi;
+static int on_nmi(struct frame *f)
+{
+	if (f->vector != NMI)
+		return on_interrupt(f);
+	count[NMI]++;
+	if (count[NMI] == 1) {
+		LAPIC(ICR_HIGH) = LAPIC(ID);
+		LAPIC(ICR) = 0x4400; /* another NMI: held back until IRET */
+		for (int i = 0; i < 1000; i++)
+			asm volatile("pause");
+		in_nmi = count[NMI];
+	}
+	return 1;
+}
+
+static void nmis(void)
+{
+	clear_counts();
+	hook = on_nmi;
+	LAPIC(ICR_HIGH) = LAPIC(ID);
+	LAPIC(ICR) = 0x4400;
+	for (int i = 0; i < 100000 && count[NMI] < 2; i++)
+		asm volatile("pause");
+	hook = on_interrupt;
+	eq("nmi-with-if-clear", count[NMI] >= 1, 1);
+	eq("nmi-masks-nmi", in_nmi, 1);
+	eq("iret-unmasks-nmi", count[NMI], 2);
+}
+
+static void legacy_controllers(void)
+{
+	clear_counts();
+	pics(0xff);
+	ioapic(2, 0x57);
+	pit(0, 1000);
+	eq("pit-through-ioapic", wait_for(0x57, 1), 1);
+	ioapic(2, 0x10057);
+	clear_counts();
+	pit(0, 1000);
+	for (int i = 0; i < 1000000; i++)
+		asm volatile("pause");
+	asm volatile("sti; nop; nop; cli");
+	eq("ioapic-masked", count[0x57], 0);
+	LAPIC(LINT0) = 0x700; /* ExtINT */
+	pics(0xfe);
+	pit(2, 10000);
+	ok("pit-through-8259", wait_for(0x60, 2) >= 2);
+	outb(0x21, 0xff);
+	LAPIC(LINT0) = 0x10000;
+	clear_counts();
 	IOAPIC_SELECT = 1;
-	check((IOAPIC_DATA >> 16 & 0xff) == 23, "IOAPIC has 24 pins", "%x", (u64)IOAPIC_DATA);
-	redirect(2, APIC(0x20) & 0xff000000, PIT);
-	got_pit = 0;
-	outb(0x43, 0x34); // channel 0, mode 2
-	outb(0x40, 0x9c);
-	outb(0x40, 0x2e); // 100 Hz
-	check(hlt(&got_pit, 3) >= 3, "PIT through IOAPIC pin 2", "%d", (long)got_pit);
-	redirect(2, 0, 1 << 16);
+	ok("ioapic-pins", (IOAPIC_DATA >> 16 & 0xff) == 23);
 	outb(0x43, 0x30);
+	outb(0x43, 0xb0); /* channel 2, mode 0 */
+	outb(0x61, (inb(0x61) & ~2) | 1);
+	outb(0x42, 0xff);
+	outb(0x42, 0x10);
+	ok("pit2-low", !(inb(0x61) & 0x20));
+	u64 i = 0;
+	while (!(inb(0x61) & 0x20) && i++ < 10000000)
+		;
+	ok("pit2-out", inb(0x61) & 0x20);
 }
 
-static void test_x2apic(void) {
-	if (!(cpuid(1, 0).c >> 21 & 1))
+static void x2apic_mode(void)
+{
+	if (!has_x2apic())
 		return;
 	u64 base = rdmsr(0x1b);
+	eq("x2apic-msr-gp-in-xapic", TRY(rdmsr(0x802)), GP);
 	wrmsr(0x1b, base | 1 << 10);
-	check(rdmsr(0x802) == cpuid(1, 0).b >> 24, "x2APIC ID", "%x", rdmsr(0x802));
-	got = 0;
-	hooks[VECTOR + 1] = 0;
-	wrmsr(0x83f, VECTOR); // SELF IPI
-	__asm__ volatile("sti; nop; nop; nop; cli" ::: "memory");
-	check(got >= 1, "x2APIC self IPI", "%d", (long)got);
+	x2apic = 1;
+	eq("x2apic-id", rdmsr(0x802), 0);
+	clear_counts();
+	wrmsr(0x83f, 0x50);
+	asm volatile("sti; nop; nop; cli");
+	eq("x2apic-self-ipi", count[0x50], 1);
+	wrmsr(0x830, 0x51);
+	asm volatile("sti; nop; nop; cli");
+	eq("x2apic-icr", count[0x51], 1);
+	eq("x2apic-write-id-gp", TRY(wrmsr(0x802, 1)), GP);
+	eq("x2apic-eoi-nonzero-gp", TRY(wrmsr(0x80b, 1)), GP);
+	eq("x2apic-dfr-gp", TRY(rdmsr(0x80e)), GP);
+	eq("x2apic-svr-reserved-gp", TRY(wrmsr(0x80f, 1UL << 32)), GP);
+	eq("x2apic-to-xapic-gp", TRY(wrmsr(0x1b, base)), GP);
+	wrmsr(0x83e, 3);
+	wrmsr(0x832, 0x53);
+	wrmsr(0x838, 2000);
+	eq("x2apic-timer", wait_for(0x53, 1), 1);
+	wrmsr(0x1b, base & ~(1UL << 11 | 1 << 10));
+	wrmsr(0x1b, base);
+	x2apic = 0;
+	LAPIC(SVR) = 0x1ff;
 }
 
-static void on_ipi_x2(struct frame *f) {
-	got++;
-	wrmsr(0x80b, 0);
-}
-
-void test_interrupts(void) {
-	outb(0x21, 0xff); // the 8259s are silent
-	outb(0xa1, 0xff);
-	APIC(0xf0) = 0x1ff;
-	hooks[VECTOR] = on_ipi;
-	hooks[TIMER] = on_timer;
-	hooks[PIT] = on_pit;
-	hooks[2] = on_nmi;
-	test_shadows();
-	test_nmi();
-	test_timer();
-	test_pit();
-	hooks[VECTOR] = on_ipi_x2;
-	test_x2apic();
+void test_interrupts(void)
+{
+	pics(0xff);
+	hook = on_interrupt;
+	local_apic();
+	shadows();
+	timers();
+	nmis();
+	legacy_controllers();
+	x2apic_mode();
+	LAPIC(SVR) = 0xff;
+	hook = 0;
 }

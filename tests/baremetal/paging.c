@@ -1,254 +1,276 @@
-// Paging: permissions, error codes, accessed and dirty bits, reserved bits, invalidation (Intel SDM vol. 3A chapter 4).
+/* Rights, error codes, accessed and dirty bits, TLB maintenance (SDM vol. 3A chapter 4). */
 #include "suite.h"
 
-enum { WP = 1 << 16, SMEP = 1 << 20, SMAP = 1 << 21, PGE = 1 << 7, PCIDE = 1 << 17 };
-enum access { READ, WRITE, EXEC };
+enum { READ, WRITE, EXEC };
 
-static void do_read(void *a) { *(volatile u8 *)a; }
-static void do_write(void *a) { *(volatile u8 *)a = 0xc3; }
-static void do_exec(void *a) { ((void (*)(void))a)(); }
-static void do_read_ac(void *a) { __asm__ volatile("stac; movb (%0), %%al; clac" ::"r"(a) : "rax", "memory"); }
-static void do_write_ac(void *a) { __asm__ volatile("stac; movb $0xc3, (%0); clac" ::"r"(a) : "memory"); }
+USER_CODE(u_read, "mov (%rdi), %al");
+USER_CODE(u_write, "mov %al, (%rdi)");
+USER_CODE(u_exec, "call *%rdi");
+USER_CODE(u_rmw, "lock incb (%rdi)");
 
-// A combination's circumstances and what the manual says of it.
-struct combo { u64 pte; enum access access; int user, wp, smep, smap, ac; };
-
-static int model(struct combo c, u64 *error) {
-	u64 e = (c.access == WRITE ? 2 : 0) | (c.user ? 4 : 0) | (c.access == EXEC ? 16 : 0);
-	if (!(c.pte & P)) {
-		*error = e;
-		return 14;
+/* kernel_access returns NOTRAP or vector<<32 | error code. */
+static u64 kernel_access(int kind, u64 va)
+{
+	int v;
+	switch (kind) {
+	case READ:
+		v = TRY((void)*(volatile u8 *)va);
+		break;
+	case WRITE:
+		v = TRY(*(volatile u8 *)va = 0xc3);
+		break;
+	default:
+		v = TRY(((void (*)(void))va)());
 	}
-	int bad = 0;
-	if (c.access == EXEC && c.pte >> 63)
-		bad = 1;
-	if (c.user) {
-		bad |= !(c.pte & U) || (c.access == WRITE && !(c.pte & W));
-	} else {
-		bad |= c.access == WRITE && !(c.pte & W) && c.wp;
-		bad |= c.access == EXEC && (c.pte & U) && c.smep;
-		bad |= c.access != EXEC && (c.pte & U) && c.smap && !c.ac;
-	}
-	*error = e | 1;
-	return bad ? 14 : c.user ? 0x40 : -1;
+	return v == NOTRAP ? (u64)NOTRAP : (u64)v << 32 | last.error;
 }
 
-static void try(struct combo c) {
-	static const u8 load[] = {0x8a, 0x07}, store[] = {0xc6, 0x07, 0xc3}, jump[] = {0xff, 0xe7};
-	page(0)[0] = c.user ? 0xcd : 0xc3;
-	page(0)[1] = 0x40;
-	map(0, c.pte);
-	fault.vector = -1;
-	if (c.user) {
-		const u8 *code = c.access == READ ? load : c.access == WRITE ? store : jump;
-		user(code, c.access == WRITE ? 3 : 2, VA(0), 0, 0);
+static u64 user_access(int kind, u64 va)
+{
+	int v = user(kind == READ ? u_read : kind == WRITE ? u_write : u_exec, va);
+	return v == USER_EXIT ? (u64)NOTRAP : (u64)v << 32 | last.error;
+}
+
+static u64 want(int user_mode, int kind, u64 pte, u64 c0, u64 c4)
+{
+	u64 code = (u64)PF << 32 | 1;
+	int allowed;
+	if (kind == WRITE)
+		code |= 2;
+	if (user_mode)
+		code |= 4;
+	if (kind == EXEC)
+		code |= 16;
+	if (user_mode)
+		allowed = (pte & U) && (kind != WRITE || (pte & W)) && (kind != EXEC || !(pte & NX));
+	else if (kind == EXEC)
+		allowed = !(pte & NX) && !((pte & U) && (c4 >> 20 & 1));
+	else
+		allowed = (kind != WRITE || (pte & W) || !(c0 >> 16 & 1)) && !((pte & U) && (c4 >> 21 & 1));
+	return allowed ? (u64)NOTRAP : code;
+}
+
+static void append(char *s, const char *t)
+{
+	while (*s)
+		s++;
+	while ((*s++ = *t++))
+		;
+}
+
+/* rights tries every mix of page, control bits, privilege and access. */
+static void rights(void)
+{
+	static const u64 ptes[] = { P, P | W, P | U, P | W | U, P | NX, P | W | NX, P | U | NX, P | W | U | NX };
+	u64 c0 = cr0(), c4 = cr4();
+	pages[0][0] = 0xc3;
+	for (int mode = 0; mode < 8; mode++) {
+		u64 n0 = mode & 1 ? c0 : c0 & ~(1UL << 16);
+		u64 n4 = c4;
+		if (mode & 2)
+			n4 |= (u64)has_smep() << 20;
+		if (mode & 4)
+			n4 |= (u64)has_smap() << 21;
+		set_cr0(n0);
+		set_cr4(n4);
+		for (unsigned i = 0; i < sizeof ptes / sizeof *ptes; i++)
+			for (int who = 0; who < 2; who++)
+				for (int kind = READ; kind <= EXEC; kind++) {
+					char name[80] = "rights";
+					append(name, mode & 1 ? "-wp" : "");
+					append(name, mode & 2 ? "-smep" : "");
+					append(name, mode & 4 ? "-smap" : "");
+					append(name, ptes[i] & U ? "-user" : "-super");
+					append(name, ptes[i] & W ? "-rw" : "-ro");
+					append(name, ptes[i] & NX ? "-nx" : "");
+					append(name, who ? "-by-user" : "-by-kernel");
+					append(name, kind == READ ? "-read" : kind == WRITE ? "-write" : "-exec");
+					map(0, phys(pages[0]) | ptes[i]);
+					u64 got = who ? user_access(kind, PAGE(0)) : kernel_access(kind, PAGE(0));
+					eq(name, got, want(who, kind, ptes[i], n0, n4));
+				}
+		set_cr0(c0);
+		set_cr4(c4);
+	}
+}
+
+static void smap_ac(void)
+{
+	if (!has_smap())
 		return;
-	}
-	void (*f)(void *) = c.access == EXEC ? do_exec : c.access == READ ? (c.ac ? do_read_ac : do_read) : c.ac ? do_write_ac : do_write;
-	attempt(f, (void *)VA(0));
+	u64 c4 = cr4();
+	set_cr4(c4 | 1 << 21);
+	map(0, phys(pages[0]) | P | W | U);
+	eq("smap-ac-read", TRY({ asm volatile("stac"); (void)*(volatile u8 *)PAGE(0); asm volatile("clac"); }), NOTRAP);
+	eq("smap-clac-read", kernel_access(READ, PAGE(0)), (u64)PF << 32 | 1);
+	set_cr4(c4);
 }
 
-static void test_permissions(void) {
-	u64 cr0 = READ_CR(0), cr4 = READ_CR(4);
-	struct cpuid seven = cpuid(7, 0);
-	int has_smep = seven.b >> 7 & 1, has_smap = seven.b >> 20 & 1;
-	int wrong = 0, n = 0;
-	check(has_smep && has_smap, "CPUID offers SMEP and SMAP", "EBX of leaf 7 is %x", (u64)seven.b);
-	for (int i = 0; i < 16 * 3 * 2 * 16; i++) {
-		struct combo c = {(i & 1 ? P : 0) | (i & 2 ? W : 0) | (i & 4 ? U : 0) | (i & 8 ? NX : 0), i / 16 % 3, i / 48 % 2, i / 96 & 1, i / 192 & 1, i / 384 & 1, i / 768 & 1};
-		if ((c.smep && !has_smep) || (c.smap && !has_smap) || (c.ac && (!has_smap || c.user || c.access == EXEC)))
-			continue;
-		WRITE_CR(0, c.wp ? cr0 | WP : cr0 & ~(u64)WP);
-		WRITE_CR(4, cr4 | (c.smep ? SMEP : 0) | (c.smap ? SMAP : 0));
-		u64 error;
-		int want = model(c, &error);
-		try(c);
-		n++;
-		if (fault.vector != want || (want == 14 && (fault.error != error || fault.cr2 != VA(0)))) {
-			if (wrong++ < 5)
-				print("  pte %x access %d user %d wp %d smep %d smap %d ac %d: vector %d error %x cr2 %x, want %d %x\n", c.pte, (long)c.access,
-				      (long)c.user, (long)c.wp, (long)c.smep, (long)c.smap, (long)c.ac, (long)fault.vector, fault.error, fault.cr2, (long)want, error);
-		}
-	}
-	WRITE_CR(0, cr0);
-	WRITE_CR(4, cr4);
-	check(!wrong, "permissions and error codes, every mix of P W U NX, WP, SMEP, SMAP, AC, CPL", "%d of %d wrong", (long)wrong, (long)n);
-}
-
-static void test_accessed_dirty(void) {
-	map(0, P | W);
-	do_read((void *)VA(0));
-	check((pt[0] & (A | D)) == A, "a read sets A, not D", "pte %x", pt[0]);
-	do_write((void *)VA(0));
-	check((pt[0] & (A | D)) == (A | D), "a write after a read sets D", "pte %x", pt[0]);
-	map(0, P | W);
-	do_write((void *)VA(0));
-	check((pt[0] & (A | D)) == (A | D), "a write sets A and D", "pte %x", pt[0]);
-	map(0, P);
-	fault.vector = -1;
-	attempt(do_write, (void *)VA(0));
-	check(fault.vector == 14 && !(pt[0] & D), "a refused write does not set D", "vector %d pte %x", (long)fault.vector, pt[0]);
-	map(0, P | W);
-	pdpt[T >> 30] &= ~(u64)A;
-	WRITE_CR(3, READ_CR(3));
-	do_read((void *)VA(0));
-	check(pdpt[T >> 30] & A, "a walk sets A of the upper tables", "pdpte %x", pdpt[T >> 30]);
-}
-
-static void test_reserved(void) {
-	int width = cpuid(0x80000008, 0).a & 0xff;
-	map(0, P | W);
-	if (width < 52) {
-		pt[0] |= 1ull << 51;
-		invlpg(VA(0));
-		expect("a reserved address bit: error has RSVD", do_read, (void *)VA(0), 14, 9);
-	}
-	map(0, P | W);
-	pml4[2] = (u64)pdpt | P | W | 1 << 7;
-	expect("PS in a PML4 entry: error has RSVD", do_read, (void *)(2ull << 39), 14, 9);
-	pml4[2] = 0;
-}
-
-static void test_large(void) {
-	// 1 GiB and 2 MiB pages over RAM that the identity map also shows.
-	u8 *here = page(3);
-	here[5] = 0x5a;
-	if (cpuid(0x80000001, 0).d >> 26 & 1) {
-		pdpt[8] = 0 | P | W | 1 << 7;
-		check(*(volatile u8 *)((8ull << 30) + (u64)here + 5) == 0x5a, "1 GiB page", "reads %x", (u64) * (u8 *)((8ull << 30) + (u64)here + 5));
-		check((pdpt[8] & (A | D)) == A, "1 GiB page gets A", "pdpte %x", pdpt[8]);
-		pdpt[8] = 0;
-	}
-	u64 old = pds[0];
-	here[5] = 0x5b;
-	check(pds[0] & A && pds[0] & D, "2 MiB page has A and D", "pde %x", old);
-	WRITE_CR(3, READ_CR(3));
-}
-
-static void store_ones(void *a) { *(volatile u64 *)a = ~0ull; }
-
-static void test_crossing(void) {
-	map(0, P | W);
+static void error_codes(void)
+{
 	map(1, 0);
-	static const u8 bytes[] = {1, 2, 3, 4};
-	for (int i = 0; i < 4; i++)
-		page(0)[4092 + i] = bytes[i];
-	volatile u64 *p = (u64 *)(VA(0) + 4092);
-	fault.vector = -1;
-	attempt(do_write, (void *)VA(0)); // warm
-	fault.vector = -1;
-	attempt(store_ones, (void *)p);
-	check(fault.vector == 14 && fault.cr2 == VA(1) && page(0)[4092] == 1, "a store across into an absent page writes nothing, CR2 is the second page",
-	      "vector %d cr2 %x byte %x", (long)fault.vector, fault.cr2, (u64)page(0)[4092]);
-	map_to(1, 5, P | W);
-	*p = 0x1122334455667788;
-	check(*(u32 *)(page(0) + 4092) == 0x55667788 && *(u32 *)page(5) == 0x11223344, "a store across two frames", "%x %x", (u64) * (u32 *)(page(0) + 4092), (u64) * (u32 *)page(5));
-	check(*p == 0x1122334455667788, "a load across two frames", "%x", *p);
+	eq("not-present-read", kernel_access(READ, PAGE(1) + 0x123), (u64)PF << 32);
+	eq("cr2", last_cr2, PAGE(1) + 0x123);
+	eq("not-present-write", kernel_access(WRITE, PAGE(1)), (u64)PF << 32 | 2);
+	eq("not-present-exec", kernel_access(EXEC, PAGE(1)), (u64)PF << 32 | 16);
+	eq("not-present-user-read", user_access(READ, PAGE(1)), (u64)PF << 32 | 4);
+	eq("not-present-user-write", user_access(WRITE, PAGE(1)), (u64)PF << 32 | 6);
+	int v = user(u_rmw, PAGE(1));
+	eq("not-present-user-rmw", (u64)v << 32 | last.error, (u64)PF << 32 | 6);
+	map(1, phys(pages[1]) | P | W | 1UL << 51);
+	eq("reserved-read", kernel_access(READ, PAGE(1)), (u64)PF << 32 | 9);
+	eq("reserved-user-write", user_access(WRITE, PAGE(1)), (u64)PF << 32 | 15);
+	map(1, 0);
+	map(0, phys(pages[0]) | P | W);
+	int v2 = TRY(PEEK(PAGE(1) - 4));
+	eq("crossing-second-page", (u64)v2 << 32 | last.error, (u64)PF << 32);
+	eq("crossing-second-page-cr2", last_cr2, PAGE(1));
+	POKE(PAGE(0) + 4088, 0x1111111111111111);
+	map(1, phys(pages[1]) | P);
+	int v3 = TRY(POKE(PAGE(1) - 4, ~0UL));
+	eq("crossing-write-fault", (u64)v3 << 32 | last.error, (u64)PF << 32 | 3);
+	eq("crossing-write-untouched", PEEK(PAGE(0) + 4088), 0x1111111111111111);
+	u64 efer = rdmsr(0xc0000080);
+	map(1, phys(pages[1]) | P | W | NX);
+	wrmsr(0xc0000080, efer & ~0x800UL);
+	eq("xd-without-nxe-reserved", kernel_access(READ, PAGE(1)), (u64)PF << 32 | 9);
+	wrmsr(0xc0000080, efer);
+	region_pd[0] &= ~W;
+	map(1, phys(pages[1]) | P | W | U);
+	invlpg(PAGE(1));
+	eq("upper-level-ro", user_access(WRITE, PAGE(1)), (u64)PF << 32 | 7);
+	region_pd[0] |= W;
+	map(1, phys(pages[1]) | P | W | U);
 }
 
-static int reads(int n) { return *(volatile u8 *)(VA(n) + 100); }
-
-static void test_invalidation(void) {
-	page(3)[100] = 3;
-	page(4)[100] = 4;
-	map_to(0, 3, P | W);
-	reads(0);
-	pt[0] = (u64)page(4) | P | W;
-	invlpg(VA(0));
-	check(reads(0) == 4, "INVLPG shows the new mapping", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(3) | P | W;
-	WRITE_CR(3, READ_CR(3));
-	check(reads(0) == 3, "a CR3 write flushes", "reads %d", (long)reads(0));
-	u64 cr4 = READ_CR(4);
-	map_to(0, 3, P | W | G);
-	reads(0);
-	pt[0] = (u64)page(4) | P | W | G;
-	WRITE_CR(4, cr4 ^ PGE);
-	WRITE_CR(4, cr4);
-	check(reads(0) == 4, "toggling CR4.PGE flushes global pages", "reads %d", (long)reads(0));
-	map(0, P | W);
+static void accessed_dirty(void)
+{
+	map(2, phys(pages[2]) | P | W);
+	region_pd[0] &= ~A;
+	region_pdpt[0] &= ~A;
+	pml4[REGION >> 39] &= ~A;
+	set_cr3(cr3());
+	(void)*(volatile u8 *)PAGE(2);
+	eq("read-sets-a", region_pt[2] & (A | D), A);
+	eq("pde-a", region_pd[0] & A, A);
+	eq("pdpte-a", region_pdpt[0] & A, A);
+	eq("pml4e-a", pml4[REGION >> 39] & A, A);
+	*(volatile u8 *)PAGE(2) = 1;
+	eq("write-sets-d", region_pt[2] & (A | D), A | D);
+	region_pt[2] &= ~D;
+	invlpg(PAGE(2));
+	*(volatile u8 *)PAGE(2) = 1;
+	eq("write-sets-d-again", region_pt[2] & D, D);
+	map(2, phys(pages[2]) | P);
+	TRY(*(volatile u8 *)PAGE(2) = 1);
+	eq("faulting-write-no-d", region_pt[2] & D, 0);
 }
 
-static void set_cr3(void *v) { WRITE_CR(3, (u64)v); }
-static void set_pcide(void *v) { WRITE_CR(4, READ_CR(4) | PCIDE); }
-static void invpcid(u64 type, u64 pcid, u64 va) {
-	struct { u64 pcid, va; } d = {pcid, va};
-	__asm__ volatile("invpcid %0, %1" ::"m"(d), "r"(type) : "memory");
+static void large_pages(void)
+{
+	u64 va = REGION + (1UL << 30);
+	*(volatile u64 *)0x200008 = 0x1234;
+	region_pdpt[1] = P | W | PS;
+	set_cr3(cr3());
+	eq("1gib-read", PEEK(va + 0x200008), 0x1234);
+	eq("1gib-a", region_pdpt[1] & (A | D), A);
+	region_pdpt[1] = P | W | PS | 1 << 13;
+	invlpg(va);
+	eq("1gib-reserved", kernel_access(READ, va), (u64)PF << 32 | 9);
+	region_pdpt[1] = 0;
+	region_pd[1] = 0x200000 | P | W | PS;
+	set_cr3(cr3());
+	va = REGION + (1UL << 21);
+	eq("2mib-read", PEEK(va + 8), 0x1234);
+	POKE(va + 0x1000, 0);
+	eq("2mib-ad", region_pd[1] & (A | D), A | D);
+	region_pd[1] = 0;
+	invlpg(va + 0x5000); /* any address of the page does */
+	eq("invlpg-large", kernel_access(READ, va + 8), (u64)PF << 32);
+	region_pd[1] = 0x200000 | P | W | PS | 1 << 13;
+	eq("2mib-reserved", kernel_access(READ, va), (u64)PF << 32 | 9);
+	region_pd[1] = 0;
+	invlpg(va);
+	pml4[REGION >> 39] |= PS;
+	set_cr3(cr3());
+	eq("pml4e-ps-reserved", kernel_access(READ, PAGE(0)), (u64)PF << 32 | 9);
+	pml4[REGION >> 39] &= ~PS;
+	set_cr3(cr3());
 }
-static void bad_invpcid(void *a) { invpcid((u64)a, 0, 0); }
 
-static void test_pcid(void) {
-	if (!(cpuid(1, 0).c >> 17 & 1) || !(cpuid(7, 0).b >> 10 & 1)) {
-		print("note: no PCID or INVPCID on this CPU\n");
+static void global_pages(void)
+{
+	pages[3][0] = 3;
+	pages[4][0] = 4;
+	map(3, phys(pages[3]) | P | W);
+	(void)*(volatile u8 *)PAGE(3);
+	region_pt[3] = phys(pages[4]) | P | W;
+	set_cr3(cr3());
+	eq("cr3-flushes", *(volatile u8 *)PAGE(3), 4);
+	map(3, phys(pages[3]) | P | W | G);
+	(void)*(volatile u8 *)PAGE(3);
+	region_pt[3] = phys(pages[4]) | P | W | G;
+	invlpg(PAGE(3));
+	eq("invlpg-global", *(volatile u8 *)PAGE(3), 4);
+	region_pt[3] = phys(pages[3]) | P | W | G;
+	u64 c4 = cr4();
+	set_cr4(c4 & ~0x80UL);
+	set_cr4(c4);
+	eq("pge-toggle-flushes-global", *(volatile u8 *)PAGE(3), 3);
+}
+
+static void pcid(void)
+{
+	if (!has_pcid())
 		return;
+	u64 c3 = cr3(), c4 = cr4();
+	set_cr3(c3 | 1 << 3);
+	eq("pcide-needs-pcid-0", TRY(set_cr4(c4 | 1 << 17)), GP);
+	set_cr3(c3);
+	eq("pcide", TRY(set_cr4(c4 | 1 << 17)), NOTRAP);
+	map(5, phys(pages[3]) | P | W);
+	(void)*(volatile u8 *)PAGE(5);
+	set_cr3(c3 | 1);
+	region_pt[5] = phys(pages[4]) | P | W;
+	eq("pcid-1-own-view", *(volatile u8 *)PAGE(5), 4);
+	set_cr3(c3);
+	eq("pcid-0-flushed", *(volatile u8 *)PAGE(5), 4);
+	set_cr3((c3 | 1) | 1UL << 63);
+	eq("noflush-bit-reads-0", cr3() >> 63, 0);
+	set_cr3(c3);
+	eq("clear-pg-with-pcide-gp", TRY(set_cr0(cr0() & ~(1UL << 31))), GP);
+	if (has_invpcid()) {
+		struct { u64 pcid, va; } d = { 0, PAGE(5) };
+		region_pt[5] = phys(pages[3]) | P | W;
+		asm volatile("invpcid %0, %1" : : "m"(d), "r"(0UL) : "memory");
+		eq("invpcid-address", *(volatile u8 *)PAGE(5), 3);
+		region_pt[5] = phys(pages[4]) | P | W;
+		asm volatile("invpcid %0, %1" : : "m"(d), "r"(1UL) : "memory");
+		eq("invpcid-context", *(volatile u8 *)PAGE(5), 4);
+		region_pt[5] = phys(pages[3]) | P | W | G;
+		invlpg(PAGE(5));
+		(void)*(volatile u8 *)PAGE(5);
+		region_pt[5] = phys(pages[4]) | P | W | G;
+		asm volatile("invpcid %0, %1" : : "m"(d), "r"(2UL) : "memory");
+		eq("invpcid-all-global", *(volatile u8 *)PAGE(5), 4);
+		eq("invpcid-bad-type", TRY(asm volatile("invpcid %0, %1" : : "m"(d), "r"(4UL) : "memory")), GP);
+		d.pcid = 0x1000;
+		eq("invpcid-reserved", TRY(asm volatile("invpcid %0, %1" : : "m"(d), "r"(1UL) : "memory")), GP);
+		d.pcid = 0;
+		d.va = 0x800000000000UL;
+		eq("invpcid-noncanonical", TRY(asm volatile("invpcid %0, %1" : : "m"(d), "r"(0UL) : "memory")), GP);
 	}
-	u64 base = READ_CR(3);
-	WRITE_CR(3, base | 1);
-	expect("CR4.PCIDE with a PCID in CR3: #GP", set_pcide, 0, 13, 0);
-	WRITE_CR(3, base);
-	WRITE_CR(4, READ_CR(4) | PCIDE);
-	map_to(0, 3, P | W);
-	reads(0);
-	WRITE_CR(3, base | 1 | 1ull << 63);
-	pt[0] = (u64)page(4) | P | W;
-	check(reads(0) == 4, "another PCID has no stale entry", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(3) | P | W;
-	invpcid(0, 1, VA(0));
-	check(reads(0) == 3, "INVPCID of an address", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(4) | P | W;
-	invpcid(1, 1, 0);
-	check(reads(0) == 4, "INVPCID of a context", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(3) | P | W;
-	invpcid(3, 0, 0);
-	check(reads(0) == 3, "INVPCID of all but global", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(4) | P | W;
-	invpcid(2, 0, 0);
-	check(reads(0) == 4, "INVPCID of all", "reads %d", (long)reads(0));
-	pt[0] = (u64)page(3) | P | W;
-	WRITE_CR(3, base | 1);
-	check(reads(0) == 3, "CR3 without bit 63 flushes its PCID", "reads %d", (long)reads(0));
-	expect("INVPCID of type 4: #GP", bad_invpcid, (void *)4, 13, 0);
-	WRITE_CR(3, base);
-	check(!(READ_CR(3) >> 63), "CR3 bit 63 reads as 0", "%x", READ_CR(3));
-	WRITE_CR(4, READ_CR(4) & ~(u64)PCIDE);
-	expect("CR3 bit 63 without PCIDE: #GP", set_cr3, (void *)(base | 1ull << 63), 13, 0);
-	map(0, P | W);
+	set_cr4(c4);
+	set_cr3(c3);
 }
 
-static void test_code_change(void) {
-	// mov $imm, %eax; ret, rewritten through the same and through another mapping.
-	u8 *code = page(6);
-	map_to(0, 6, P | W);
-	map_to(1, 6, P | W);
-	int (*f)(void) = (void *)VA(0);
-	int good = 1;
-	for (int i = 0; i < 200; i++) {
-		u8 *through = i % 3 == 0 ? code : (u8 *)VA(i % 2);
-		*(volatile u8 *)through = 0xb8;
-		*(volatile u32 *)(through + 1) = i;
-		*(volatile u8 *)(through + 5) = 0xc3;
-		good &= f() == i;
-	}
-	check(good, "self-modifying code, through aliases", "a stale instruction ran");
-	// An instruction that rewrites the next one: movb $0x42, 1f+1; 1: mov $0, %al.
-	int result;
-	for (int i = 0; i < 3; i++) {
-		u8 *c = page(6) + 256;
-		u8 seq[] = {0xc6, 0x05, 0x01, 0, 0, 0, (u8)(0x40 + i), 0xb0, 0x00, 0x0f, 0xb6, 0xc0, 0xc3};
-		for (unsigned k = 0; k < sizeof seq; k++)
-			((volatile u8 *)c)[k] = seq[k];
-		result = ((int (*)(void))c)();
-		check(result == 0x40 + i, "a store into the next instruction", "returned %x", (u64)result);
-	}
-}
-
-void test_paging(void) {
-	test_permissions();
-	test_accessed_dirty();
-	test_reserved();
-	test_large();
-	test_crossing();
-	test_invalidation();
-	test_pcid();
-	test_code_change();
+void test_paging(void)
+{
+	rights();
+	smap_ac();
+	error_codes();
+	accessed_dirty();
+	large_pages();
+	global_pages();
+	pcid();
 }

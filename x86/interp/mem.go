@@ -88,7 +88,7 @@ func (c *CPU) translate(va uint64, a mmu.Access) (gpa uint64, region *guestmem.R
 // hear of them.
 func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Access) {
 	page := va & pageMask
-	if c.DR[7]&0xff != 0 && c.watched(page) {
+	if c.DR[7]&0xff != 0 && c.watched(page) || c.sys.alignCheck {
 		return
 	}
 	i := va / pageSize % mmu.TLBSize
@@ -136,6 +136,15 @@ func (c *CPU) watchAccess(va, n uint64, write bool) {
 	}
 }
 
+// aligned applies alignment checking, during which all accesses at CPL 3 are
+// slow; false: exc is #AC(0). Operands over 8 bytes have rules of their own.
+func (c *CPU) aligned(va, n uint64) bool {
+	if !c.sys.alignCheck || c.MMUIndex != mmuUser || n > 8 || va&(n-1) == 0 {
+		return true
+	}
+	return c.fail(x86.AC, 0)
+}
+
 // loadSlow is a load of n ≤ 16 bytes that the TLB could not serve: misses, page
 // crossings, I/O, faults. intent is Write for the load of a read-modify-write.
 func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
@@ -147,12 +156,15 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 		return nil, false
 	}
 	if first == n {
+		if !c.aligned(va, n) {
+			return nil, false
+		}
 		c.physRead(r, gpa, p)
 		c.watchAccess(va, n, false)
 		return p, true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), intent)
-	if !ok {
+	if !ok || !c.aligned(va, n) {
 		return nil, false
 	}
 	c.physRead(r, gpa, p[:first])
@@ -171,12 +183,15 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 		return false
 	}
 	if first == n {
+		if !c.aligned(va, n) {
+			return false
+		}
 		c.physWrite(r, gpa, p)
 		c.watchAccess(va, n, true)
 		return true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), mmu.Write)
-	if !ok {
+	if !ok || !c.aligned(va, n) {
 		return false
 	}
 	c.physWrite(r, gpa, p[:first])

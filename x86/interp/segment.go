@@ -82,9 +82,14 @@ func (c *CPU) modeChanged() {
 	c.updateMMUIndex()
 }
 
-// updateMMUIndex recomputes MMUIndex: the part of modeChanged that follows from CPL, AC and SMAP.
+// updateMMUIndex recomputes MMUIndex: the part of modeChanged that follows from
+// CPL, AC and SMAP, and whether alignment is checked.
 func (c *CPU) updateMMUIndex() {
 	c.MMUIndex = c.mmuIndexAt(c.CPL)
+	if on := c.CPL == 3 && c.Flags&x86.FlagAC != 0 && c.CR0&x86.CR0AM != 0; on != c.sys.alignCheck {
+		c.sys.alignCheck = on
+		c.flushTLB(false) // no entry may serve an access meanwhile
+	}
 }
 
 func (c *CPU) mmuIndexAt(cpl uint8) uint8 {

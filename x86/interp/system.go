@@ -11,9 +11,10 @@ import (
 
 // systemState is what the operating system's side of the CPU needs beyond Core.
 type systemState struct {
-	mem  memState
-	flat [6]bool // segments through which no access can fail a limit or type check
-	msrs msrState
+	mem        memState
+	alignCheck bool    // CPL 3 with CR0.AM and AC: see aligned
+	flat       [6]bool // segments through which no access can fail a limit or type check
+	msrs       msrState
 
 	mp        x86.MPState
 	sipi      atomic.Uint32 // the last start-up vector

@@ -1,0 +1,4 @@
+#include "suite.h"
+void test_legacy(void)
+{
+}
