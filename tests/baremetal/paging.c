@@ -12,6 +12,7 @@ USER_CODE(u_rmw, "lock incb (%rdi)");
 static u64 kernel_access(int kind, u64 va)
 {
 	int v;
+	pages[0][0] = 0xc3; /* ret */
 	switch (kind) {
 	case READ:
 		v = TRY((void)*(volatile u8 *)va);
@@ -27,6 +28,7 @@ static u64 kernel_access(int kind, u64 va)
 
 static u64 user_access(int kind, u64 va)
 {
+	pages[0][0] = 0xc3;
 	int v = user(kind == READ ? u_read : kind == WRITE ? u_write : u_exec, va);
 	return v == USER_EXIT ? (u64)NOTRAP : (u64)v << 32 | last.error;
 }
@@ -63,7 +65,6 @@ static void rights(void)
 {
 	static const u64 ptes[] = { P, P | W, P | U, P | W | U, P | NX, P | W | NX, P | U | NX, P | W | U | NX };
 	u64 c0 = cr0(), c4 = cr4();
-	pages[0][0] = 0xc3;
 	for (int mode = 0; mode < 8; mode++) {
 		u64 n0 = mode & 1 ? c0 : c0 & ~(1UL << 16);
 		u64 n4 = c4;

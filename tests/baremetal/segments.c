@@ -182,6 +182,7 @@ static void tables(void)
 	ok("sidt", t.limit == idtr.limit && t.base == (u64)idt);
 	t.base = 0x800000000000UL;
 	eq("lgdt-noncanonical", outcome(TRY(asm volatile("lgdt %0" : : "m"(t)))), FAULT(GP, 0));
+	asm volatile("lgdt %0" : : "m"(gdtr));
 	static const struct { const char *name; void (*code)(void); } all[] = {
 		{ "sgdt", u_sgdt }, { "sidt", u_sidt }, { "smsw", u_smsw }, { "str", u_str }, { "sldt", u_sldt },
 	};

@@ -60,6 +60,7 @@ func (c *CPU) needStep() bool {
 	}
 	s.tf = c.Flags&x86.FlagTF != 0
 	s.noStep = false
+	c.Flags &^= x86.FlagRF // it has done its work; an IRET may set it again
 	return true
 }
 
@@ -70,8 +71,8 @@ func (c *CPU) stepped(st status) status {
 	if st == faulted || st == stopped {
 		return st
 	}
-	if st != again {
-		c.Flags &^= x86.FlagRF * b2u(!c.sys.noStep)
+	if st == again {
+		c.Flags |= x86.FlagRF // the rest of a repetition meets no breakpoint again
 	}
 	if c.inShadow() == shadowMovSS {
 		return st

@@ -20,7 +20,7 @@ func (c *CPU) stringOp(in *decode.Inst) status {
 		if truncate(c.R[x86.RCX], in.AddrSize) == 0 {
 			return next
 		}
-		if n := c.stringChunk(in); n == 0 {
+		if c.sys.stepping || c.stringChunk(in) == 0 {
 			if st := c.stringStep(in); st != next {
 				return st
 			}

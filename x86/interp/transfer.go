@@ -373,6 +373,7 @@ func (c *CPU) iret(in *decode.Inst) status {
 	if c.sys.nmiMasked {
 		c.sys.nmiMasked = false
 		if c.sys.nmi {
+			c.sys.nmi = false
 			c.post(pendNMI)
 		}
 	}
