@@ -40,8 +40,8 @@ func (v *vm) SaveChip() (irq.ChipState, error) {
 	return s, nil
 }
 
-// LoadChip writes what SaveChip read. It comes after SetState of every vCPU,
-// which a LAPIC's mode does not depend on but its pending timer does.
+// LoadChip writes what SaveChip read. It comes after SetState of every vCPU: a
+// LAPIC's timer starts from the TSC that SetState writes.
 func (v *vm) LoadChip(s irq.ChipState) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -191,6 +191,14 @@ func (v *vm) loadPIT(s irq.PITState) error {
 	return err
 }
 
+// x2APIC is IA32_APIC_BASE's mode bit. KVM shows the ID of a LAPIC in that mode
+// as an xAPIC's all the same (without KVM_CAP_X2APIC_API): in the top byte.
+const x2APIC = 1 << 10
+
+// lapicID is the index of the ID register.
+const lapicID = 2
+
+// saveLAPIC reads one LAPIC. Its pending errors and ExtINT messages KVM does not show.
 func (c *vcpu) saveLAPIC() (irq.LAPICState, error) {
 	var s irq.LAPICState
 	var k kvmapi.LAPICState
@@ -208,6 +216,9 @@ func (c *vcpu) saveLAPIC() (irq.LAPICState, error) {
 			s.TSCDeadline = m.Value
 		}
 	}
+	if s.Base&x2APIC != 0 {
+		s.Regs[lapicID] >>= 24
+	}
 	return s, err
 }
 
@@ -218,6 +229,9 @@ func (c *vcpu) loadLAPIC(s irq.LAPICState) error {
 		return err
 	}
 	var k kvmapi.LAPICState
+	if s.Base&x2APIC != 0 {
+		s.Regs[lapicID] <<= 24
+	}
 	for i, r := range s.Regs {
 		binary.LittleEndian.PutUint32(k.Regs[i*16:], r)
 	}

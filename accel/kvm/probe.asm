@@ -2,7 +2,7 @@
 ; each count's end, 0 turns ends counting. Then come kernel-mode instructions of
 ; which some KVMs stop: each notes at 0x6000 where to go on without it, and
 ; reports its number at port 0x82 when it was executed.
-%include "testdata/common.inc"
+%include "../acceltest/testdata/common.inc"
 
 %macro TRY 2+
         mov dword [abs 0x6000], %%after

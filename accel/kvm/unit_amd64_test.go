@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"berth/accel"
+	"berth/accel/acceltest"
 	"berth/guestmem"
+	"berth/irq"
 	"berth/kvmapi"
 	"berth/x86"
 )
@@ -16,7 +18,7 @@ import (
 // stuck returns a vCPU whose last exit is r, with u as the exit's data. It has
 // no KVM behind it.
 func stuck(r kvmapi.ExitReason, u ...uint64) *vcpu {
-	c := &vcpu{vm: &vm{cfg: accel.Config{Memory: guestmem.New(), Ports: &space{}, MMIO: &space{}}}, fd: -1, run: &kvmapi.Run{ExitReason: r}, mapping: make([]byte, 8192)}
+	c := &vcpu{vm: &vm{cfg: accel.Config{Memory: guestmem.New(), Ports: &acceltest.Space{}, MMIO: &acceltest.Space{}}}, fd: -1, run: &kvmapi.Run{ExitReason: r}, mapping: make([]byte, 8192)}
 	for i, v := range u {
 		binary.LittleEndian.PutUint64(c.run.Union[8*i:], v)
 	}
@@ -154,7 +156,7 @@ func TestCPUIDOnAMD(t *testing.T) {
 // that VMX would refuse as they are.
 func TestSegmentsAreMadeFitForEntry(t *testing.T) {
 	var s x86.State
-	pattern(&s, false)
+	acceltest.Pattern(&s, false)
 	s.Seg[x86.CS].Attr &^= x86.AttrAccessed
 	s.Seg[x86.DS] = x86.Segment{}                                // never loaded
 	s.Seg[x86.ES].Attr &^= x86.AttrG                             // limit says otherwise
@@ -172,7 +174,7 @@ func TestSegmentsAreMadeFitForEntry(t *testing.T) {
 func TestXSaveRoundTrip(t *testing.T) {
 	areas := []xstateArea{{number: 9, off: 2688, size: 8}}
 	var want, got x86.State
-	pattern(&want, true)
+	acceltest.Pattern(&want, true)
 	want.XState = []x86.XStateComponent{{Number: 9, Data: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}
 	k, err := makeXSave(&want, areas)
 	if err != nil {
@@ -209,9 +211,9 @@ func tsc(t *testing.T, s *x86.State) uint64 {
 // TestAPauseTakesNoGuestTime stops the clock for a while: neither TSC nor
 // kvmclock moves, all vCPUs stay in step, and time goes on from there.
 func TestAPauseTakesNoGuestTime(t *testing.T) {
-	g := newGuest(t, "", 2)
-	v := g.vm.(*vm)
-	clock := g.vm.(accel.ClockPauser)
+	g := suite(t).NewGuest(t, "", 2)
+	v := g.VM.(*vm)
+	clock := g.VM.(accel.ClockPauser)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -222,10 +224,10 @@ func TestAPauseTakesNoGuestTime(t *testing.T) {
 		t.Helper()
 		for i := range tscs {
 			var s x86.State
-			g.get(i, &s)
+			g.Get(i, &s)
 			tscs[i] = tsc(t, &s)
 		}
-		c, err := g.vm.(accel.Stater).SaveChip()
+		c, err := g.VM.(accel.Stater).SaveChip()
 		must(err)
 		return tscs, c.ParavirtClock
 	}
@@ -274,19 +276,19 @@ func TestAPauseTakesNoGuestTime(t *testing.T) {
 	// SetState on a stopped clock is what it goes on from.
 	must(clock.PauseClock())
 	var s x86.State
-	g.get(0, &s)
+	g.Get(0, &s)
 	for i := range s.MSRs {
 		if s.MSRs[i].Index == x86.MSRTSC {
 			s.MSRs[i].Value = 1 << 50
 		}
 	}
-	g.set(0, &s)
-	g.get(0, &s)
+	g.Set(0, &s)
+	g.Get(0, &s)
 	if tsc(t, &s) != 1<<50 {
 		t.Errorf("stopped TSC %d, set 2^50", tsc(t, &s))
 	}
 	must(clock.ResumeClock())
-	g.get(0, &s)
+	g.Get(0, &s)
 	if d := tsc(t, &s) - 1<<50; d == 0 || d > 1<<40 {
 		t.Errorf("the TSC went on by %d", d)
 	}
@@ -307,43 +309,43 @@ func TestVMsThatCannotBe(t *testing.T) {
 	if _, err := a.NewVM(accel.Config{Memory: mem, CPUs: 1}); err == nil || !strings.Contains(err.Error(), "KVM's own range") {
 		t.Errorf("memory in KVM's range: %v", err)
 	}
-	g := newGuest(t, "", 1)
+	g := suite(t).NewGuest(t, "", 1)
 	for _, id := range []int{-1, 1} {
-		if _, err := g.vm.NewVCPU(id); err == nil {
+		if _, err := g.VM.NewVCPU(id); err == nil {
 			t.Errorf("vCPU %d of 1", id)
 		}
 	}
-	if _, err := g.vm.NewVCPU(0); err == nil || !strings.Contains(err.Error(), "KVM_CREATE_VCPU(0x0)") {
+	if _, err := g.VM.NewVCPU(0); err == nil || !strings.Contains(err.Error(), "KVM_CREATE_VCPU(0x0)") {
 		t.Errorf("vCPU 0 twice: %v", err)
 	}
 }
 
 // TestDevicesMayOutliveTheVM uses what a device holds after Close.
 func TestDevicesMayOutliveTheVM(t *testing.T) {
-	g := newGuest(t, "", 1)
-	chip, cpu := g.vm.IRQChip(), g.cpus[0].vcpu
+	g := suite(t).NewGuest(t, "", 1)
+	chip, cpu := g.VM.IRQChip(), g.CPUs[0].VCPU
 	s, err := chip.NewMSISource()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Program(message(0x40), false); err != nil {
+	if err := s.Program(irq.MSI{Addr: 0xfee00000, Data: 0x40}, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.vm.Close(); err != nil {
+	if err := g.VM.Close(); err != nil {
 		t.Fatal(err)
 	}
 	cpu.Kick()
 	chip.SetGSI(4, true)
 	s.Trigger()
-	if err := errors.Join(s.Close(), g.vm.Close()); err != nil {
+	if err := errors.Join(s.Close(), g.VM.Close()); err != nil {
 		t.Error(err)
 	}
-	g.cpus = nil // their vCPUs are gone
+	g.CPUs = nil // their vCPUs are gone
 }
 
 func TestARefusedMSRIsToldOnceAndLeftOut(t *testing.T) {
-	g := newGuest(t, "", 1)
-	c := g.vm.(*vm).vcpus[0]
+	g := suite(t).NewGuest(t, "", 1)
+	c := g.VM.(*vm).vcpus[0]
 	const none = 0x12345
 	list := []uint32{x86.MSRTSC, none, x86.MSRPAT}
 	for range 2 {
@@ -362,5 +364,24 @@ func TestARefusedMSRIsToldOnceAndLeftOut(t *testing.T) {
 		if m == none {
 			t.Error("a refused MSR is still asked for")
 		}
+	}
+}
+
+// TestAnX2APICsIDIsWhole saves and loads LAPICs in x2APIC mode.
+func TestAnX2APICsIDIsWhole(t *testing.T) {
+	g := suite(t).NewGuest(t, "", 2)
+	c := g.VM.(*vm).vcpus[1]
+	saved, err := c.saveLAPIC()
+	if err != nil || saved.Regs[lapicID] != 1<<24 {
+		t.Fatalf("xAPIC: ID 0x%x, %v", saved.Regs[lapicID], err)
+	}
+	saved.Base |= x2APIC
+	saved.Regs[lapicID] = 1
+	if err := c.loadLAPIC(saved); err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.saveLAPIC()
+	if err != nil || again.Base != saved.Base || again.Regs[lapicID] != 1 {
+		t.Errorf("x2APIC: base 0x%x, ID 0x%x, %v", again.Base, again.Regs[lapicID], err)
 	}
 }

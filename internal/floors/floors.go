@@ -14,7 +14,7 @@ x86/interp
 device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon pci block/blocktest
 accel virtio acpi block/raw boot/unpack
 boot
-accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng virtio/virtiotest
+accel/acceltest accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng virtio/virtiotest
 boot/direct
 machine
 doctor
