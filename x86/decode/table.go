@@ -266,7 +266,7 @@ func sizeOf(r *optab.Row) sizeRule {
 		return sizeMode
 	case r.Flags&optab.Default64 != 0:
 		return sizeDefault64
-	case r.Flags&optab.Max32 != 0:
+	case r.Flags&optab.Max32 != 0 && !b:
 		return sizeMax32
 	case sse, y && !v:
 		return sizeW
