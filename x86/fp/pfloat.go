@@ -1,6 +1,10 @@
 package fp
 
-import "berth/x86/optab"
+import (
+	"math"
+
+	"berth/x86/optab"
+)
 
 // lanes of a vector in one format
 type lanes struct {
@@ -377,11 +381,33 @@ func softFromInt(op optab.Op, dst *[2]uint64, v uint64, wide bool, mxcsr uint32)
 // Compare orders the low elements a and b as COMISS, UCOMISS, COMISD and
 // UCOMISD do, in the flags ZF, PF and CF.
 func Compare(op optab.Op, a, b uint64, mxcsr uint32) (zf, pf, cf bool, f Flags) {
+	single := op == optab.COMISS || op == optab.UCOMISS
+	if x, y, ok := plain(a, b, single); ok {
+		return x == y, false, x < y, 0
+	}
 	c := sseCtx(mxcsr)
 	x, y := unpack64(a), unpack64(b)
-	if op == optab.COMISS || op == optab.UCOMISS {
+	if single {
 		x, y = unpack32(uint32(a)), unpack32(uint32(b))
 	}
 	o := c.compare(x, y, op == optab.COMISS || op == optab.COMISD)
 	return o == equal || o == unordered, o == unordered, o == less || o == unordered, c.f
+}
+
+// plain returns two operands as Go's numbers if both are normal or zero.
+func plain(a, b uint64, single bool) (x, y float64, ok bool) {
+	if single {
+		const exponent = 0xff << 23
+		ea, eb := a&exponent, b&exponent
+		if ea == 0 && uint32(a)<<1 != 0 || eb == 0 && uint32(b)<<1 != 0 || ea == exponent || eb == exponent {
+			return 0, 0, false
+		}
+		return float64(math.Float32frombits(uint32(a))), float64(math.Float32frombits(uint32(b))), true
+	}
+	const exponent = 0x7ff << 52
+	ea, eb := a&exponent, b&exponent
+	if ea == 0 && a<<1 != 0 || eb == 0 && b<<1 != 0 || ea == exponent || eb == exponent {
+		return 0, 0, false
+	}
+	return math.Float64frombits(a), math.Float64frombits(b), true
 }

@@ -417,11 +417,12 @@ func softWiden(op optab.Op, d, s *[2]uint64) bool {
 	return true
 }
 
-// ShuffleDwords is PSHUFD (imm selects from s) and SHUFPS (the low two from a).
+// ShuffleDwords is PSHUFD (of s twice) and SHUFPS (the low two from a).
 func ShuffleDwords(a, s [2]uint64, imm uint8) [2]uint64 {
-	x, y := dwords(&a), dwords(&s)
-	return fromDwords([4]uint32{x[imm&3], x[imm>>2&3], y[imm>>4&3], y[imm>>6]})
+	return [2]uint64{dword(&a, imm) | dword(&a, imm>>2)<<32, dword(&s, imm>>4) | dword(&s, imm>>6)<<32}
 }
+
+func dword(v *[2]uint64, i uint8) uint64 { return v[i>>1&1] >> (i & 1 * 32) & 0xffffffff }
 
 // ShuffleWords is PSHUFW and what PSHUFLW and PSHUFHW do to one half.
 func ShuffleWords(v uint64, imm uint8) (r uint64) {
@@ -456,13 +457,15 @@ func MultiSumAbsDiff(d, s [2]uint64, imm uint8) [2]uint64 {
 }
 
 // SignBits gathers the sign bits of v's elements of the given width.
-func SignBits(v [2]uint64, width uint) (r uint64) {
-	n := uint(64 / width)
-	for i := range n {
-		r |= v[0] >> (i*width + width - 1) & 1 << i
-		r |= v[1] >> (i*width + width - 1) & 1 << (i + n)
+func SignBits(v [2]uint64, width uint) uint64 {
+	switch width {
+	case 8: // the multiplication moves bit 8i to bit 56+i
+		const ones, gather = 0x0101010101010101, 0x0102040810204080
+		return v[0]>>7&ones*gather>>56 | v[1]>>7&ones*gather>>56<<8
+	case 32:
+		return v[0]>>31&1 | v[0]>>63<<1 | v[1]>>31&1<<2 | v[1]>>63<<3
 	}
-	return r
+	return v[0]>>63 | v[1]>>63<<1
 }
 
 // Blend takes from s the elements of the given width whose bit in pick is set, the others from d.

@@ -280,24 +280,18 @@ func (c *CPU) st64Slow(va uint64, v uint64) bool {
 	return c.storeSlow(va, p)
 }
 
-// ld128 loads 16 bytes, low quadword first.
-func (c *CPU) ld128(va uint64) (v [2]uint64, ok bool) {
-	p, ok := c.ldChunk(va, 16)
+func (c *CPU) ld128Slow(va uint64) (v [2]uint64, ok bool) {
+	p, ok := c.loadSlow(va, 16, mmu.Read)
 	if ok {
 		v[0], v[1] = binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
 	}
 	return v, ok
 }
 
-// st128 stores 16 bytes, low quadword first; nothing is stored if it faults.
-func (c *CPU) st128(va uint64, v [2]uint64) bool {
+func (c *CPU) st128Slow(va uint64, v [2]uint64) bool {
 	p := c.sys.mem.buf[:16]
 	binary.LittleEndian.PutUint64(p, v[0])
 	binary.LittleEndian.PutUint64(p[8:], v[1])
-	if h := c.writePtr(va, 15); h != nil {
-		storeHost(hostBytes(h, 16), p)
-		return true
-	}
 	return c.storeSlow(va, p)
 }
 
@@ -311,9 +305,13 @@ func (c *CPU) ldChunk(va, n uint64) ([]byte, bool) {
 	return c.loadSlow(va, n, mmu.Read)
 }
 
-// ldBytes loads len(p) bytes, however many pages they span. If it faults p is
+// ldBytes loads len(p) ≥ 1 bytes, however many pages they span. If it faults p is
 // partly filled.
 func (c *CPU) ldBytes(va uint64, p []byte) bool {
+	if h := c.readPtr(va, uint64(len(p))-1); h != nil {
+		loadHostBytes(hostBytes(h, uint64(len(p))), p)
+		return true
+	}
 	for len(p) > 0 {
 		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
 		b, ok := c.ldChunk(va, n)
@@ -326,10 +324,14 @@ func (c *CPU) ldBytes(va uint64, p []byte) bool {
 	return true
 }
 
-// stBytes stores p, less than a page; nothing is stored if it faults.
+// stBytes stores p, 1 byte to less than a page; nothing is stored if it faults.
 func (c *CPU) stBytes(va uint64, p []byte) bool {
 	if !c.probeWrite(va, uint64(len(p))) {
 		return false
+	}
+	if h := c.writePtr(va, uint64(len(p))-1); h != nil {
+		storeHostBytes(hostBytes(h, uint64(len(p))), p)
+		return true
 	}
 	for len(p) > 0 {
 		n := min(uint64(len(p)), 16, pageSize-va%pageSize)

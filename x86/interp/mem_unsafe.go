@@ -110,6 +110,23 @@ func (c *CPU) st64(va uint64, v uint64) bool {
 }
 
 // hostBytes views n bytes of guest RAM.
+// ld128 loads 16 bytes, low quadword first.
+func (c *CPU) ld128(va uint64) ([2]uint64, bool) {
+	if p := c.readPtr(va, 15); p != nil {
+		return *(*[2]uint64)(p), true
+	}
+	return c.ld128Slow(va)
+}
+
+// st128 stores 16 bytes, low quadword first; nothing is stored if it faults.
+func (c *CPU) st128(va uint64, v [2]uint64) bool {
+	if p := c.writePtr(va, 15); p != nil {
+		*(*[2]uint64)(p) = v
+		return true
+	}
+	return c.st128Slow(va, v)
+}
+
 func hostBytes(p unsafe.Pointer, n uint64) []byte { return unsafe.Slice((*byte)(p), n) }
 
 // loadHost copies len(p) bytes of guest RAM to p, as one host access where that is
@@ -149,4 +166,22 @@ func storeHost(host, p []byte) {
 	default:
 		copy(host, p)
 	}
+}
+
+// loadHostBytes is loadHost in pieces of 16.
+func loadHostBytes(host, p []byte) {
+	for len(p) > 16 {
+		loadHost(host[:16], p[:16])
+		host, p = host[16:], p[16:]
+	}
+	loadHost(host, p)
+}
+
+// storeHostBytes is storeHost in pieces of 16.
+func storeHostBytes(host, p []byte) {
+	for len(p) > 16 {
+		storeHost(host[:16], p[:16])
+		host, p = host[16:], p[16:]
+	}
+	storeHost(host, p)
 }

@@ -59,6 +59,8 @@ type sseKind struct {
 	size uint8
 	// unaligned: a 16-byte memory operand may stand anywhere.
 	unaligned bool
+	// mmx: some row of the operation touches MMX registers.
+	mmx bool
 }
 
 var sseKinds = func() (t [optab.LastSSE - optab.FirstSSE + 1]sseKind) {
@@ -110,6 +112,11 @@ var sseKinds = func() (t [optab.LastSSE - optab.FirstSSE + 1]sseKind) {
 		optab.PINSRB, optab.PINSRW, optab.PINSRD, optab.PINSRQ, optab.EXTRACTPS, optab.PMOVMSKB, optab.MOVMSKPS, optab.MOVMSKPD,
 		optab.MASKMOVQ, optab.MASKMOVDQU, optab.MOVNTQ, optab.MOVHLPS, optab.MOVLHPS, optab.MOVHPS, optab.MOVLPS,
 		optab.MOVHPD, optab.MOVLPD, optab.MOVDQ2Q, optab.MOVQ2DQ)
+	for _, r := range optab.Rows() {
+		if r.Op >= optab.FirstSSE && rowMMX(&r, false) {
+			t[r.Op-optab.FirstSSE].mmx = true
+		}
+	}
 	set(sseKind{do: doState}, optab.LDMXCSR, optab.STMXCSR, optab.FXSAVE, optab.FXRSTOR, optab.XSAVE, optab.XSAVEOPT, optab.XRSTOR)
 	return t
 }()
@@ -118,10 +125,15 @@ var sseKinds = func() (t [optab.LastSSE - optab.FirstSSE + 1]sseKind) {
 // table 14-1, vol. 2 §2.4 exception classes); MMX instructions also report
 // pending x87 exceptions.
 func (c *CPU) sseAvailable(in *decode.Inst, k *sseKind) status {
-	if k.do == doState && in.Op != optab.LDMXCSR && in.Op != optab.STMXCSR {
-		return next // they check for themselves
+	if !k.mmx {
+		if k.do == doState && in.Op != optab.LDMXCSR && in.Op != optab.STMXCSR {
+			return next // they check for themselves
+		}
+		if c.CR0&(x86.CR0EM|x86.CR0TS)|^c.CR4&x86.CR4OSFXSR == 0 && k.do != doUD {
+			return next
+		}
 	}
-	mmx := usesMMX(in)
+	mmx := k.mmx && rowMMX(in.Row, in.Mem)
 	if k.do == doUD || c.CR0&x86.CR0EM != 0 || c.CR4&x86.CR4OSFXSR == 0 && !(mmx && in.Row.Prefix == optab.PNone && !needsSSE(in.Op)) {
 		return c.raise(x86.UD)
 	}
@@ -134,17 +146,17 @@ func (c *CPU) sseAvailable(in *decode.Inst, k *sseKind) status {
 	return next
 }
 
-// usesMMX reports whether in touches an MMX register.
-func usesMMX(in *decode.Inst) bool {
-	if in.Op == optab.EMMS {
+// rowMMX reports whether an instruction of the row touches an MMX register.
+func rowMMX(r *optab.Row, mem bool) bool {
+	if r.Op == optab.EMMS {
 		return true
 	}
-	for _, a := range in.Row.Args {
+	for _, a := range r.Args {
 		switch a {
 		case optab.Pq, optab.Nq, optab.Qd:
 			return true
 		case optab.Qq:
-			return !in.Mem // CVTPI2PS and CVTPI2PD from memory leave the x87 alone
+			return !mem // CVTPI2PS and CVTPI2PD from memory leave the x87 alone
 		}
 	}
 	return false

@@ -59,7 +59,7 @@ func (c *CPU) convertFromMMX(in *decode.Inst) status {
 	if st := c.sseFlags(f); st != next {
 		return st
 	}
-	if usesMMX(in) {
+	if !in.Mem {
 		c.fpu.enterMMX()
 	}
 	c.fpu.xmm[in.Reg&15] = dst
