@@ -187,7 +187,11 @@ func (b *board) load(cfg Config) (*boot.Entry, error) {
 		return nil, fmt.Errorf("ACPI tables: %w", err)
 	}
 	p.RSDP = tables.RSDP
-	return direct.Load(b.mem, p)
+	entry, err := direct.Load(b.mem, p)
+	if err != nil {
+		return nil, fmt.Errorf("booting %s: %w", cfg.Spec.Boot.Kernel, err)
+	}
+	return entry, nil
 }
 
 // unpacker resolves "auto": on the host for soft, which would do it far slower

@@ -76,10 +76,10 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	flags.StringVar(&m.Boot.Cmdline, "append", "", "kernel command line `STRING`")
 	flags.StringVarP(&f.memory, "memory", "m", "512M", "guest RAM `SIZE`: a number with K, M, G or T; MiB without")
 	flags.IntVar(&m.CPUs, "cpus", m.CPUs, "`N` virtual CPUs")
-	flags.StringArrayVar(&f.disks, "disk", nil, "virtio disk `file=PATH[,format=raw][,readonly=on][,serial=TEXT]`; may be repeated")
-	flags.StringVar(&m.Accel, "accel", m.Accel, "accelerator `auto|kvm|soft`")
+	flags.StringArrayVar(&f.disks, "disk", nil, "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT]; may be repeated")
+	flags.StringVar(&m.Accel, "accel", m.Accel, "`ENGINE` that runs the guest: auto, kvm or soft")
 	flags.StringVar(&m.Name, "name", m.Name, "`NAME` of the VM")
-	flags.StringVar(&m.Boot.Decompress, "decompress", m.Boot.Decompress, "where a bzImage is unpacked: `auto|host|guest`")
+	flags.StringVar(&m.Boot.Decompress, "decompress", m.Boot.Decompress, "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)")
 	flags.BoolVar(&m.DebugExit, "debug-exit", false, "a guest's write of v to port 0xf4 ends the VM with status v*2+1")
 	flags.BoolVar(&m.NoReboot, "no-reboot", false, "end when the guest resets itself, with status 0")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print the resulting spec as JSON and do nothing")
@@ -120,14 +120,13 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "berth: %s: %s\n", accelerator.Name(), why)
-
 	console := newConsole(stdin, stdout, stderr, interactive)
 	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: console, Log: log})
 	if err != nil {
 		return err
 	}
 	defer vm.Close()
+	fmt.Fprintf(stderr, "berth: %s: %s\n", accelerator.Name(), why)
 	if interactive {
 		raw, err := makeRaw(stdin)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"berth/accel/kvm"
 	"berth/block/raw"
+	"berth/tests/guest"
 )
 
 // TestMain lets scripts run this test binary as berth.
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command lines in testdata/script as a user would type
 // them, with each accelerator that runs small guests here.
 func TestScripts(t *testing.T) {
+	kernel := guest.Need(t).Kernel
 	accelerators := []string{"soft"}
 	if _, err := os.Stat(kvm.DefaultPath); err == nil {
 		accelerators = append(accelerators, "kvm")
@@ -35,11 +37,13 @@ func TestScripts(t *testing.T) {
 				Dir: "testdata/script",
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("ACCEL", name)
+					env.Setenv("KERNEL", kernel)
 					return nil
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"random":   makeRandom,
 					"truncate": truncate,
+					"cpio":     makeCpio,
 					"hold":     hold,
 					"guest":    writeGuest,
 					"exits":    exits,
@@ -114,6 +118,16 @@ func truncate(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Create(ts.MkAbs(args[0]))
 	ts.Check(err)
 	ts.Check(f.Truncate(size))
+	ts.Check(f.Close())
+}
+
+// makeCpio FILE SIZE makes a sparse file that begins as a cpio archive does.
+func makeCpio(ts *testscript.TestScript, neg bool, args []string) {
+	truncate(ts, neg, args)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteString("070701")
+	ts.Check(err)
 	ts.Check(f.Close())
 }
 
