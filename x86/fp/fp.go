@@ -142,10 +142,12 @@ func intStub(op optab.Op, wide bool) uintptr {
 
 // X87 does an arithmetic or transcendental x87 operation on r, which is ST0 and
 // ST1 before. After it r[0] is the result: of FSINCOS, FPTAN and FXTRACT what
-// takes ST0's place, with r[1] the value they push. FYL2X, FYL2XP1 and FPATAN
-// leave ST1's new value in r[0]. FSUB and FDIV are ST0 op ST1, FSUBR and FDIVR
-// the reverse. cw is the control word. The result is the flags, C1 and, where
-// the operation defines them, C0, C2 and C3, at their places in the status word.
+// takes ST0's place, with r[1] the value they push; otherwise r[1] is undefined.
+// FYL2X, FYL2XP1 and FPATAN leave ST1's new value in r[0]. FSUB and FDIV are
+// ST0 op ST1, FSUBR and FDIVR the reverse. Trigonometric operands are below
+// 2^63. cw is the control word. The result is the flags, C1 and, of FPREM and
+// FPREM1, C0, C2 and C3, at their places in the status word (C0 and C3 are
+// undefined if r[0] is a NaN).
 //
 // With overflow or underflow unmasked the result is scaled as a stack register
 // gets it (Intel SDM vol. 1 §8.5.4, §8.5.5), but for transcendental operations.

@@ -162,8 +162,8 @@ func (c *ctx) roundScaled(sign bool, exp int64, mant uint64) num {
 
 // remainder is FPREM, and FPREM1 with near: the quotient is rounded to nearest.
 // The condition codes hold the quotient's low bits, or C2 if the reduction is
-// not complete (Intel SDM vol. 2, FPREM): then the exponents are brought nearer
-// by a multiple of 32 to 63 binary places.
+// not complete (Intel SDM vol. 2, FPREM): then the exponents come nearer by 32 to
+// 63, to a multiple of 32.
 func (c *ctx) remainder(a, b num, near bool) (num, uint16) {
 	if r, done := c.operands(&a, &b); done {
 		return r, 0
@@ -186,7 +186,7 @@ func (c *ctx) remainder(a, b num, near bool) (num, uint16) {
 	if d >= 64 {
 		steps, partial = d&31|32, true
 	}
-	rest, over, q := divide(a.mant, b.mant, steps)
+	rest, q := divide(a.mant, b.mant, steps)
 	exp := b.exp + d - steps // the exponent of rest's bit 63
 	if partial {
 		if rest == 0 {
@@ -196,7 +196,7 @@ func (c *ctx) remainder(a, b num, near bool) (num, uint16) {
 	}
 	sign := a.sign
 	if near {
-		rest, exp, q, sign = nearRest(a, b, rest, over, q, d)
+		rest, exp, q, sign = nearRest(a, b, rest, q, d)
 	}
 	cc := uint16(q>>2&1*C0 | q>>1&1*C3 | q&1*C1)
 	if rest == 0 {
@@ -210,26 +210,25 @@ func (c *ctx) remainder(a, b num, near bool) (num, uint16) {
 // divide does steps+1 steps of a binary long division of a by b: the remainder,
 // at b's scale, and the quotient's low bits. With steps -1 nothing is done and
 // a stands half as high as b.
-func divide(a, b uint64, steps int32) (rest uint64, over bool, q uint64) {
+func divide(a, b uint64, steps int32) (rest, q uint64) {
 	rest = a
+	over := false // rest's bit 64
 	for i := int32(0); i <= steps; i++ {
+		if i > 0 {
+			over = rest>>63 != 0
+			rest <<= 1
+		}
 		q <<= 1
 		if over || rest >= b {
 			rest -= b
 			q |= 1
 		}
-		if i < steps {
-			over = rest>>63 != 0
-			rest <<= 1
-		} else {
-			over = false
-		}
 	}
-	return rest, over, q
+	return rest, q
 }
 
 // nearRest turns FPREM's remainder into FPREM1's.
-func nearRest(a, b num, rest uint64, _ bool, q uint64, d int32) (uint64, int32, uint64, bool) {
+func nearRest(a, b num, rest, q uint64, d int32) (uint64, int32, uint64, bool) {
 	exp, sign := b.exp, a.sign
 	if d < 0 { // a is at b.exp-1: compare it with b/2
 		if a.mant > b.mant {
