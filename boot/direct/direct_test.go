@@ -132,7 +132,7 @@ func FuzzELF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image []byte) {
 		mem := ram(t, 4*mib)
 		defer mem.Close()
-		e, err := Load(mem, boot.Params{Kernel: section(image), Initrd: section([]byte("070701")), Cmdline: "quiet"})
+		e, err := Load(mem, boot.Params{Kernel: section(image), Initrd: section([]byte("BZh9")), Cmdline: "quiet"})
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("more than one line: %v", err)
