@@ -75,13 +75,18 @@ func (a Arith) Int(op optab.Op, dst, src *[2]uint64) bool {
 // leave the rest of dst. It is not for the operations of ToInt, FromInt and Compare.
 func (a Arith) Float(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags {
 	// What overflow and underflow do when unmasked the host can only tell by a signal.
-	if a.native() && mxcsr&(csrOM|csrUM) == csrOM|csrUM {
+	if a.native() && (mxcsr&(csrOM|csrUM) == csrOM|csrUM || estimates(op)) {
 		stub, csr := floatStub(op, imm, mxcsr)
 		if after, ok := nativeFloat(stub, dst, src, csr&^uint32(AllFlags)|csrMasks); ok {
 			return visible(Flags(after)&AllFlags, mxcsr)
 		}
 	}
 	return visible(softFloat(op, dst, src, imm, mxcsr), mxcsr)
+}
+
+// estimates reports the operations that raise nothing and differ between CPUs.
+func estimates(op optab.Op) bool {
+	return op == optab.RCPPS || op == optab.RCPSS || op == optab.RSQRTPS || op == optab.RSQRTSS
 }
 
 // visible drops the flags found after the operation if one found before it is unmasked.
@@ -150,10 +155,14 @@ func intStub(op optab.Op, wide bool) uintptr {
 // undefined if r[0] is a NaN).
 //
 // With overflow or underflow unmasked the result is scaled as a stack register
-// gets it (Intel SDM vol. 1 §8.5.4, §8.5.5), but for transcendental operations.
+// gets it (Intel SDM vol. 1 §8.5.4, §8.5.5), but for Soft's transcendental operations.
 func (a Arith) X87(op optab.Op, r *[2]x86.F80, cw uint16) uint16 {
 	if a.native() && (cw&uint16(OE|UE) == uint16(OE|UE) || transcendental(op)) {
-		sw := nativeX87(uintptr(op-optab.FirstX87), r, cw|uint16(AllFlags)|0x40)
+		masks := AllFlags
+		if transcendental(op) {
+			masks &^= OE | UE // its stub clears the exception before the next instruction would report it
+		}
+		sw := nativeX87(uintptr(op-optab.FirstX87), r, cw|uint16(masks)|0x40)
 		return visible87(sw&(C0|C1|C2|C3|uint16(AllFlags)), cw)
 	}
 	return visible87(softX87(op, r, cw), cw)

@@ -216,6 +216,10 @@ func x87Stubs() []stub {
 		}
 		code = append(code, fnstsw...)
 		switch e.op {
+		case optab.F2XM1, optab.FYL2X, optab.FYL2XP1, optab.FPTAN, optab.FPATAN, optab.FSIN, optab.FCOS, optab.FSINCOS:
+			code = append(code, 0xdb, 0xe2) // FNCLEX: overflow and underflow may be unmasked
+		}
+		switch e.op {
 		case optab.FYL2X, optab.FPATAN, optab.FYL2XP1: // popped: FLDZ fills ST1's place
 			code = append(code, 0xd9, 0xee, 0xd9, 0xc9) // FLDZ; FXCH
 		case optab.FPTAN, optab.FXTRACT, optab.FSINCOS: // pushed: the old ST1 goes

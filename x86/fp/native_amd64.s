@@ -1728,6 +1728,8 @@ TEXT x8752<>(SB), NOSPLIT|NOFRAME, $0-0 // F2XM1
 	BYTE $0xf0
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	RET
 
 TEXT x8753<>(SB), NOSPLIT|NOFRAME, $0-0 // FYL2X
@@ -1735,6 +1737,8 @@ TEXT x8753<>(SB), NOSPLIT|NOFRAME, $0-0 // FYL2X
 	BYTE $0xf1
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	BYTE $0xd9
 	BYTE $0xee
 	BYTE $0xd9
@@ -1746,6 +1750,8 @@ TEXT x8754<>(SB), NOSPLIT|NOFRAME, $0-0 // FPTAN
 	BYTE $0xf2
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	BYTE $0xd9
 	BYTE $0xca
 	BYTE $0xdd
@@ -1757,6 +1763,8 @@ TEXT x8755<>(SB), NOSPLIT|NOFRAME, $0-0 // FPATAN
 	BYTE $0xf3
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	BYTE $0xd9
 	BYTE $0xee
 	BYTE $0xd9
@@ -1793,6 +1801,8 @@ TEXT x8761<>(SB), NOSPLIT|NOFRAME, $0-0 // FYL2XP1
 	BYTE $0xf9
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	BYTE $0xd9
 	BYTE $0xee
 	BYTE $0xd9
@@ -1811,6 +1821,8 @@ TEXT x8763<>(SB), NOSPLIT|NOFRAME, $0-0 // FSINCOS
 	BYTE $0xfb
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	BYTE $0xd9
 	BYTE $0xca
 	BYTE $0xdd
@@ -1836,6 +1848,8 @@ TEXT x8766<>(SB), NOSPLIT|NOFRAME, $0-0 // FSIN
 	BYTE $0xfe
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	RET
 
 TEXT x8767<>(SB), NOSPLIT|NOFRAME, $0-0 // FCOS
@@ -1843,6 +1857,8 @@ TEXT x8767<>(SB), NOSPLIT|NOFRAME, $0-0 // FCOS
 	BYTE $0xff
 	BYTE $0xdf
 	BYTE $0xe0
+	BYTE $0xdb
+	BYTE $0xe2
 	RET
 
 DATA sseStubs<>+24(SB)/8, $sse3<>(SB)

@@ -302,9 +302,16 @@ func (c *ctx) dot(double bool, d, s *[2]uint64, imm uint8) {
 			p[i] = l.again(c.mul(l.get(d, i), l.get(s, i), l.format()))
 		}
 	}
+	if c.f&^c.masked != 0 { // an unmasked exception of one step keeps the next from being taken
+		return
+	}
 	sum := c.add(p[0], p[1], l.format())
 	if !double {
-		sum = c.add(l.again(sum), l.again(c.add(p[2], p[3], l.format())), l.format())
+		high := c.add(p[2], p[3], l.format())
+		if c.f&^c.masked != 0 {
+			return
+		}
+		sum = c.add(l.again(sum), l.again(high), l.format())
 	}
 	for i := range l.n {
 		if imm>>i&1 != 0 {
