@@ -128,15 +128,12 @@ func (c *CPU) arpl(in *decode.Inst) status {
 		return c.raise(x86.UD)
 	}
 	rpl := c.R[in.Reg&15] & 3
-	raised := false
-	ok := c.modify(in, func(v uint64) uint64 {
-		raised = v&3 < rpl
-		if raised {
-			return v&^3 | rpl
-		}
-		return v
-	})
+	v, ok := c.read(in, 0)
 	if !ok {
+		return faulted
+	}
+	raised := v&3 < rpl
+	if raised && !c.write(in, 0, v&^3|rpl) {
 		return faulted
 	}
 	c.setStatus(c.status()&^x86.FlagZF | b2u(raised)<<6)

@@ -48,6 +48,16 @@ func (c *CPU) canonical(va uint64) bool {
 	return uint64(int64(va<<16)>>16) == va || c.EFER&x86.EFERLMA == 0
 }
 
+// wholeCanonical raises #GP(0) if [va, va+n) runs out of the canonical
+// addresses: before any page fault on its canonical part.
+func (c *CPU) wholeCanonical(va, n uint64) bool {
+	if c.canonical(c.after(va, n-1)) {
+		return true
+	}
+	c.exc = exception{vector: x86.GP, hasError: true, nonCanonical: true}
+	return false
+}
+
 // linear returns va as the bus sees it: outside long mode addresses wrap at 4 GiB.
 func (c *CPU) linear(va uint64) uint64 {
 	if c.EFER&x86.EFERLMA == 0 {
@@ -151,6 +161,9 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 	va = c.linear(va)
 	p := c.sys.mem.buf[:n]
 	first := min(n, pageSize-va%pageSize)
+	if !c.wholeCanonical(va, n) {
+		return nil, false
+	}
 	gpa, r, ok := c.translate(va, intent)
 	if !ok {
 		return nil, false
@@ -178,6 +191,9 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 	va = c.linear(va)
 	n := uint64(len(p))
 	first := min(n, pageSize-va%pageSize)
+	if !c.wholeCanonical(va, n) {
+		return false
+	}
 	gpa, r, ok := c.translate(va, mmu.Write)
 	if !ok {
 		return false
@@ -355,7 +371,7 @@ func (c *CPU) probeRead(va, n uint64) bool { return c.probe(va, n, mmu.Read) }
 func (c *CPU) probe(va, n uint64, a mmu.Access) bool {
 	va = c.linear(va)
 	last := c.after(va, n-1)
-	if !c.probePage(va, a) {
+	if !c.wholeCanonical(va, n) || !c.probePage(va, a) {
 		return false
 	}
 	if (va^last)&pageMask == 0 {

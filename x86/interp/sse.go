@@ -156,7 +156,9 @@ func rowMMX(r *optab.Row, mem bool) bool {
 		case optab.Pq, optab.Nq, optab.Qd:
 			return true
 		case optab.Qq:
-			return !mem // CVTPI2PS and CVTPI2PD from memory leave the x87 alone
+			if !mem { // CVTPI2PS and CVTPI2PD from memory leave the x87 alone
+				return true
+			}
 		}
 	}
 	return false

@@ -1,8 +1,6 @@
 package interp
 
 import (
-	"math/bits"
-
 	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/fp"
@@ -151,11 +149,8 @@ func (c *CPU) maskMove(in *decode.Inst) status {
 	if !ok {
 		return faulted
 	}
-	if pick != 0 {
-		lo, hi := uint64(bits.TrailingZeros64(pick)), uint64(bits.Len64(pick))
-		if !c.probeWrite(c.after(va, lo), hi-lo) {
-			return faulted
-		}
+	if !c.probeWrite(va, n) { // the whole of it, whatever the mask: the SDM leaves this open
+		return faulted
 	}
 	for i := range n {
 		if pick>>i&1 != 0 && !c.st8(c.after(va, i), uint8(v[i>>3]>>(i&7*8))) {

@@ -121,11 +121,11 @@ func (c *CPU) stringStep(in *decode.Inst) status {
 		c.flagsSub(b, truncate(c.R[x86.RAX], size)-b, log2(size))
 		c.advance(in, x86.RDI, 1)
 	case optab.CMPS:
-		a, ok := c.loadSource(in)
+		b, ok := c.loadDest(in) // first, as processors do: it shows when both fault
 		if !ok {
 			return faulted
 		}
-		b, ok := c.loadDest(in)
+		a, ok := c.loadSource(in)
 		if !ok {
 			return faulted
 		}

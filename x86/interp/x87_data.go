@@ -245,8 +245,7 @@ func (c *CPU) x87Store(in *decode.Inst, va uint64) status {
 	v, sw := x86.F80{}, uint16(0)
 	if s.empty(0) {
 		if s.fcw&fswIE == 0 {
-			c.x87Flags(stackUnderflow)
-			return next
+			return c.x87NoStore(in, va, stackUnderflow)
 		}
 		v, sw = fp.Indefinite(), stackUnderflow
 	} else {
@@ -270,6 +269,15 @@ func (c *CPU) x87Store(in *decode.Inst, va uint64) status {
 			s.pop()
 		}
 		return next
+	}
+	return c.x87NoStore(in, va, sw)
+}
+
+// x87NoStore ends a store that an unmasked exception stops: the memory operand
+// still faults first.
+func (c *CPU) x87NoStore(in *decode.Inst, va uint64, sw uint16) status {
+	if !c.probeWrite(va, uint64(x87Size(in))) {
+		return faulted
 	}
 	c.x87Flags(sw)
 	return next
