@@ -1,0 +1,251 @@
+//go:build amd64
+
+package hostcpu
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"berth/x86/decode"
+	"berth/x86/optab"
+)
+
+var (
+	caseCount = flag.Int("hostcpu.cases", 100_000, "random cases to compare")
+	caseSeed  = flag.Uint64("hostcpu.seed", 1, "seed of the random cases")
+	saveFile  = flag.String("hostcpu.save", "", "append cases that differ to this file")
+	onlyOp    = flag.String("hostcpu.op", "", "only rows whose operation matches this regular expression")
+)
+
+// pair is the two engines.
+type pair struct{ want, got Engine }
+
+func newPair(t testing.TB, soft bool) pair {
+	t.Helper()
+	host, err := NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	var other Engine
+	if soft {
+		other, err = NewSoft()
+	} else {
+		other, err = NewHost()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	return pair{host, other}
+}
+
+// run runs a batch on both at once.
+func (p pair) run(t testing.TB, image []byte, cases []Case, want, got []Result) {
+	t.Helper()
+	done := make(chan error)
+	go func() { done <- p.want.Run(image, cases, want) }()
+	err := p.got.Run(image, cases, got)
+	if hostErr := <-done; hostErr != nil || err != nil {
+		t.Fatalf("%v; %v", hostErr, err)
+	}
+}
+
+// coverage counts rows.
+type coverage map[rowKey]int
+
+type rowKey struct {
+	op        optab.Op
+	m         optab.Map
+	opcode    uint8
+	prefix    optab.Prefix
+	digit, rm int8
+	mod       optab.Mod
+	flags     optab.Flags
+}
+
+func keyOf(r *optab.Row) rowKey {
+	return rowKey{r.Op, r.Map, r.Opcode, r.Prefix, r.Digit, r.RM, r.Mod, r.Flags}
+}
+
+func (c coverage) add(cs *Case) {
+	for _, in := range cs.Decode() {
+		c[keyOf(in.Row)]++
+	}
+}
+
+// report lists rows that no case had, by reason.
+func (c coverage) report(t testing.TB) (covered, total int) {
+	missing := map[string][]string{}
+	for _, r := range optab.Rows() {
+		total++
+		if c[keyOf(&r)] > 0 {
+			covered++
+			continue
+		}
+		reason := Skipped(&r)
+		if reason == "" {
+			reason = "MISSED"
+		}
+		missing[reason] = append(missing[reason], fmt.Sprintf("%v(%x)", r.Op, r.Opcode))
+	}
+	for reason, rows := range missing {
+		t.Logf("not covered: %s: %s", reason, strings.Join(rows, " "))
+	}
+	return covered, total
+}
+
+func generator(seed uint64) *Generator {
+	g := NewGenerator(seed)
+	if *onlyOp != "" {
+		match := regexp.MustCompile(*onlyOp)
+		g.rows = slices.DeleteFunc(g.rows, func(r optab.Row) bool { return !match.MatchString(r.Op.String()) })
+	}
+	return g
+}
+
+// check runs a regression and returns the host's result and the differences.
+func (p pair) check(t testing.TB, r *Regression) (*Result, []string) {
+	t.Helper()
+	cases := r.Batch()
+	want, got := make([]Result, len(cases)), make([]Result, len(cases))
+	p.run(t, Image(r.ImageSeed), cases, want, got)
+	return &want[r.Slot], Compare(&r.Case, &want[r.Slot], &got[r.Slot])
+}
+
+// minimise drops instructions as long as a difference remains.
+func (p pair) minimise(t testing.TB, r *Regression) *Regression {
+	for i := 0; ; i++ {
+		less := r.Without(i)
+		if less == nil || i > len(r.Case.Decode()) {
+			return r
+		}
+		if _, diff := p.check(t, less); diff != nil {
+			return p.minimise(t, less)
+		}
+	}
+}
+
+// report prints a difference, minimised, and saves it if asked to.
+func (p pair) report(t testing.TB, r *Regression) {
+	r = p.minimise(t, r)
+	want, diff := p.check(t, r)
+	insts := r.Case.Decode()
+	r.Name = fmt.Sprintf("%v_%x", insts[len(insts)-1].Op, r.Case.Code)
+	t.Errorf("%s    %s", r.Case.Describe(want), strings.Join(diff, "\n    "))
+	if *saveFile != "" {
+		f, err := os.OpenFile(*saveFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(f, r)
+		f.Close()
+	}
+}
+
+// differences runs n cases and returns how many differ, printing a few of each kind.
+func differences(t *testing.T, p pair, n int) int {
+	g, cov, kinds := generator(*caseSeed), coverage{}, map[string]int{}
+	want, got := make([]Result, maxCases), make([]Result, maxCases)
+	bad := 0
+	for done := 0; done < n; {
+		seed, image, cases := g.Batch(min(maxCases, n-done))
+		p.run(t, image, cases, want, got)
+		for i := range cases {
+			c := &cases[i]
+			cov.add(c)
+			if Compare(c, &want[i], &got[i]) == nil {
+				continue
+			}
+			bad++
+			insts := c.Decode()
+			kind := insts[len(insts)-1].Op.String()
+			if kinds[kind]++; kinds[kind] <= 2 {
+				p.report(t, &Regression{Slot: i, ImageSeed: seed, Case: *c})
+			}
+		}
+		done += len(cases)
+	}
+	for k, n := range kinds {
+		t.Logf("%6d differences end with %s", n, k)
+	}
+	covered, total := cov.report(t)
+	t.Logf("%d cases, %d of %d rows covered, %d differences", n, covered, total, bad)
+	return bad
+}
+
+// TestRegressions runs the corpus of cases that once differed.
+func TestRegressions(t *testing.T) {
+	data, err := os.ReadFile("testdata/regressions.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPair(t, true)
+	for line := range strings.Lines(string(data)) {
+		r, err := ParseRegression(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(r.Name, func(t *testing.T) {
+			if want, diff := p.check(t, r); diff != nil {
+				t.Errorf("%s    %s", r.Case.Describe(want), strings.Join(diff, "\n    "))
+			}
+		})
+	}
+}
+
+// TestRunnerIsAssembled: runner.elf is runner.asm.
+func TestRunnerIsAssembled(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "runner.elf")
+	if msg, err := exec.Command("nasm", "-f", "bin", "-o", out, "runner.asm").CombinedOutput(); err != nil {
+		t.Fatalf("nasm (Debian package nasm): %v: %s", err, msg)
+	}
+	built, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(built, runner) {
+		t.Error("runner.elf is not what nasm makes of runner.asm")
+	}
+}
+
+// TestHostTwice checks the harness: the host agrees with itself.
+func TestHostTwice(t *testing.T) {
+	differences(t, newPair(t, false), 20_000)
+}
+
+// TestHostCPU compares the interpreter with the host.
+func TestHostCPU(t *testing.T) {
+	differences(t, newPair(t, true), *caseCount)
+}
+
+// TestModes: the three code-segment modes run on the host at all.
+func TestModes(t *testing.T) {
+	h, err := NewHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	cases := []Case{{Mode: decode.Mode64, Code: []byte{0x48, 0x01, 0xc0}}, {Mode: decode.Mode32, Code: []byte{0x01, 0xc0}}, {Mode: decode.Mode16, Code: []byte{0x01, 0xc0}}}
+	for i := range cases {
+		cases[i].State.GPR[0] = 0x8001
+		cases[i].State.FX[0], cases[i].State.FX[24], cases[i].State.FX[25] = 0x7f, 0x80, 0x1f
+	}
+	r := make([]Result, len(cases))
+	if err := h.Run(make([]byte, sandboxSize), cases, r); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []uint64{0x10002, 0x10002, 2} {
+		if r[i].Vector != 3 || r[i].State.GPR[0] != want {
+			t.Errorf("case %d: vector %d, rax %#x", i, r[i].Vector, r[i].State.GPR[0])
+		}
+	}
+}
