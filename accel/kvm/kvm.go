@@ -54,7 +54,7 @@ func (e *OpenError) Unwrap() []error {
 
 // MinMIPS is the speed, in million kernel-mode instructions a second, below
 // which the soft engine beats a KVM.
-const MinMIPS = 20
+const MinMIPS = 10
 
 // Report is what the probe guest found.
 type Report struct {
