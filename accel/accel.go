@@ -84,7 +84,7 @@ type Exit struct {
 	Bytes  []byte // instruction bytes at CS:RIP, as many as could be read (up to 15)
 }
 
-// Optional abilities, found by type assertion on VM.
+// Optional abilities, found by type assertion on VM or VCPU.
 
 // Doorbells lets a device's notification register ring an eventfd without
 // leaving the guest (KVM's ioeventfd). size is the access width in bytes (0:
@@ -92,6 +92,12 @@ type Exit struct {
 type Doorbells interface {
 	AddDoorbell(addr uint64, size int, value *uint64, eventfd int) error
 	RemoveDoorbell(addr uint64, size int, value *uint64, eventfd int) error
+}
+
+// InstructionCounter is a VCPU that counts the guest's instructions. Called by
+// the thread that owns the vCPU.
+type InstructionCounter interface {
+	Instructions() uint64 // since the vCPU was made
 }
 
 // DirtyLogger reports pages that vCPUs wrote.

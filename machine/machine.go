@@ -126,6 +126,7 @@ func (m *Machine) Kill(why string) {
 // Run starts the vCPUs and returns when the VM has ended. An error means that
 // the host, not the guest, failed.
 func (m *Machine) Run() (Outcome, error) {
+	defer m.logCounts()
 	if err := m.board.start(); err != nil {
 		return Outcome{}, err
 	}
@@ -151,6 +152,18 @@ func (m *Machine) Run() (Outcome, error) {
 			return Outcome{}, fmt.Errorf("resetting: %w", err)
 		}
 		m.askAll(running)
+	}
+}
+
+// logCounts says how many instructions each vCPU ran, where the accelerator counts them.
+func (m *Machine) logCounts() {
+	for _, c := range m.vcpus {
+		_ = c.do(func(v accel.VCPU) error {
+			if n, ok := v.(accel.InstructionCounter); ok {
+				m.log.Debug("ended", "vCPU", c.id, "instructions", n.Instructions())
+			}
+			return nil
+		})
 	}
 }
 

@@ -105,5 +105,8 @@ func (c *cpu) GetState(s *x86.State) error {
 	return nil
 }
 
+// Instructions implements accel.InstructionCounter.
+func (c *cpu) Instructions() uint64 { return c.cpu.Instructions }
+
 // SetState implements accel.VCPU.
 func (c *cpu) SetState(s *x86.State) error { return c.cpu.SetState(s) }

@@ -29,8 +29,8 @@ type row struct {
 	name string
 	args []string
 	// cpu holds the CPU-seconds of each run, from the start of the process to the marker.
-	cpu          []float64
-	instructions float64 // of the last run, where the program says it
+	cpu  []float64
+	mips float64 // of the last run as a whole, where the program counts instructions
 }
 
 func main() {
@@ -134,7 +134,8 @@ func (r *row) run(limit time.Duration) error {
 		return fmt.Errorf("no userland within %s (%v): %s", limit, err, said.String())
 	}
 	if m := regexp.MustCompile(`instructions=(\d+)`).FindSubmatch(said.Bytes()); m != nil {
-		r.instructions, _ = strconv.ParseFloat(string(m[1]), 64)
+		n, _ := strconv.ParseFloat(string(m[1]), 64)
+		r.mips = n / 1e6 / (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
 	return nil
 }
@@ -164,8 +165,8 @@ func report(rows []*row, out io.Writer) {
 	fmt.Fprintf(out, "%-44s %8s %8s %8s %8s\n", "kernel to userland, CPU-seconds", "min", "median", "max", "MIPS")
 	for _, r := range rows {
 		mips := "-"
-		if r.instructions > 0 {
-			mips = fmt.Sprintf("%.0f", r.instructions/1e6/r.cpu[len(r.cpu)-1])
+		if r.mips > 0 {
+			mips = fmt.Sprintf("%.0f", r.mips)
 		}
 		fmt.Fprintf(out, "%-44s %8.2f %8.2f %8.2f %8s\n", r.name, slices.Min(r.cpu), median(r.cpu), slices.Max(r.cpu), mips)
 	}
