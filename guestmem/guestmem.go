@@ -34,7 +34,36 @@ const (
 	FlagCode uint32 = 1 << iota
 	// FlagDirty is set by every write since it was last collected.
 	FlagDirty
+
+	// FlagHolder is one of the engines that hold code of the page: the bits from
+	// here up count them, and FlagCode is set while any do. See HoldCode.
+	FlagHolder uint32 = 1 << 8
 )
+
+// HoldCode notes in a page's flags that one more engine holds code of the page.
+// It must do so before it reads the bytes.
+func HoldCode(flags *uint32) {
+	for {
+		old := atomic.LoadUint32(flags)
+		if atomic.CompareAndSwapUint32(flags, old, old+FlagHolder|FlagCode) {
+			return
+		}
+	}
+}
+
+// ReleaseCode undoes one HoldCode.
+func ReleaseCode(flags *uint32) {
+	for {
+		old := atomic.LoadUint32(flags)
+		v := old - FlagHolder
+		if v < FlagHolder {
+			v &^= FlagCode
+		}
+		if atomic.CompareAndSwapUint32(flags, old, v) {
+			return
+		}
+	}
+}
 
 // CodeWatcher is told of host-side writes into pages whose FlagCode is set. It
 // is called after the bytes were stored, on the writer's goroutine, and must

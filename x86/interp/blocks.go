@@ -84,8 +84,8 @@ type blockCache struct {
 // clear forgets every block.
 func (c *CPU) clearBlocks() {
 	bc := &c.blocks
-	for n := range bc.pages {
-		c.unprotectCode(n * pageSize)
+	for _, p := range bc.pages {
+		c.releasePage(p)
 	}
 	for _, b := range bc.byKey {
 		b.die()
@@ -174,21 +174,16 @@ func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
 	if c.blocks.ops > maxOps {
 		c.clearBlocks()
 	}
-	c.protectCode(phys) // before the bytes are read
-	b := &block{off: uint16(phys % pageSize), key: key}
+	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
 	t := translator{c: c, b: b, flat: c.flatCode(), mode: c.Mode, pos: b.off}
-	st := t.run(code)
-	if st == again { // the first instruction crosses the page
-		if st = c.buildCrossing(&t, lin, code); st != next {
+	if t.run(code) == again { // the first instruction crosses the page
+		if st := c.buildCrossing(&t, lin, code); st != next {
+			c.releaseEmpty(b.page)
 			return nil, st
 		}
 	}
 	b.first = &b.ops[0]
-	b.page = c.addToPage(b, phys, uint64(b.end-b.off))
-	if b.cross {
-		c.protectCode(b.phys2)
-		c.addToPage(b, b.phys2, uint64(b.end)-pageSize)
-	}
+	b.page.add(b, phys%pageSize, uint64(b.end-b.off))
 	c.blocks.byKey[key] = b
 	c.blocks.ops += len(b.ops)
 	return b, next
@@ -203,25 +198,48 @@ func (c *CPU) buildCrossing(t *translator, lin uint64, code []byte) status {
 	if len(more) == 0 {
 		return c.unimplementedText("executing code outside memory")
 	}
-	c.protectCode(phys2)
+	second := c.holdPage(phys2)
 	var p [decode.MaxLen]byte
 	n := copy(p[:], code)
 	n += copy(p[n:], more)
 	t.b.cross, t.b.phys2 = true, phys2
 	t.run(p[:n])
+	if t.b.end <= pageSize { // undefined within the first page after all
+		t.b.end = pageSize + 1
+	}
+	second.add(t.b, 0, uint64(t.b.end)-pageSize)
 	return next
 }
 
-// addToPage notes that b has code in the n bytes at phys (cut to its page).
-func (c *CPU) addToPage(b *block, phys, n uint64) *codePage {
+// holdPage returns the codePage of phys. A new one makes stores to the page
+// come through invalidateCode from now on, before its bytes are read.
+func (c *CPU) holdPage(phys uint64) *codePage {
 	p := c.blocks.pages[phys/pageSize]
 	if p == nil {
 		p = &codePage{phys: phys &^ (pageSize - 1)}
 		c.blocks.pages[phys/pageSize] = p
+		guestmem.HoldCode(c.cfg.Memory.Flags(phys))
+		c.revokeWrites(func(page uint64) bool { return page == p.phys })
 	}
-	p.blocks = append(p.blocks, b)
-	p.granule |= granules(phys%pageSize, n)
 	return p
+}
+
+// releasePage lets stores to a page go straight to memory again.
+func (c *CPU) releasePage(p *codePage) {
+	delete(c.blocks.pages, p.phys/pageSize)
+	guestmem.ReleaseCode(c.cfg.Memory.Flags(p.phys))
+}
+
+func (c *CPU) releaseEmpty(p *codePage) {
+	if len(p.blocks) == 0 {
+		c.releasePage(p)
+	}
+}
+
+// add notes that b has code in n bytes at off.
+func (p *codePage) add(b *block, off, n uint64) {
+	p.blocks = append(p.blocks, b)
+	p.granule |= granules(off, n)
 }
 
 // granules returns the bits of the 64-byte pieces of a page that n bytes at off touch.
@@ -266,17 +284,7 @@ func (c *CPU) takeFromPage(p *codePage, b *block) {
 	}
 	clear(p.blocks[len(kept):])
 	p.blocks = kept
-	if len(kept) == 0 {
-		delete(c.blocks.pages, p.phys/pageSize)
-		c.unprotectCode(p.phys)
-	}
-}
-
-// unprotectCode lets stores to a page go straight to memory again.
-func (c *CPU) unprotectCode(gpa uint64) {
-	if f := c.cfg.Memory.Flags(gpa); f != nil {
-		atomic.AndUint32(f, ^guestmem.FlagCode)
-	}
+	c.releaseEmpty(p)
 }
 
 // bytesIn returns which of page's bytes b was decoded from.
@@ -287,9 +295,22 @@ func (b *block) bytesIn(page uint64) (from, to uint64) {
 	return 0, uint64(b.end) - pageSize
 }
 
-// invalidateCode is told of a store to [gpa, gpa+n), within one page whose
-// FlagCode is set, after the store.
+// invalidateCode is told of this vCPU's store to [gpa, gpa+n), within one page
+// whose FlagCode is set, after the store. Other vCPUs with code of the page hear
+// of it as of a device's write.
 func (c *CPU) invalidateCode(gpa, n uint64) {
+	c.dropCode(gpa, n)
+	others := atomic.LoadUint32(c.cfg.Memory.Flags(gpa)) / guestmem.FlagHolder
+	if c.blocks.pages[gpa/pageSize] != nil {
+		others--
+	}
+	if others > 0 {
+		c.cfg.Memory.MarkWritten(gpa, n)
+	}
+}
+
+// dropCode removes the blocks that have bytes in [gpa, gpa+n), within one page.
+func (c *CPU) dropCode(gpa, n uint64) {
 	p := c.blocks.pages[gpa/pageSize]
 	if p == nil {
 		return
@@ -334,6 +355,6 @@ func (c *CPU) dropWritten() {
 	c.blocks.written = nil
 	c.blocks.mu.Unlock()
 	for _, gpa := range pages {
-		c.invalidateCode(gpa, pageSize)
+		c.dropCode(gpa, pageSize)
 	}
 }

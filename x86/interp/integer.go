@@ -10,8 +10,10 @@ import (
 // definition of each; the run loop has shortcuts for the frequent forms.
 func (c *CPU) execInteger(in *decode.Inst) status {
 	switch in.Op {
-	case optab.ADD, optab.OR, optab.ADC, optab.SBB, optab.AND, optab.SUB, optab.XOR, optab.CMP, optab.TEST:
+	case optab.ADD, optab.OR, optab.ADC, optab.SBB, optab.AND, optab.SUB, optab.XOR:
 		return c.arith(in)
+	case optab.CMP, optab.TEST:
+		return c.compare(in)
 	case optab.INC, optab.DEC, optab.NEG, optab.NOT:
 		return c.unary(in)
 	case optab.MUL, optab.IMUL:
@@ -72,7 +74,7 @@ func (c *CPU) integerSystem(in *decode.Inst) status {
 		return c.iret(in)
 	case optab.INT, optab.INT3, optab.INTO, optab.INT1:
 		return c.softInt(in)
-	case optab.UD0, optab.UD1, optab.UD2:
+	case optab.UD0, optab.UD1, optab.UD2, optab.ADCX, optab.ADOX: // this CPU has no ADX
 		return c.raise(x86.UD)
 	case optab.IN:
 		return c.portIn(in)

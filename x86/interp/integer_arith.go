@@ -35,50 +35,41 @@ func (k *Core) flagsAux(r, aux uint64, w uint8) {
 	k.Res, k.Src, k.CC = r<<(64-8<<w), aux, ccAux|w
 }
 
+// compare is CMP and TEST.
+func (c *CPU) compare(in *decode.Inst) status {
+	b, ok := c.read(in, 1)
+	if !ok {
+		return faulted
+	}
+	a, ok := c.read(in, 0)
+	if !ok {
+		return faulted
+	}
+	w := log2(argSize(in, in.Row.Args[0]))
+	if in.Op == optab.CMP {
+		c.flagsSub(b, a-b, w)
+	} else {
+		c.flagsLogic(a&b, w)
+	}
+	return next
+}
+
 // arith is the two-operand arithmetic and logic.
 func (c *CPU) arith(in *decode.Inst) status {
 	b, ok := c.read(in, 1)
 	if !ok {
 		return faulted
 	}
-	size := argSize(in, in.Row.Args[0])
-	w := log2(size)
-	if in.Op == optab.CMP || in.Op == optab.TEST {
-		a, ok := c.read(in, 0)
-		if !ok {
-			return faulted
-		}
-		if in.Op == optab.CMP {
-			c.flagsSub(b, a-b, w)
-		} else {
-			c.flagsLogic(a&b, w)
-		}
-		return next
-	}
 	carry := b2u(c.cf())
 	var r uint64
 	ok = c.modify(in, func(a uint64) uint64 {
-		switch in.Op {
-		case optab.ADD:
-			r = a + b
-		case optab.OR:
-			r = a | b
-		case optab.ADC:
-			r = a + b + carry
-		case optab.SBB:
-			r = a - b - carry
-		case optab.AND:
-			r = a & b
-		case optab.SUB:
-			r = a - b
-		case optab.XOR:
-			r = a ^ b
-		}
+		r = arithResult(in.Op, a, b, carry)
 		return r
 	})
 	if !ok {
 		return faulted
 	}
+	w := log2(argSize(in, in.Row.Args[0]))
 	switch in.Op {
 	case optab.ADD:
 		c.flagsAdd(b, r, w)
@@ -94,6 +85,25 @@ func (c *CPU) arith(in *decode.Inst) status {
 		c.flagsLogic(r, w)
 	}
 	return next
+}
+
+func arithResult(op optab.Op, a, b, carry uint64) uint64 {
+	switch op {
+	case optab.ADD:
+		return a + b
+	case optab.ADC:
+		return a + b + carry
+	case optab.SUB:
+		return a - b
+	case optab.SBB:
+		return a - b - carry
+	case optab.AND:
+		return a & b
+	case optab.OR:
+		return a | b
+	default:
+		return a ^ b
+	}
 }
 
 // unary is INC, DEC, NEG and NOT.

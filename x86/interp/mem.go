@@ -514,16 +514,6 @@ func (c *CPU) drop(t, i int) {
 	c.sys.mem.filled[t][i/64] &^= 1 << (i % 64)
 }
 
-// protectCode marks the RAM page of gpa as holding decoded code: this vCPU's
-// stores to it come through invalidateCode from now on.
-func (c *CPU) protectCode(gpa uint64) {
-	f := c.cfg.Memory.Flags(gpa)
-	if f == nil || atomic.OrUint32(f, guestmem.FlagCode)&guestmem.FlagCode != 0 {
-		return
-	}
-	c.revokeWrites(func(phys uint64) bool { return phys == gpa&pageMask })
-}
-
 // revokeWrites takes the direct write permission from pages that match.
 func (c *CPU) revokeWrites(match func(phys uint64) bool) {
 	m := &c.sys.mem

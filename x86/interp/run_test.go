@@ -219,3 +219,47 @@ func TestNonCanonical(t *testing.T) {
 		}
 	}
 }
+
+// Two vCPUs hold code of one page: a store by one reaches the other, and the
+// page stays marked until both have let go.
+func TestCodeHeldByTwo(t *testing.T) {
+	a := newTestCPU(t, unhex(t, "b801000000"))
+	b, err := New(Config{ID: 1, Memory: a.cfg.Memory})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	a.cfg.Memory.WatchCode(func(gpa uint64) { a.CodeWritten(gpa); b.CodeWritten(gpa) })
+	b.CR0, b.CR4, b.EFER, b.CR3, b.Seg = a.CR0, a.CR4, a.EFER, a.CR3, a.Seg
+	b.stateChanged(x86.FlagR1)
+	b.RIP, b.Pending = testCode, 0
+	runTest(t, a, false)
+	runTest(t, b, false)
+	if !a.st8(testCode+1, 2) {
+		t.Fatal("store faulted")
+	}
+	if b.Pending&pendCode == 0 || *a.cfg.Memory.Flags(testCode)&guestmem.FlagCode == 0 {
+		t.Fatal("the other vCPU has not heard of the store, or the page is unmarked")
+	}
+	b.dropWritten()
+	if *a.cfg.Memory.Flags(testCode) != 0 {
+		t.Errorf("flags %#x after both let go", *a.cfg.Memory.Flags(testCode))
+	}
+	b.RIP = testCode
+	runTest(t, b, false)
+	wantReg(t, b, x86.RAX, 2)
+}
+
+// Undefined bytes are decoded anew when any of those looked at changes.
+func TestUndefinedInstructionPatched(t *testing.T) {
+	c := newTestCPU(t, unhex(t, "0f3800000f04")) // no such instruction at the end
+	c.RIP = testCode + 4
+	runTest(t, c, false)
+	if !c.st8(testCode+5, 0x0b) || len(c.blocks.byKey) != 0 {
+		t.Error("the block outlived a store into its second byte")
+	}
+}

@@ -154,16 +154,12 @@ func (c *CPU) stringIO(in *decode.Inst) status {
 	if !c.ioAllowed(port, size) {
 		return faulted
 	}
-	p := c.sys.mem.buf[:size]
 	if in.Op == optab.OUTS {
 		v, ok := c.loadSource(in)
 		if !ok {
 			return faulted
 		}
-		for i := range p {
-			p[i] = byte(v >> (8 * i))
-		}
-		c.cfg.Ports.Write(uint64(port), p)
+		c.writePort(port, size, v)
 		c.advance(in, x86.RSI, 1)
 		return next
 	}
@@ -171,11 +167,7 @@ func (c *CPU) stringIO(in *decode.Inst) status {
 	if !ok || !c.probeWrite(va, uint64(size)) {
 		return faulted
 	}
-	c.cfg.Ports.Read(uint64(port), p)
-	var v uint64
-	for i := range p {
-		v |= uint64(p[i]) << (8 * i)
-	}
+	v := c.readPort(port, size)
 	if !c.store(va, v, size) {
 		return faulted
 	}

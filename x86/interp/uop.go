@@ -51,12 +51,12 @@ func (t *translator) run(code []byte) status {
 			}
 			break
 		}
-		if err != nil {
-			t.in.Len = 1
+		if err != nil { // the bytes looked at decide: the block covers them
 			vector := uint8(x86.UD)
 			if errors.Is(err, decode.ErrTruncated) {
-				vector = x86.GP
+				vector, t.in.Len = x86.GP, decode.MaxLen
 			}
+			t.in.Len = max(t.in.Len, 1)
 			t.emit(uop{kind: uRaise, src: vector})
 			t.over = true
 		} else {
