@@ -68,10 +68,21 @@ func detectELF(r *io.SectionReader, start []byte) (Kind, error) {
 		return KindPVH, nil
 	case multiboot(start):
 		return 0, errors.New("a Multiboot kernel, which is not supported yet")
-	case f.Class64:
+	case f.Class64 && f.highHalf():
 		return KindLinuxELF, nil // Linux before 4.19 has no note of its own
 	}
-	return 0, errors.New("32-bit ELF file without a PVH note")
+	return 0, errors.New("ELF file is neither Linux nor has it a PVH note: not a kernel")
+}
+
+// highHalf reports whether some of f is linked where 64-bit kernels live, and
+// programs never do.
+func (f *ELF) highHalf() bool {
+	for _, s := range f.Segments {
+		if s.Vaddr>>63 != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // PVHEntry returns the entry point that a PVH note names (Xen

@@ -44,20 +44,25 @@ func TestBadKernels(t *testing.T) {
 	multiboot := make([]byte, 100)
 	binary.LittleEndian.PutUint32(multiboot[8:], 0x1badb002)
 	binary.LittleEndian.PutUint32(multiboot[16:], 0xe4524ffe)
+	program, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
 	arm := []byte("\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 9) + "\x02\x00\xb7\x00" + strings.Repeat("\x00", 60))
 	for _, c := range []struct {
 		want string
 		b    []byte
 	}{
-		{"kernel: empty file", nil},
-		{"kernel: neither a bzImage nor an ELF kernel", random},
-		{"kernel: neither a bzImage nor an ELF kernel", []byte("MZ")},
-		{"kernel: a Multiboot kernel, which is not supported yet", multiboot},
-		{"kernel: gzip-compressed file", []byte("\x1f\x8b\x08\x00")},
-		{"kernel: ELF file is for machine 183, not for x86", arm},
-		{"kernel: truncated inside its ELF header", []byte("\x7fELF\x02\x01")},
-		{"boot: bzImage is truncated: 1000000 of 14186432 bytes", bzImage[:1_000_000]},
-		{"boot: bzImage is truncated: 550 bytes are less than its header", bzImage[:550]},
+		{"empty file", nil},
+		{"neither a bzImage nor an ELF kernel", random},
+		{"neither a bzImage nor an ELF kernel", []byte("MZ")},
+		{"a Multiboot kernel, which is not supported yet", multiboot},
+		{"ELF file is neither Linux nor has it a PVH note: not a kernel", program},
+		{"gzip-compressed file", []byte("\x1f\x8b\x08\x00")},
+		{"ELF file is for machine 183, not for x86", arm},
+		{"truncated inside its ELF header", []byte("\x7fELF\x02\x01")},
+		{"bzImage is truncated: 1000000 of 14186432 bytes", bzImage[:1_000_000]},
+		{"bzImage is truncated: 550 bytes are less than its header", bzImage[:550]},
 	} {
 		want := c.want
 		if len(c.b) == 1_000_000 { // the newest kernel's size is its own
@@ -132,7 +137,7 @@ func FuzzELF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image []byte) {
 		mem := ram(t, 4*mib)
 		defer mem.Close()
-		e, err := Load(mem, boot.Params{Kernel: section(image), Initrd: section([]byte("070701")), Cmdline: "quiet"})
+		e, err := Load(mem, boot.Params{Kernel: section(image), Initrd: section([]byte("BZh9")), Cmdline: "quiet"})
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("more than one line: %v", err)

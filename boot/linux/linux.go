@@ -156,16 +156,10 @@ func (l *loader) finish(image string, entry uint64) (*boot.Entry, error) {
 	if entry >= lowLimit {
 		return nil, fmt.Errorf("kernel's entry 0x%x lies above 4 GiB", entry)
 	}
-	if err := checkInitrd(l.p.Initrd); err != nil {
-		return nil, err
-	}
 	if err := l.PutCmdline(l.p.Cmdline, l.cmdline); err != nil {
 		return nil, err
 	}
-	initrd, err := l.PutInitrd(l.p.Initrd, min(l.initrdMax, lowLimit-1))
-	if err != nil && l.above4G {
-		initrd, err = l.PutInitrd(l.p.Initrd, 1<<63)
-	}
+	initrd, err := l.putInitrd()
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +171,25 @@ func (l *loader) finish(image string, entry uint64) (*boot.Entry, error) {
 		return nil, err
 	}
 	return &boot.Entry{Protocol: "linux64", Image: image, State: state, Placed: l.Placed}, nil
+}
+
+// putInitrd loads the initrd, and looks at it where it then lies.
+func (l *loader) putInitrd() (boot.Range, error) {
+	if l.p.Initrd == nil {
+		return boot.Range{}, nil
+	}
+	r, err := l.PutInitrd(l.p.Initrd, min(l.initrdMax, lowLimit-1))
+	if err != nil && l.above4G {
+		r, err = l.PutInitrd(l.p.Initrd, 1<<63)
+	}
+	if err != nil {
+		return r, err
+	}
+	b, err := l.Memory().Slice(r.Addr, r.Size)
+	if err != nil {
+		return r, err
+	}
+	return r, checkInitrd(b)
 }
 
 // Offsets in boot_params outside the setup header (zero-page.rst).
@@ -217,33 +230,4 @@ func (l *loader) putBootParams(initrd boot.Range) error {
 		return err
 	}
 	return l.Memory().Write(boot.BootParams, b[:])
-}
-
-// initrdMagics start what Linux can unpack or mount as an initrd.
-var initrdMagics = []string{
-	"070701", "070702", // cpio
-	"\x1f\x8b", "\x1f\x9e", "BZh", "\xfd7zXZ\x00", "\x5d\x00\x00", "\x89LZO", "\x02\x21\x4c\x18", "\x28\xb5\x2f\xfd",
-	"hsqs", "-rom1fs-", "\x45\x3d\xcd\x28", // squashfs, romfs, cramfs
-}
-
-// checkInitrd refuses what Linux could not use as an initrd: it would ignore
-// the file and panic much later for want of a root.
-func checkInitrd(r *io.SectionReader) error {
-	if r == nil {
-		return nil
-	}
-	var b [1084]byte
-	n, err := r.ReadAt(b[:], 0)
-	if err != nil && err != io.EOF {
-		return fmt.Errorf("initrd: %w", err)
-	}
-	for _, m := range initrdMagics {
-		if n >= len(m) && string(b[:len(m)]) == m {
-			return nil
-		}
-	}
-	if n == len(b) && b[1080] == 0x53 && b[1081] == 0xef { // ext2's superblock
-		return nil
-	}
-	return errors.New("initrd is neither a cpio archive nor compressed nor a file system that Linux takes")
 }

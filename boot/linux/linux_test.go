@@ -103,7 +103,7 @@ var code = bytes.Repeat([]byte{0x90, 0xf4}, 3000)
 
 func TestBzImageUnpackedOnTheHost(t *testing.T) {
 	mem := ram(t, 8*mib)
-	initrd := append([]byte("070701"), make([]byte, 5000)...)
+	initrd := append([]byte("BZh9"), make([]byte, 5002)...)
 	e, err := LoadBzImage(mem, boot.Params{
 		Kernel:  section(bzImage(gzipped(elf64(2*mib, code, 4096)), nil)),
 		Initrd:  section(initrd),
@@ -208,7 +208,7 @@ func TestRefusals(t *testing.T) {
 		{"kernel and room to unpack it needs 0x200000-0x10200000, but the guest has 8 MiB", boot.Params{Unpack: boot.UnpackGuest, Kernel: img(func(h []byte) { le.PutUint32(h[offInitSize:], 256*mib) })}},
 		{"command line of 256 bytes is longer than the kernel's limit of 255", boot.Params{Kernel: img(nil), Cmdline: strings.Repeat("x", 256)}},
 		{"initrd is neither", boot.Params{Kernel: img(nil), Initrd: section([]byte("random bytes"))}},
-		{"initrd of 9 MiB does not fit beside the kernel: the guest has 8 MiB of memory", boot.Params{Kernel: img(nil), Initrd: section(append([]byte("070701"), make([]byte, 9*mib-6)...))}},
+		{"initrd of 9 MiB does not fit beside the kernel: the guest has 8 MiB of memory", boot.Params{Kernel: img(nil), Initrd: section(make([]byte, 9*mib))}},
 	} {
 		_, err := LoadBzImage(ram(t, 8*mib), c.p)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
@@ -220,7 +220,7 @@ func TestRefusals(t *testing.T) {
 // initrd_addr_max holds unless the kernel says that its initrd may lie above
 // 4 GiB, and so anywhere.
 func TestInitrdAddrMax(t *testing.T) {
-	initrd := append([]byte("070701"), make([]byte, mib)...)
+	initrd := append([]byte("BZh9"), make([]byte, mib)...)
 	for _, above4G := range []bool{false, true} {
 		image := bzImage(gzipped(elf64(2*mib, code, 2*mib)), func(h []byte) {
 			binary.LittleEndian.PutUint32(h[offInitrdMax:], 4*mib-1)
