@@ -55,7 +55,7 @@ func (t *rawTerminal) startGuard(f *os.File) error {
 	}
 	defer r.Close()
 	t.pipe = w
-	t.guard = exec.Command(self, guardCommand)
+	t.guard = &exec.Cmd{Path: self, Args: []string{"berth", guardCommand}}
 	t.guard.Stdin = f
 	t.guard.ExtraFiles = []*os.File{r}
 	t.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
