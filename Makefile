@@ -4,9 +4,8 @@
 
 export CGO_ENABLED = 0
 GO ?= go
-MINGO := go1.26
 
-.PHONY: all build demo test vet bench-boot fuzz fuzz-cpu nested clean need-go setup
+.PHONY: all build demo test bench-boot fuzz fuzz-cpu nested soft-boots clean need-go setup
 
 all: build
 
@@ -40,6 +39,10 @@ fuzz-cpu: need-go
 # Every fuzz target for a minute.
 fuzz: need-go
 	@tests/fuzz
+
+# Debian's kernel on the soft engine, ten times.
+soft-boots: build setup
+	$(GO) test -timeout 1h -count 1 -v -run TestDebianOnSoft ./cmd/berth -debian.runs=10
 
 # Debian's kernel in VMs on a real KVM, five times each with 1, 2 and 4 vCPUs.
 nested: build

@@ -1,0 +1,242 @@
+package machine
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"berth/accel"
+	"berth/irq"
+	"berth/spec"
+	"berth/x86"
+)
+
+// script is an accelerator whose vCPU 0 does not run a guest but hands over the
+// exits it is given, one a Run, and then waits for a kick. It injects what no
+// guest of ours can cause.
+type script struct {
+	exits []accel.Exit
+	err   error // of Run, once the exits are used up
+	ports accel.IO
+	vcpus []*scriptVCPU
+}
+
+func (s *script) Name() string { return "script" }
+func (s *script) NewVM(c accel.Config) (accel.VM, error) {
+	s.ports = c.Ports
+	return s, nil
+}
+func (s *script) NewVCPU(id int) (accel.VCPU, error) {
+	v := &scriptVCPU{script: s, id: id}
+	v.kicked = sync.NewCond(&v.mu)
+	s.vcpus = append(s.vcpus, v)
+	return v, nil
+}
+func (s *script) IRQChip() accel.IRQChip                 { return s }
+func (s *script) Close() error                           { return nil }
+func (s *script) SetGSI(uint32, bool)                    {}
+func (s *script) SignalMSI(irq.MSI) error                { return nil }
+func (s *script) NewMSISource() (irq.MSISource, error)   { return s, nil }
+func (s *script) Program(irq.MSI, bool) error            { return nil }
+func (s *script) Trigger()                               {}
+func (s *script) SaveChip() (c irq.ChipState, err error) { return }
+func (s *script) LoadChip(irq.ChipState) error           { return nil }
+
+type scriptVCPU struct {
+	script *script
+	id     int
+	mu     sync.Mutex
+	kicked *sync.Cond
+	kick   bool
+	sets   int
+}
+
+func (v *scriptVCPU) Run(exit *accel.Exit) error {
+	s := v.script
+	if v.id == 0 && len(s.exits) > 0 {
+		*exit = s.exits[0]
+		s.exits = s.exits[1:]
+		return nil
+	}
+	if v.id == 0 && s.err != nil {
+		return s.err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for !v.kick {
+		v.kicked.Wait()
+	}
+	v.kick = false
+	return nil // ExitKick
+}
+func (v *scriptVCPU) Kick() {
+	v.mu.Lock()
+	v.kick = true
+	v.kicked.Broadcast()
+	v.mu.Unlock()
+}
+func (v *scriptVCPU) GetState(*x86.State) error { return nil }
+func (v *scriptVCPU) SetState(*x86.State) error {
+	v.sets++
+	return nil
+}
+
+// port is a console with nobody at it.
+type port struct{ closed chan struct{} }
+
+func (p port) Read([]byte) (int, error)    { <-p.closed; return 0, io.EOF }
+func (p port) Write(b []byte) (int, error) { return len(b), nil }
+func (p port) Close() error                { close(p.closed); return nil }
+
+// kernel writes a PVH kernel that is never run.
+func kernel(t *testing.T) string {
+	t.Helper()
+	le := func(v uint32) string { return string([]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}) }
+	header := "\x7fELF\x01\x01\x01" + strings.Repeat("\x00", 9) + "\x02\x00\x03\x00" + le(1) + le(0x100000) + le(52) + le(0) + le(0) +
+		"\x34\x00\x20\x00\x02\x00\x00\x00\x00\x00\x00\x00"
+	load := le(1) + le(136) + le(0x100000) + le(0x100000) + le(1) + le(1) + le(7) + le(1)
+	note := le(4) + le(116) + le(0) + le(0) + le(20) + le(20) + le(4) + le(4)
+	image := header + load + note + le(4) + le(4) + le(18) + "Xen\x00" + le(0x100000) + "\xf4"
+	path := filepath.Join(t.TempDir(), "kernel")
+	if err := os.WriteFile(path, []byte(image), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func build(t *testing.T, s *script, cpus int) *Machine {
+	t.Helper()
+	m := spec.Default()
+	m.CPUs, m.Boot.Kernel, m.Memory = cpus, kernel(t), 64<<20
+	vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := vm.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return vm
+}
+
+func run(t *testing.T, m *Machine) Outcome {
+	t.Helper()
+	o, err := m.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func TestExitsBecomeOutcomes(t *testing.T) {
+	for want, exit := range map[Kind]accel.Exit{
+		PowerOff:      {Reason: accel.ExitPowerOff},
+		TripleFault:   {Reason: accel.ExitShutdown, RIP: 0x1234, Bytes: []byte{0x0f, 0x0b}},
+		InternalError: {Reason: accel.ExitInternal, Detail: "instruction not implemented: FROB"},
+	} {
+		o := run(t, build(t, &script{exits: []accel.Exit{exit}}, 1))
+		if o.Kind != want || o.RIP != exit.RIP || (exit.Detail != "" && o.Detail != exit.Detail) {
+			t.Errorf("%v: %+v", exit, o)
+		}
+	}
+}
+
+func TestEngineFailureIsAnError(t *testing.T) {
+	broken := errors.New("the engine broke")
+	_, err := build(t, &script{err: broken}, 1).Run()
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "vCPU 0") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestResetsBootAgainUntilTheyLoop(t *testing.T) {
+	s := &script{}
+	for range resetLoopCount - 1 {
+		s.exits = append(s.exits, accel.Exit{Reason: accel.ExitReset})
+	}
+	s.exits = append(s.exits, accel.Exit{Reason: accel.ExitPowerOff})
+	m := build(t, s, 2)
+	if o := run(t, m); o.Kind != PowerOff {
+		t.Errorf("%+v", o)
+	}
+	// One boot sets the entry state; each reset loads the first state and boots again.
+	if got, want := s.vcpus[0].sets, 1+2*(resetLoopCount-1); got != want {
+		t.Errorf("vCPU 0's state was set %d times, want %d", got, want)
+	}
+	for range resetLoopCount {
+		s.exits = append(s.exits, accel.Exit{Reason: accel.ExitReset})
+	}
+	if o := run(t, build(t, s, 1)); o.Kind != ResetLoop {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestResetLoopForgetsOldResets(t *testing.T) {
+	var l resetLoop
+	now := time.Unix(0, 0)
+	for i := range 10 * resetLoopCount {
+		if l.again(now) {
+			t.Fatalf("a reset each %s is a loop after %d", resetLoopWindow+1, i+1)
+		}
+		now = now.Add(resetLoopWindow + 1)
+	}
+}
+
+func TestNoRebootEndsAtTheFirstReset(t *testing.T) {
+	m := build(t, &script{exits: []accel.Exit{{Reason: accel.ExitReset}}}, 1)
+	m.cfg.Spec.NoReboot = true
+	if o := run(t, m); o.Kind != Rebooted {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestStopAndKillFromOutside(t *testing.T) {
+	m := build(t, &script{}, 4)
+	go m.Stop()
+	if o := run(t, m); o.Kind != Left {
+		t.Errorf("%+v", o)
+	}
+	m = build(t, &script{}, 4)
+	go m.Kill("a test")
+	if o := run(t, m); o.Kind != Killed || !strings.Contains(o.Detail, "a test") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A device may ask for the end from a vCPU's own thread, in the middle of an instruction.
+func TestPowerOffByPort(t *testing.T) {
+	s := &script{}
+	m := build(t, s, 2)
+	if err := m.vcpus[1].do(func(accel.VCPU) error {
+		s.ports.Write(0x604, []byte{0, 0x20})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if o := run(t, m); o.Kind != PowerOff {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestVCPUThreadsAreNamed(t *testing.T) {
+	build(t, &script{}, 2)
+	found := map[string]bool{}
+	tasks, err := filepath.Glob("/proc/self/task/*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range tasks {
+		b, _ := os.ReadFile(f)
+		found[strings.TrimSpace(string(b))] = true
+	}
+	if !found["CPU 0/script"] || !found["CPU 1/script"] {
+		t.Errorf("threads: %v", found)
+	}
+}
