@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"berth/accel"
+	"berth/accel/kvm"
 	"berth/acpi"
 	"berth/block"
 	"berth/block/raw"
@@ -164,7 +165,7 @@ func (b *board) addVirtio(cfg Config, slot uint8, dev virtio.Device) error {
 // load puts the kernel, its command line, the initrd and the ACPI tables into memory.
 func (b *board) load(cfg Config) (*boot.Entry, error) {
 	p := boot.Params{Cmdline: cfg.Spec.Boot.Cmdline, Unpack: unpacker(cfg)}
-	p.Reserved = []boot.Range{{Addr: pci.ECAMBase, Size: pci.ECAMSize}}
+	p.Reserved = []boot.Range{{Addr: pci.ECAMBase, Size: pci.ECAMSize}, {Addr: kvm.ReservedBase, Size: kvm.ReservedSize}}
 	kernel, err := boot.OpenFile("kernel", cfg.Spec.Boot.Kernel)
 	if err != nil {
 		return nil, err

@@ -166,7 +166,7 @@ func TestResetsBootAgainUntilTheyLoop(t *testing.T) {
 	if o := run(t, m); o.Kind != PowerOff {
 		t.Errorf("%+v", o)
 	}
-	// One boot sets the entry state; each reset loads the first state and boots again.
+	// A boot sets the entry state; each reset loads the first state and boots again.
 	if got, want := s.vcpus[0].sets, 1+2*(resetLoopCount-1); got != want {
 		t.Errorf("vCPU 0's state was set %d times, want %d", got, want)
 	}

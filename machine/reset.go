@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 
 	"berth/accel"
 	"berth/irq"
@@ -30,7 +31,7 @@ func (m *Machine) saveInitial() error {
 }
 
 // reset puts every device, chip and vCPU back as they were at power-on and
-// boots again. The vCPUs are paused. RAM keeps its contents, as on hardware.
+// boots again in cleared RAM. The vCPUs are paused.
 func (m *Machine) reset() error {
 	m.dropEvents()
 	if err := m.board.reset(); err != nil {
@@ -70,10 +71,32 @@ func (m *Machine) boot() error {
 	for _, p := range entry.Placed {
 		m.log.Debug("placed", "at", p.String())
 	}
-	return m.vcpus[0].do(func(v accel.VCPU) error {
-		if err := v.SetState(&entry.State); err != nil {
-			return fmt.Errorf("entry state: %w", err)
+	for i, c := range m.vcpus {
+		first := entry.State
+		if i > 0 {
+			first = waiting(m.initial.vcpus[i], entry.State.MSRs)
 		}
-		return nil
-	})
+		if err := c.do(func(v accel.VCPU) error { return v.SetState(&first) }); err != nil {
+			return fmt.Errorf("entry state of vCPU %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// waiting returns the first state of a vCPU that waits for SIPI: as the
+// accelerator made it, but with the MTRRs that firmware would have given all
+// processors alike (Intel SDM vol. 3A §12.11.8).
+func waiting(s x86.State, boot []x86.MSR) x86.State {
+	s.MSRs = slices.Clone(s.MSRs)
+	for _, m := range boot {
+		if m.Index != x86.MSRMTRRDefType {
+			continue
+		}
+		for i := range s.MSRs {
+			if s.MSRs[i].Index == m.Index {
+				s.MSRs[i].Value = m.Value
+			}
+		}
+	}
+	return s
 }
