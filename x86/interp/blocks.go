@@ -74,8 +74,8 @@ type blockCache struct {
 	pages   map[uint64]*codePage // by page number
 	jumps   [jumpEntries]jump
 	epoch   uint64 // upper bits of the translations' generation that jumps hold under
-	ops     int  // micro-ops held
-	changed bool // a block was invalidated since this was last cleared
+	ops     int    // micro-ops held
+	changed bool   // a block was invalidated since this was last cleared
 
 	mu      sync.Mutex
 	written []uint64 // pages written by others, not yet invalidated; under mu

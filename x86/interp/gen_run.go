@@ -9,15 +9,18 @@ import (
 	"go/format"
 	"log"
 	"os"
+	"slices"
 	"strings"
 )
 
 // gen collects the micro-ops' names and the loop's cases.
 type gen struct {
-	names  []string
-	based  []string          // micro-ops that have a form without index
-	bodies map[string]string // by name
-	cases  bytes.Buffer
+	names   []string
+	based   []string          // micro-ops that have a form without index
+	setter  []string          // those that only compute and set all flags: they have a form without flags
+	compare []string          // those that set all flags and cannot do without
+	bodies  map[string]string // by name
+	cases   bytes.Buffer
 }
 
 // op adds one micro-op; an empty body reserves the number only. A body with a
@@ -43,10 +46,35 @@ func (g *gen) add(name, body, address string) {
 	fmt.Fprintf(&g.cases, "case %s:\n%s\n", name, strings.TrimSpace(body))
 }
 
+// flagless adds name's form that leaves flags alone, named with N behind.
+func (g *gen) flagless(name, body string) {
+	g.setter = append(g.setter, name)
+	g.bodies[name+"N"] = body
+}
+
+// flaglessForms adds them.
+func (g *gen) flaglessForms() {
+	for _, n := range g.setter {
+		g.op(n+"N", g.bodies[n+"N"])
+	}
+}
+
+// isPlain reports that a micro-op's body touches neither flags, memory nor control.
+func (g *gen) isPlain(name string) bool {
+	body := g.bodies[name]
+	for _, word := range []string{"k.", "c.", "goto", "EA", "tlb"} {
+		if strings.Contains(body, word) {
+			return name == "uLea64" || name == "uLea32" || name == "uLea64B" || name == "uLea32B"
+		}
+	}
+	return body != ""
+}
+
 // baseForms adds the second ones.
 func (g *gen) baseForms() {
 	for _, n := range g.based {
 		g.names = append(g.names, n+"B")
+		g.bodies[n+"B"] = g.bodies[n]
 		g.add(n+"B", g.bodies[n], "*at(r, u.base) + uint64(int64(u.disp))")
 	}
 }
@@ -156,6 +184,8 @@ func (w width) flags(kind string) string {
 	switch kind {
 	case "Logic":
 		return fmt.Sprintf("k.Res, k.CC = uint64(v)%s, ccLogic|%s", w.sh, w.cc)
+	case "None":
+		return ""
 	case "Inc", "Dec":
 		return fmt.Sprintf("k.Res, k.CC = uint64(v)%s, cc%s|%s", w.sh, kind, w.cc)
 	case "Mul":
@@ -184,7 +214,17 @@ func (g *gen) arith() {
 	for _, op := range aluOps {
 		for _, form := range []string{"RR", "RI", "RM", "MR", "MI"} {
 			for _, w := range widths {
-				g.op("u"+op.name+form+w.name, g.arithBody(op, form, w))
+				name := "u" + op.name + form + w.name
+				g.op(name, g.arithBody(op, form, w))
+				if form[0] == 'R' && form != "RM" && w.bytes >= 4 && op.name != "Adc" && op.name != "Sbb" {
+					body := ""
+					if op.name == "Cmp" || op.name == "Test" {
+						body = "// nothing is left"
+					} else {
+						body = g.arithBody(aluOp{op.name, op.expr, "None"}, form, w)
+					}
+					g.flagless(name, body)
+				}
 			}
 		}
 	}
@@ -323,6 +363,10 @@ func (g *gen) shifts() {
 				}
 				body = strings.NewReplacer("T(", w.typ+"(", "S(", strings.TrimPrefix(w.typ, "u")+"(", "& M\n", "& "+mask+"\n").Replace(body)
 				g.op("u"+op.name+count+w.name, body)
+				if count == "I" {
+					g.flagless("u"+op.name+count+w.name, w.set(w.typ+"("+map[string]string{"Shl": w.get("dst") + " << (u.imm & 63)", "Shr": w.get("dst") + " >> (u.imm & 63)",
+						"Sar": strings.TrimPrefix(w.typ, "u") + "(" + w.get("dst") + ") >> (u.imm & 63)"}[op.name]+")"))
+				}
 			}
 		}
 	}
@@ -357,8 +401,14 @@ func (g *gen) multiply() {
 			} else {
 				body += "p := int64(int32(a)) * int64(int32(b))\nv, hi := uint32(p), uint64(p>>32)\n"
 			}
-			body += w.flags("Mul") + "\n" + w.set("v")
-			g.op("uImul"+form+w.name, body)
+			g.op("uImul"+form+w.name, body+w.flags("Mul")+"\n"+w.set("v"))
+			if form[1] == 'R' {
+				a := w.get("dst")
+				if strings.HasSuffix(form, "I") {
+					a = w.imm()
+				}
+				g.flagless("uImul"+form+w.name, w.set(a+" * "+w.get("src")))
+			}
 		}
 	}
 }
@@ -420,7 +470,11 @@ func (g *gen) fused() {
 				}
 				body += "\n" + expr + "\n" + w.flags(flags) + "\nif " + cd.test + " {\ngoto side\n}"
 				body = strings.ReplaceAll(body, "S(", strings.TrimPrefix(w.typ, "u")+"(")
-				g.op("uF"+op+form+w.name+cd.name, body)
+				name := "uF" + op + form + w.name + cd.name
+				g.op(name, body)
+				if form == "RR" || form == "RI" {
+					g.compare = append(g.compare, name)
+				}
 			}
 		}
 	}
@@ -651,6 +705,7 @@ func main() {
 	g.conditions()
 	g.stackAndFlow()
 	g.fused()
+	g.flaglessForms()
 	g.baseForms()
 	var out bytes.Buffer
 	out.WriteString(head)
@@ -663,6 +718,22 @@ func main() {
 	out.WriteString(")\n\n// withoutIndex names the micro-op for an address that has no index.\nvar withoutIndex = [...]uint16{\n")
 	for _, n := range g.based {
 		fmt.Fprintf(&out, "%s: %sB,\n", n, n)
+	}
+	out.WriteString("}\n\n// withoutFlags names, for a micro-op that sets all flags and does not fault, the\n// one that computes the same but leaves them alone, or itself if there is none.\nvar withoutFlags = [...]uint16{\n")
+	for _, n := range g.setter {
+		fmt.Fprintf(&out, "%s: %sN,\n", n, n)
+	}
+	for _, n := range g.compare {
+		fmt.Fprintf(&out, "%s: %s,\n", n, n)
+	}
+	out.WriteString("}\n\n// plain marks the micro-ops that neither touch flags nor can fault.\nvar plain = [...]bool{\n")
+	for _, n := range g.names {
+		if n, ok := strings.CutSuffix(n, "N"); ok && slices.Contains(g.setter, n) || g.isPlain(n) {
+			if ok {
+				n += "N"
+			}
+			fmt.Fprintf(&out, "%s: true,\n", n)
+		}
 	}
 	out.WriteString(loop)
 	out.Write(g.cases.Bytes())

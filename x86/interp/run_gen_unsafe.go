@@ -545,6 +545,44 @@ const (
 	uFTestMI8NS
 	uFTestMI8LE
 	uFTestMI8G
+	uAddRR32N
+	uAddRR64N
+	uAddRI32N
+	uAddRI64N
+	uOrRR32N
+	uOrRR64N
+	uOrRI32N
+	uOrRI64N
+	uAndRR32N
+	uAndRR64N
+	uAndRI32N
+	uAndRI64N
+	uSubRR32N
+	uSubRR64N
+	uSubRI32N
+	uSubRI64N
+	uXorRR32N
+	uXorRR64N
+	uXorRI32N
+	uXorRI64N
+	uCmpRR32N
+	uCmpRR64N
+	uCmpRI32N
+	uCmpRI64N
+	uTestRR32N
+	uTestRR64N
+	uTestRI32N
+	uTestRI64N
+	uShlI32N
+	uShlI64N
+	uShrI32N
+	uShrI64N
+	uSarI32N
+	uSarI64N
+	uImulRR32N
+	uImulRR64N
+	uImulRRI32N
+	uImulRRI64N
 	uAddRM8B
 	uAddRM16B
 	uAddRM32B
@@ -1005,6 +1043,207 @@ var withoutIndex = [...]uint16{
 	uFTestMI8NS: uFTestMI8NSB,
 	uFTestMI8LE: uFTestMI8LEB,
 	uFTestMI8G:  uFTestMI8GB,
+}
+
+// withoutFlags names, for a micro-op that sets all flags and does not fault, the
+// one that computes the same but leaves them alone, or itself if there is none.
+var withoutFlags = [...]uint16{
+	uAddRR32:     uAddRR32N,
+	uAddRR64:     uAddRR64N,
+	uAddRI32:     uAddRI32N,
+	uAddRI64:     uAddRI64N,
+	uOrRR32:      uOrRR32N,
+	uOrRR64:      uOrRR64N,
+	uOrRI32:      uOrRI32N,
+	uOrRI64:      uOrRI64N,
+	uAndRR32:     uAndRR32N,
+	uAndRR64:     uAndRR64N,
+	uAndRI32:     uAndRI32N,
+	uAndRI64:     uAndRI64N,
+	uSubRR32:     uSubRR32N,
+	uSubRR64:     uSubRR64N,
+	uSubRI32:     uSubRI32N,
+	uSubRI64:     uSubRI64N,
+	uXorRR32:     uXorRR32N,
+	uXorRR64:     uXorRR64N,
+	uXorRI32:     uXorRI32N,
+	uXorRI64:     uXorRI64N,
+	uCmpRR32:     uCmpRR32N,
+	uCmpRR64:     uCmpRR64N,
+	uCmpRI32:     uCmpRI32N,
+	uCmpRI64:     uCmpRI64N,
+	uTestRR32:    uTestRR32N,
+	uTestRR64:    uTestRR64N,
+	uTestRI32:    uTestRI32N,
+	uTestRI64:    uTestRI64N,
+	uShlI32:      uShlI32N,
+	uShlI64:      uShlI64N,
+	uShrI32:      uShrI32N,
+	uShrI64:      uShrI64N,
+	uSarI32:      uSarI32N,
+	uSarI64:      uSarI64N,
+	uImulRR32:    uImulRR32N,
+	uImulRR64:    uImulRR64N,
+	uImulRRI32:   uImulRRI32N,
+	uImulRRI64:   uImulRRI64N,
+	uFCmpRR32B:   uFCmpRR32B,
+	uFCmpRR32AE:  uFCmpRR32AE,
+	uFCmpRR32Z:   uFCmpRR32Z,
+	uFCmpRR32NZ:  uFCmpRR32NZ,
+	uFCmpRR32BE:  uFCmpRR32BE,
+	uFCmpRR32A:   uFCmpRR32A,
+	uFCmpRR32L:   uFCmpRR32L,
+	uFCmpRR32GE:  uFCmpRR32GE,
+	uFCmpRR32LE:  uFCmpRR32LE,
+	uFCmpRR32G:   uFCmpRR32G,
+	uFCmpRR64B:   uFCmpRR64B,
+	uFCmpRR64AE:  uFCmpRR64AE,
+	uFCmpRR64Z:   uFCmpRR64Z,
+	uFCmpRR64NZ:  uFCmpRR64NZ,
+	uFCmpRR64BE:  uFCmpRR64BE,
+	uFCmpRR64A:   uFCmpRR64A,
+	uFCmpRR64L:   uFCmpRR64L,
+	uFCmpRR64GE:  uFCmpRR64GE,
+	uFCmpRR64LE:  uFCmpRR64LE,
+	uFCmpRR64G:   uFCmpRR64G,
+	uFCmpRI32B:   uFCmpRI32B,
+	uFCmpRI32AE:  uFCmpRI32AE,
+	uFCmpRI32Z:   uFCmpRI32Z,
+	uFCmpRI32NZ:  uFCmpRI32NZ,
+	uFCmpRI32BE:  uFCmpRI32BE,
+	uFCmpRI32A:   uFCmpRI32A,
+	uFCmpRI32L:   uFCmpRI32L,
+	uFCmpRI32GE:  uFCmpRI32GE,
+	uFCmpRI32LE:  uFCmpRI32LE,
+	uFCmpRI32G:   uFCmpRI32G,
+	uFCmpRI64B:   uFCmpRI64B,
+	uFCmpRI64AE:  uFCmpRI64AE,
+	uFCmpRI64Z:   uFCmpRI64Z,
+	uFCmpRI64NZ:  uFCmpRI64NZ,
+	uFCmpRI64BE:  uFCmpRI64BE,
+	uFCmpRI64A:   uFCmpRI64A,
+	uFCmpRI64L:   uFCmpRI64L,
+	uFCmpRI64GE:  uFCmpRI64GE,
+	uFCmpRI64LE:  uFCmpRI64LE,
+	uFCmpRI64G:   uFCmpRI64G,
+	uFCmpRI8B:    uFCmpRI8B,
+	uFCmpRI8AE:   uFCmpRI8AE,
+	uFCmpRI8Z:    uFCmpRI8Z,
+	uFCmpRI8NZ:   uFCmpRI8NZ,
+	uFCmpRI8BE:   uFCmpRI8BE,
+	uFCmpRI8A:    uFCmpRI8A,
+	uFCmpRI8L:    uFCmpRI8L,
+	uFCmpRI8GE:   uFCmpRI8GE,
+	uFCmpRI8LE:   uFCmpRI8LE,
+	uFCmpRI8G:    uFCmpRI8G,
+	uFTestRR32Z:  uFTestRR32Z,
+	uFTestRR32NZ: uFTestRR32NZ,
+	uFTestRR32S:  uFTestRR32S,
+	uFTestRR32NS: uFTestRR32NS,
+	uFTestRR32LE: uFTestRR32LE,
+	uFTestRR32G:  uFTestRR32G,
+	uFTestRR64Z:  uFTestRR64Z,
+	uFTestRR64NZ: uFTestRR64NZ,
+	uFTestRR64S:  uFTestRR64S,
+	uFTestRR64NS: uFTestRR64NS,
+	uFTestRR64LE: uFTestRR64LE,
+	uFTestRR64G:  uFTestRR64G,
+	uFTestRI32Z:  uFTestRI32Z,
+	uFTestRI32NZ: uFTestRI32NZ,
+	uFTestRI32S:  uFTestRI32S,
+	uFTestRI32NS: uFTestRI32NS,
+	uFTestRI32LE: uFTestRI32LE,
+	uFTestRI32G:  uFTestRI32G,
+	uFTestRI64Z:  uFTestRI64Z,
+	uFTestRI64NZ: uFTestRI64NZ,
+	uFTestRI64S:  uFTestRI64S,
+	uFTestRI64NS: uFTestRI64NS,
+	uFTestRI64LE: uFTestRI64LE,
+	uFTestRI64G:  uFTestRI64G,
+	uFTestRR8Z:   uFTestRR8Z,
+	uFTestRR8NZ:  uFTestRR8NZ,
+	uFTestRR8S:   uFTestRR8S,
+	uFTestRR8NS:  uFTestRR8NS,
+	uFTestRR8LE:  uFTestRR8LE,
+	uFTestRR8G:   uFTestRR8G,
+	uFTestRI8Z:   uFTestRI8Z,
+	uFTestRI8NZ:  uFTestRI8NZ,
+	uFTestRI8S:   uFTestRI8S,
+	uFTestRI8NS:  uFTestRI8NS,
+	uFTestRI8LE:  uFTestRI8LE,
+	uFTestRI8G:   uFTestRI8G,
+}
+
+// plain marks the micro-ops that neither touch flags nor can fault.
+var plain = [...]bool{
+	uNotR8:      true,
+	uNotR16:     true,
+	uNotR32:     true,
+	uNotR64:     true,
+	uMovRR8:     true,
+	uMovRR16:    true,
+	uMovRR32:    true,
+	uMovRR64:    true,
+	uMovRI8:     true,
+	uMovRI16:    true,
+	uMovRI32:    true,
+	uMovRI64:    true,
+	uMovZxR8:    true,
+	uMovZxR16:   true,
+	uMovZxR32:   true,
+	uMovSx32R8:  true,
+	uMovSx32R16: true,
+	uMovSx32R32: true,
+	uMovSx64R8:  true,
+	uMovSx64R16: true,
+	uMovSx64R32: true,
+	uLea64:      true,
+	uLea32:      true,
+	uNop:        true,
+	uCdqe:       true,
+	uCwde:       true,
+	uCdq:        true,
+	uCqo:        true,
+	uAddRR32N:   true,
+	uAddRR64N:   true,
+	uAddRI32N:   true,
+	uAddRI64N:   true,
+	uOrRR32N:    true,
+	uOrRR64N:    true,
+	uOrRI32N:    true,
+	uOrRI64N:    true,
+	uAndRR32N:   true,
+	uAndRR64N:   true,
+	uAndRI32N:   true,
+	uAndRI64N:   true,
+	uSubRR32N:   true,
+	uSubRR64N:   true,
+	uSubRI32N:   true,
+	uSubRI64N:   true,
+	uXorRR32N:   true,
+	uXorRR64N:   true,
+	uXorRI32N:   true,
+	uXorRI64N:   true,
+	uCmpRR32N:   true,
+	uCmpRR64N:   true,
+	uCmpRI32N:   true,
+	uCmpRI64N:   true,
+	uTestRR32N:  true,
+	uTestRR64N:  true,
+	uTestRI32N:  true,
+	uTestRI64N:  true,
+	uShlI32N:    true,
+	uShlI64N:    true,
+	uShrI32N:    true,
+	uShrI64N:    true,
+	uSarI32N:    true,
+	uSarI64N:    true,
+	uImulRR32N:  true,
+	uImulRR64N:  true,
+	uImulRRI32N: true,
+	uImulRRI64N: true,
+	uLea64B:     true,
+	uLea32B:     true,
 }
 
 // at returns register n of an address or operand: R, and SegBase behind it.
@@ -6886,6 +7125,162 @@ enter:
 			if int8(v) > 0 {
 				goto side
 			}
+		case uAddRR32N:
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
+
+			v := a + b
+
+			*at(r, u.dst) = uint64(v)
+		case uAddRR64N:
+			a, b := *at(r, u.dst), *at(r, u.src)
+
+			v := a + b
+
+			*at(r, u.dst) = v
+		case uAddRI32N:
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
+
+			v := a + b
+
+			*at(r, u.dst) = uint64(v)
+		case uAddRI64N:
+			a, b := *at(r, u.dst), u.imm
+
+			v := a + b
+
+			*at(r, u.dst) = v
+		case uOrRR32N:
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
+
+			v := a | b
+
+			*at(r, u.dst) = uint64(v)
+		case uOrRR64N:
+			a, b := *at(r, u.dst), *at(r, u.src)
+
+			v := a | b
+
+			*at(r, u.dst) = v
+		case uOrRI32N:
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
+
+			v := a | b
+
+			*at(r, u.dst) = uint64(v)
+		case uOrRI64N:
+			a, b := *at(r, u.dst), u.imm
+
+			v := a | b
+
+			*at(r, u.dst) = v
+		case uAndRR32N:
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
+
+			v := a & b
+
+			*at(r, u.dst) = uint64(v)
+		case uAndRR64N:
+			a, b := *at(r, u.dst), *at(r, u.src)
+
+			v := a & b
+
+			*at(r, u.dst) = v
+		case uAndRI32N:
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
+
+			v := a & b
+
+			*at(r, u.dst) = uint64(v)
+		case uAndRI64N:
+			a, b := *at(r, u.dst), u.imm
+
+			v := a & b
+
+			*at(r, u.dst) = v
+		case uSubRR32N:
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
+
+			v := a - b
+
+			*at(r, u.dst) = uint64(v)
+		case uSubRR64N:
+			a, b := *at(r, u.dst), *at(r, u.src)
+
+			v := a - b
+
+			*at(r, u.dst) = v
+		case uSubRI32N:
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
+
+			v := a - b
+
+			*at(r, u.dst) = uint64(v)
+		case uSubRI64N:
+			a, b := *at(r, u.dst), u.imm
+
+			v := a - b
+
+			*at(r, u.dst) = v
+		case uXorRR32N:
+			a, b := uint32(*at(r, u.dst)), uint32(*at(r, u.src))
+
+			v := a ^ b
+
+			*at(r, u.dst) = uint64(v)
+		case uXorRR64N:
+			a, b := *at(r, u.dst), *at(r, u.src)
+
+			v := a ^ b
+
+			*at(r, u.dst) = v
+		case uXorRI32N:
+			a, b := uint32(*at(r, u.dst)), uint32(u.imm)
+
+			v := a ^ b
+
+			*at(r, u.dst) = uint64(v)
+		case uXorRI64N:
+			a, b := *at(r, u.dst), u.imm
+
+			v := a ^ b
+
+			*at(r, u.dst) = v
+		case uCmpRR32N:
+		// nothing is left
+		case uCmpRR64N:
+		// nothing is left
+		case uCmpRI32N:
+		// nothing is left
+		case uCmpRI64N:
+		// nothing is left
+		case uTestRR32N:
+		// nothing is left
+		case uTestRR64N:
+		// nothing is left
+		case uTestRI32N:
+		// nothing is left
+		case uTestRI64N:
+		// nothing is left
+		case uShlI32N:
+			*at(r, u.dst) = uint64(uint32(uint32(*at(r, u.dst)) << (u.imm & 63)))
+		case uShlI64N:
+			*at(r, u.dst) = uint64(*at(r, u.dst) << (u.imm & 63))
+		case uShrI32N:
+			*at(r, u.dst) = uint64(uint32(uint32(*at(r, u.dst)) >> (u.imm & 63)))
+		case uShrI64N:
+			*at(r, u.dst) = uint64(*at(r, u.dst) >> (u.imm & 63))
+		case uSarI32N:
+			*at(r, u.dst) = uint64(uint32(int32(uint32(*at(r, u.dst))) >> (u.imm & 63)))
+		case uSarI64N:
+			*at(r, u.dst) = uint64(int64(*at(r, u.dst)) >> (u.imm & 63))
+		case uImulRR32N:
+			*at(r, u.dst) = uint64(uint32(*at(r, u.dst)) * uint32(*at(r, u.src)))
+		case uImulRR64N:
+			*at(r, u.dst) = *at(r, u.dst) * *at(r, u.src)
+		case uImulRRI32N:
+			*at(r, u.dst) = uint64(uint32(u.imm) * uint32(*at(r, u.src)))
+		case uImulRRI64N:
+			*at(r, u.dst) = u.imm * *at(r, u.src)
 		case uAddRM8B:
 			va = *at(r, u.base) + uint64(int64(u.disp))
 			var b uint8

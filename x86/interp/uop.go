@@ -77,13 +77,33 @@ func (t *translator) run(code []byte) status {
 	for i := range b.exits {
 		b.exits[i].skipped = b.n - b.exits[i].skipped
 	}
-	for i := range b.ops {
-		if u := &b.ops[i]; u.index == decode.NoReg && int(u.kind) < len(withoutIndex) && withoutIndex[u.kind] != 0 {
-			u.kind = withoutIndex[u.kind]
-		}
-	}
+	t.simplify()
 	b.fallInside = t.flat64() && b.end < pageSize
 	return next
+}
+
+// simplify replaces micro-ops by cheaper ones: addresses without index, and
+// arithmetic whose flags nobody can see, as each is overwritten before anything
+// that reads flags, faults or leaves the block.
+func (t *translator) simplify() {
+	ops := t.b.ops
+	seen := true // by what follows
+	for i := len(ops) - 1; i >= 0; i-- {
+		u := &ops[i]
+		k := int(u.kind)
+		if u.index == decode.NoReg && k < len(withoutIndex) && withoutIndex[k] != 0 {
+			u.kind = withoutIndex[k]
+		}
+		switch {
+		case k < len(withoutFlags) && withoutFlags[k] != 0:
+			if !seen {
+				u.kind = withoutFlags[k]
+			}
+			seen = false
+		case k >= len(plain) || !plain[k]:
+			seen = true
+		}
+	}
 }
 
 // flat64 reports that near branches need no segment checks: 64-bit mode, or flat 32-bit code.
