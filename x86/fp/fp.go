@@ -155,7 +155,7 @@ func intStub(op optab.Op, wide bool) uintptr {
 // undefined if r[0] is a NaN).
 //
 // With overflow or underflow unmasked the result is scaled as a stack register
-// gets it (Intel SDM vol. 1 §8.5.4, §8.5.5), but for Soft's transcendental operations.
+// gets it (Intel SDM vol. 1 §8.5.4, §8.5.5).
 func (a Arith) X87(op optab.Op, r *[2]x86.F80, cw uint16) uint16 {
 	if a.native() && (cw&uint16(OE|UE) == uint16(OE|UE) || transcendental(op)) {
 		masks := AllFlags

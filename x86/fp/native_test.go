@@ -275,7 +275,7 @@ func TestTranscendentalsWithinOneUlpOfHost(t *testing.T) {
 					in[0].SE -= e - uint16(0x403d-r.IntN(130))
 				}
 			}
-			cw := uint16(0x37f)
+			cw := 0x37f &^ (uint16(r.IntN(4)) << 3) // overflow and underflow unmasked at times
 			soft, native := in, in
 			fs, fn := Soft.X87(op, &soft, cw)&uint16(AllFlags), Native.X87(op, &native, cw)&uint16(AllFlags)
 			ok := fs == fn
