@@ -5,6 +5,7 @@ import (
 
 	"berth/x86"
 	"berth/x86/decode"
+	"berth/x86/mmu"
 	"berth/x86/optab"
 )
 
@@ -70,17 +71,26 @@ func (c *CPU) ldmxcsr(in *decode.Inst) status {
 	return next
 }
 
-// imageAddr returns the address of an image of n bytes.
-func (c *CPU) imageAddr(in *decode.Inst, n, align uint64, write bool) (uint64, bool) {
-	if c.Mode != decode.Mode64 && !c.checkSeg(in.Seg, c.offset(in), n, write) {
+// imageAddr returns the address of an image of n bytes. The CPU accesses it in
+// pieces: a page fault at its beginning comes before what is wrong with its end.
+func (c *CPU) imageAddr(in *decode.Inst, n, piece, align uint64, write bool) (uint64, bool) {
+	off, flat := c.offset(in), c.Mode == decode.Mode64
+	va := c.segLinear(in.Seg, off, c.Mode)
+	if flat && va&(pageSize-1)+n <= pageSize && va&(align-1) == 0 {
+		return va, true
+	}
+	if !flat && !c.checkSeg(in.Seg, off, piece, write) {
 		return 0, false
 	}
-	va := c.ea(in)
 	if va&(align-1) != 0 {
 		c.raiseErr(x86.GP, 0)
 		return 0, false
 	}
-	return va, true
+	access := mmu.Read
+	if write {
+		access = mmu.Write
+	}
+	return va, c.probe(va, piece, access) && (flat || c.checkSeg(in.Seg, off, n, write))
 }
 
 // xmmCount is how many XMM registers an image holds in this mode.
@@ -150,7 +160,7 @@ func (c *CPU) getXMM(p []byte, n int) {
 
 // fxsave leaves what the image does not define as it is in memory.
 func (c *CPU) fxsave(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, fxsaveSize, 16, true)
+	va, ok := c.imageAddr(in, fxsaveSize, 16, 16, true)
 	if !ok {
 		return faulted
 	}
@@ -163,7 +173,7 @@ func (c *CPU) fxsave(in *decode.Inst) status {
 }
 
 func (c *CPU) fxrstor(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, fxsaveSize, 16, false)
+	va, ok := c.imageAddr(in, fxsaveSize, 16, 16, false)
 	if !ok {
 		return faulted
 	}
@@ -204,7 +214,7 @@ func (c *CPU) inUse(n int) (v uint64) {
 // components in their initial state and knows no modified optimization. The
 // parts of the image that belong to no component asked for stay as they are.
 func (c *CPU) xsave(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, xsaveSize, 64, true)
+	va, ok := c.imageAddr(in, xsaveSize, 64, 64, true)
 	if !ok {
 		return faulted
 	}
@@ -234,7 +244,7 @@ func (c *CPU) xsave(in *decode.Inst) status {
 
 // xrstor takes the standard form only (Intel SDM vol. 1 §13.8).
 func (c *CPU) xrstor(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, xsaveSize, 64, false)
+	va, ok := c.imageAddr(in, xsaveSize, 64, 64, false)
 	if !ok {
 		return faulted
 	}

@@ -245,7 +245,7 @@ func (c *CPU) x87Image(in *decode.Inst) status {
 	if all {
 		p = s.scratch[:n+80]
 	}
-	va, ok := c.memAddr(in, uint8(len(p)), store)
+	va, ok := c.imageAddr(in, uint64(len(p)), uint64(min(in.OpSize, 4)), 1, store)
 	if !ok {
 		return faulted
 	}
