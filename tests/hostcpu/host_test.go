@@ -172,6 +172,9 @@ func differences(t *testing.T, p pair, n int) int {
 			}
 		}
 		done += len(cases)
+		if done>>20 != (done-len(cases))>>20 {
+			t.Logf("%d cases, %d differences", done, bad)
+		}
 	}
 	for k, n := range kinds {
 		t.Logf("%6d differences end with %s", n, k)
