@@ -1,0 +1,91 @@
+//go:build amd64
+
+package hostcpu
+
+import (
+	"bytes"
+	"testing"
+
+	"berth/x86"
+	"berth/x86/decode"
+)
+
+// hostOnly reports the encodings that x86/optab does not have and an AMD EPYC does.
+func hostOnly(code []byte) bool {
+	p := bytes.TrimLeftFunc(code, func(r rune) bool { return r == 0x66 })
+	for len(p) > 0 && (p[0] == 0xf2 || p[0] == 0xf3) {
+		p = p[1:]
+	}
+	prefixed := len(p) < len(code)
+	switch {
+	case p[0] != 0x0f:
+		return false
+	case p[1] == 0x01:
+		return p[2] >= 0xc0 // SVM, RDPRU, CLZERO and other whole-ModRM instructions
+	case p[1] == 0x2b, p[1] == 0x78, p[1] == 0x79:
+		return prefixed // SSE4a
+	case p[1] == 0x38:
+		return p[2] >= 0xc8 && p[2] <= 0xcd || p[2] == 0xf5 || p[2] == 0xf6 // SHA; shadow stacks
+	case p[1] == 0x3a:
+		return p[2] == 0xcc // SHA
+	case p[1] == 0xae:
+		return code[0] == 0x66 && p[2]>>3&7 == 6 // CLWB
+	}
+	return false
+}
+
+// undefinedCases is every opcode with every prefix and ModRM.reg that decode
+// says is undefined.
+func undefinedCases(mode decode.Mode) []Case {
+	var s State
+	s.GPR[x86.RAX], s.GPR[x86.RSP], s.RFLAGS = sandboxBase+0x800, sandboxBase+0x1000, 0x202
+	s.setFPU(&x86.FPU{FCW: 0x37f, MXCSR: 0x1f80})
+	var all []Case
+	for _, esc := range [][]byte{{}, {0x0f}, {0x0f, 0x38}, {0x0f, 0x3a}} {
+		for _, pfx := range [][]byte{{}, {0x66}, {0xf3}, {0xf2}} {
+			for n := range 256 * 16 {
+				op, form := byte(n>>4), byte(n&15)
+				if len(esc) == 0 && (op == 0xc4 || op == 0xc5 || op == 0x62 || op == 0x8f) {
+					continue // VEX, EVEX, XOP: the host has AVX
+				}
+				modrm := form & 7 << 3
+				if form >= 8 {
+					modrm |= 0xc0
+				}
+				code := bytes.Join([][]byte{pfx, esc, {op, modrm, 1, 2, 3, 4}}, nil)
+				var in decode.Inst
+				if decode.Decode(append(code[:len(code):len(code)], 0xcc, 0xcc, 0xcc, 0xcc, 0xcc), mode, &in) == nil || hostOnly(code) {
+					continue
+				}
+				all = append(all, Case{Mode: mode, Code: code, State: s})
+			}
+		}
+	}
+	return all
+}
+
+// TestUndefined: what the decoder calls undefined is #UD on the host and in the
+// interpreter.
+func TestUndefined(t *testing.T) {
+	p := newPair(t, true)
+	image := Image(1)
+	want, got := make([]Result, maxCases), make([]Result, maxCases)
+	for mode := decode.Mode16; mode <= decode.Mode64; mode++ {
+		all := undefinedCases(mode)
+		if mode == decode.Mode16 {
+			for i := range all {
+				all[i].State.GPR[x86.RSP] = 0x1000
+			}
+		}
+		for i := 0; i < len(all); i += maxCases {
+			batch := all[i:min(i+maxCases, len(all))]
+			p.run(t, image, batch, want, got)
+			for j := range batch {
+				if want[j].Vector != x86.UD || got[j].Vector != x86.UD {
+					t.Errorf("%d-bit % x: vector %d on the host, %d in the interpreter", 16<<mode, batch[j].Code, want[j].Vector, got[j].Vector)
+				}
+			}
+		}
+		t.Logf("%d-bit: %d undefined encodings", 16<<mode, len(all))
+	}
+}
