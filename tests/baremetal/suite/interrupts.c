@@ -109,7 +109,7 @@ static void local_apic(void)
 	eq("priority-order", order & 0xffff, 0x5f50);
 }
 
-extern u8 sti_next[], ss_next[];
+extern u8 sti_next[];
 static void shadows(void)
 {
 	LAPIC(ICR) = 0x40000 | 0x50;
@@ -121,12 +121,6 @@ static void shadows(void)
 	asm volatile("sti; cli; nop");
 	eq("sti-cli", count[0x50], 0);
 	asm volatile("sti; nop; nop; cli");
-	u32 ss = 0x10;
-	asm volatile("sti; nop");
-	at_rip = 0;
-	asm volatile("mov $0x40050, %%eax; cli; mov %%eax, (%1); sti; mov %0, %%ss; nop; ss_next: nop; cli; .globl ss_next"
-		: : "r"(ss), "r"(0xfee00300UL) : "rax", "memory");
-	eq("mov-ss-shadow", at_rip, (u64)ss_next);
 	clear_counts();
 	LAPIC(ICR) = 0x40000 | 0x50;
 	asm volatile("pushfq; orl $0x200, (%%rsp); popfq; cli" : : : "memory", "cc");
@@ -147,6 +141,7 @@ static void timers(void)
 	ok("timer-periodic", wait_for(0x54, 3) >= 3);
 	LAPIC(INITIAL) = 0;
 	LAPIC(LVT_TIMER) = 0x10000 | 0x54;
+	asm volatile("sti; nop; nop; cli"); /* one may be waiting */
 	clear_counts();
 	LAPIC(INITIAL) = 1000;
 	for (int i = 0; i < 100000; i++)
@@ -163,7 +158,7 @@ static void timers(void)
 		clear_counts();
 		LAPIC(LVT_TIMER) = 0x40000 | 0x56;
 		asm volatile("mfence");
-		wrmsr(0x6e0, rdtsc() + 1000000);
+		wrmsr(0x6e0, rdtsc() + 100000000);
 		ok("deadline-armed", rdmsr(0x6e0) != 0);
 		eq("deadline", wait_for(0x56, 1), 1);
 		eq("deadline-used-up", rdmsr(0x6e0), 0);

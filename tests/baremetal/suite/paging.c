@@ -131,6 +131,12 @@ static void error_codes(void)
 	int v3 = TRY(POKE(PAGE(1) - 4, ~0UL));
 	eq("crossing-write-fault", (u64)v3 << 32 | last.error, (u64)PF << 32 | 3);
 	eq("crossing-write-untouched", PEEK(PAGE(0) + 4088), 0x1111111111111111);
+	map(0, phys(pages[2]) | P | W);
+	map(1, phys(pages[1]) | P | W);
+	POKE(PAGE(1) - 4, 0x1122334455667788);
+	eq("crossing-store-low", *(u32 *)(pages[2] + 4092), 0x55667788);
+	eq("crossing-store-high", *(u32 *)pages[1], 0x11223344);
+	eq("crossing-load", PEEK(PAGE(1) - 4), 0x1122334455667788);
 	u64 efer = rdmsr(0xc0000080);
 	map(1, phys(pages[1]) | P | W | NX);
 	wrmsr(0xc0000080, efer & ~0x800UL);

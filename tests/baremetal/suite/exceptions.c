@@ -19,6 +19,18 @@ static void flags_of_faults(void)
 	eq("int-n-vector", TRY(((void (*)(void))int_n[0x42])()), 0x42);
 }
 
+static void undefined(void)
+{
+	eq("div-overflow", TRY(asm volatile("div %0" : : "r"(1), "d"(2), "a"(0))), DE);
+	eq("idiv-overflow", TRY(asm volatile("idivl %0" : : "r"(-1), "d"(-1), "a"(0x80000000))), DE);
+	eq("into-64-ud", TRY(asm volatile(".byte 0xce")), UD);
+	eq("push-es-64-ud", TRY(asm volatile(".byte 0x06")), UD);
+	eq("lock-nop-ud", TRY(asm volatile(".byte 0xf0, 0x90")), UD);
+	eq("lock-register-ud", TRY(asm volatile(".byte 0xf0, 0x01, 0xc0")), UD);
+	eq("long-instruction-gp", TRY(asm volatile(".fill 15, 1, 0x66; nop")), GP);
+	eq("movaps-misaligned-gp", TRY(asm volatile("movaps 1(%0), %%xmm0" : : "r"(pages))), GP);
+}
+
 static void general_protection(void)
 {
 	int v = TRY(PEEK(0x800000000000UL));
@@ -179,6 +191,8 @@ static void floating_point(void)
 	set_cr0(c0 | 8);
 	eq("ts-x87-nm", TRY(asm volatile("fnop")), NM);
 	eq("ts-sse-nm", TRY(asm volatile("xorps %%xmm0, %%xmm0" : : : "memory")), NM);
+	eq("ts-mmx-nm", TRY(asm volatile("emms")), NM);
+	eq("ts-fxsave-nm", TRY(asm volatile("fxsave %0" : "=m"(pages[0]))), NM);
 	eq("ts-mp-fwait-nm", TRY(asm volatile("fwait")), NM);
 	asm volatile("clts");
 	eq("clts", cr0() & 8, 0);
@@ -186,6 +200,7 @@ static void floating_point(void)
 	eq("ts-without-mp-fwait", TRY(asm volatile("fwait")), NOTRAP);
 	set_cr0(c0 | 4);
 	eq("em-x87-nm", TRY(asm volatile("fnop")), NM);
+	eq("em-mmx-ud", TRY(asm volatile("emms")), UD);
 	eq("em-sse-ud", TRY(asm volatile("xorps %%xmm0, %%xmm0" : : : "memory")), UD);
 	set_cr0(c0);
 	set_cr4(c4 & ~0x200UL);
@@ -211,6 +226,7 @@ static void floating_point(void)
 void test_exceptions(void)
 {
 	flags_of_faults();
+	undefined();
 	general_protection();
 	user_mode();
 	bad_gates();

@@ -98,6 +98,10 @@ static inline void cpuid(u32 leaf, u32 sub, u32 *r) { asm volatile("cpuid" : "=a
 /* Features of this CPU. */
 int has_pcid(void), has_invpcid(void), has_smep(void), has_smap(void), has_umip(void), has_fsgsbase(void), has_x2apic(void), has_deadline(void);
 
+/* on_tcg: QEMU's own CPU, or a KVM on it; it obeys some of what must be refused, and dies of it. */
+int on_tcg(void);
+int intel(void); /* by vendor */
+
 /* The parts. */
 void test_paging(void), test_segments(void), test_exceptions(void), test_control(void), test_debug(void),
 	test_calls(void), test_interrupts(void), test_code(void), test_legacy(void);

@@ -1,4 +1,0 @@
-#include "suite.h"
-void test_legacy(void)
-{
-}

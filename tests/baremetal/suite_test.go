@@ -1,0 +1,114 @@
+// Package baremetal runs one freestanding guest that checks system instructions on every engine: soft, QEMU's TCG, and KVM.
+package baremetal
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// suite builds the guest.
+func suite(t *testing.T) string {
+	t.Helper()
+	elf := filepath.Join(t.TempDir(), "suite.elf")
+	if out, err := exec.Command("./build", elf).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return elf
+}
+
+func berth(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "berth")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/berth")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// run returns what the guest said; its status is 1 or 3 by debug exit.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("timeout", append([]string{"120", name}, args...)...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if s := cmd.ProcessState; s == nil || s.ExitCode() != 1 && s.ExitCode() != 3 {
+		t.Fatalf("%v\n%s\n%s", err, tail(out.String()), errs.String())
+	}
+	return out.String()
+}
+
+func tail(s string) string { return s[max(0, len(s)-2000):] }
+
+// known reads the checks that an engine fails, as docs/decisions/0011-system-instructions.md explains.
+func known(t *testing.T, engine string) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + engine + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]bool{}
+	for _, l := range strings.Split(string(b), "\n") {
+		if name, _, _ := strings.Cut(l, " "); name != "" && name != "#" {
+			m[name] = true
+		}
+	}
+	return m
+}
+
+// judge compares what the guest said with what is known of the engine.
+func judge(t *testing.T, out string, known map[string]bool) {
+	t.Helper()
+	failed := map[string]bool{}
+	passed := 0
+	for _, l := range strings.Split(out, "\n") {
+		f := strings.Fields(l)
+		switch {
+		case strings.HasPrefix(l, "ok "):
+			passed++
+		case strings.HasPrefix(l, "FAIL ") && !known[f[1]]:
+			t.Error(l)
+		case strings.HasPrefix(l, "FAIL "):
+			failed[f[1]] = true
+		}
+	}
+	for name := range known {
+		if !failed[name] {
+			t.Errorf("%s is listed as failing and does not", name)
+		}
+	}
+	if !strings.Contains(out, "\ndone: ") {
+		t.Errorf("the suite did not reach its end:\n%s", tail(out))
+	}
+	t.Logf("%d checks passed, %d known to fail", passed, len(failed))
+}
+
+func TestSoft(t *testing.T) {
+	judge(t, run(t, berth(t), "run", "--accel", "soft", "--debug-exit", "--kernel", suite(t)), nil)
+}
+
+func TestTCG(t *testing.T) {
+	out := run(t, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "64", "-nodefaults", "-display", "none",
+		"-serial", "stdio", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", suite(t))
+	judge(t, out, known(t, "tcg"))
+}
+
+// TestKVM runs the suite under a real KVM, which itself runs on TCG's emulation
+// of SVM: what the guest executes without leaving is TCG's work again.
+func TestKVM(t *testing.T) {
+	if out, err := exec.Command(filepath.Join(root, "tests/guest/setup"), "--test").CombinedOutput(); err != nil {
+		t.Fatalf("tests/guest/setup: %v\n%s", err, out)
+	}
+	out := run(t, filepath.Join(root, "tests/nested/nested"), "-t", "110", "-f", berth(t), "-f", suite(t),
+		"--", "berth run --accel kvm --debug-exit --kernel suite.elf")
+	judge(t, out, known(t, "kvm"))
+}
