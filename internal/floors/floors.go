@@ -1,22 +1,31 @@
 // Package floors states the order in which berth's packages stand on one another.
 package floors
 
-// Order lists every package of the module, lowest first. A package may import
-// only packages on earlier lines; packages on one line do not import one another.
+// Order lists every package of the module, lowest first; what follows a # says
+// which floor begins. A package may import only packages on earlier lines;
+// packages on one line do not import one another.
 const Order = `
+# values
 internal/floors internal/suggest
 spec guestmem kvmapi irq clock x86
 
+# mechanisms
 bus x86/optab x86/mmu block chardev
 x86/decode x86/fp
 x86/interp
 
-device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon pci block/blocktest
+# parts
+device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon
+pci block/blocktest
 accel virtio acpi block/raw boot/unpack
 boot
 accel/acceltest accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng virtio/virtiotest
 boot/direct
+
+# the machine
 machine
+
+# what a person types
 doctor
 cmd/berth
 tests/...

@@ -11,6 +11,7 @@ const module = "berth/"
 // line returns the line of Order that names pkg; a name ending in /... covers its subtree.
 func line(pkg string) int {
 	for n, l := range strings.Split(Order, "\n") {
+		l, _, _ = strings.Cut(l, "#")
 		for _, f := range strings.Fields(l) {
 			if f == pkg || (strings.HasSuffix(f, "/...") && strings.HasPrefix(pkg, strings.TrimSuffix(f, "..."))) {
 				return n
