@@ -74,6 +74,8 @@ func (m *Machine) Validate() error {
 		return fmt.Errorf("spec version %d is not known: this berth reads version %d", m.Version, Version)
 	case m.Boot.Kernel == "":
 		return errors.New("no kernel: give one with --kernel FILE")
+	case m.Name == "" || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r == '/' || r == 0x7f }):
+		return fmt.Errorf("name %q: a name is one word without slashes", m.Name)
 	case m.CPUs < 1:
 		return fmt.Errorf("%d CPUs: at least 1 is needed", m.CPUs)
 	case m.CPUs > MaxCPUs:

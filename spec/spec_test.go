@@ -65,6 +65,7 @@ func TestValidate(t *testing.T) {
 	}
 	for want, change := range map[string]func(*Machine){
 		"no kernel":           func(m *Machine) { m.Boot.Kernel = "" },
+		"one word":            func(m *Machine) { m.Name = "a b" },
 		"at least 1 is":       func(m *Machine) { m.CPUs = 0 },
 		"-3 CPUs":             func(m *Machine) { m.CPUs = -3 },
 		"at most 255":         func(m *Machine) { m.CPUs = 10000 },

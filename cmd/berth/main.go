@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,9 @@ import (
 )
 
 func main() {
+	// The process's first thread, whose name is the process's, is kept from being
+	// a vCPU's.
+	runtime.LockOSThread()
 	os.Exit(berth(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -78,7 +78,7 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	flags.IntVar(&m.CPUs, "cpus", m.CPUs, "`N` virtual CPUs")
 	flags.StringArrayVar(&f.disks, "disk", nil, "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT]; may be repeated")
 	flags.StringVar(&m.Accel, "accel", m.Accel, "`ENGINE` that runs the guest: auto, kvm or soft")
-	flags.StringVar(&m.Name, "name", m.Name, "`NAME` of the VM")
+	flags.StringVar(&m.Name, "name", m.Name, "`NAME` of the VM, which ps and top show for the process")
 	flags.StringVar(&m.Boot.Decompress, "decompress", m.Boot.Decompress, "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)")
 	flags.BoolVar(&m.DebugExit, "debug-exit", false, "a guest's write of v to port 0xf4 ends the VM with status v*2+1")
 	flags.BoolVar(&m.NoReboot, "no-reboot", false, "end when the guest resets itself, with status 0")
@@ -126,6 +126,9 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		return err
 	}
 	defer vm.Close()
+	if err := os.WriteFile("/proc/self/comm", []byte(m.Name), 0); err != nil {
+		log.Warn("naming the process", "err", err)
+	}
 	fmt.Fprintf(stderr, "berth: %s: %s\n", accelerator.Name(), why)
 	if interactive {
 		raw, err := makeRaw(stdin)

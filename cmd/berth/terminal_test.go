@@ -168,3 +168,23 @@ func TestTerminalHelp(t *testing.T) {
 		t.Errorf("no help on the screen: %q", got)
 	}
 }
+
+// TestThreadsAreNamed: the process bears the VM's name, and vCPUs' threads their own.
+func TestThreadsAreNamed(t *testing.T) {
+	onTerminal(t, "spin", "r\n", func(master *os.File, p *os.Process) {
+		names := map[string]bool{}
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/comm", p.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range tasks {
+			b, _ := os.ReadFile(f)
+			names[string(bytes.TrimSpace(b))] = true
+		}
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Pid))
+		if string(comm) != "berth\n" || !names["CPU 0/soft"] {
+			t.Errorf("process %q, threads %v", comm, names)
+		}
+		_, _ = master.WriteString("\x01x")
+	})
+}
