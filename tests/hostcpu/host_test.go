@@ -124,7 +124,7 @@ func (p pair) check(t testing.TB, r *Regression) (*Result, []string) {
 func (p pair) minimise(t testing.TB, r *Regression) *Regression {
 	for i := 0; ; i++ {
 		less := r.Without(i)
-		if less == nil || i > len(r.Case.Decode()) {
+		if less == nil || i >= len(r.Case.Decode()) {
 			return r
 		}
 		if _, diff := p.check(t, less); diff != nil {
