@@ -110,7 +110,7 @@ func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
 	if c.sys.mp != x86.MPRunnable && c.sys.mp != x86.MPHalted {
 		return false, false
 	}
-	if c.inShadow() != shadowNone {
+	if c.sys.mp == x86.MPRunnable && c.inShadow() != shadowNone {
 		return false, false // Pending stays: asked again after the next instruction
 	}
 	if p&pendNMI != 0 && c.take(pendNMI) {

@@ -111,6 +111,10 @@ func faultClass(e *event) faultKind {
 	switch e.vector {
 	case x86.DE, x86.TS, x86.NP, x86.SSFault, x86.GP:
 		return contributory
+	case x86.AC:
+		// Benign by the table, which lets a guest whose #AC handler's stack is
+		// misaligned at CPL 3 keep the processor for ever (CVE-2015-5307).
+		return contributory
 	case x86.PF:
 		return pageFault
 	}
