@@ -9,8 +9,10 @@ GO ?= go
 
 all: build
 
+# Go 1.21 and later fetch the version that go.mod names by themselves.
 need-go:
-	@command -v $(GO) >/dev/null || { echo "berth needs Go 1.26 or later: install it from https://go.dev/dl or Debian's golang packages, and put it in PATH" >&2; exit 1; }
+	@v=$$($(GO) env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'); [ "$${v:-0}" -ge 21 ] || { \
+		echo "berth needs Go 1.26 or later: unpack it from https://go.dev/dl to /usr/local/go and put /usr/local/go/bin in PATH" >&2; exit 1; }
 
 build: need-go
 	$(GO) build -trimpath -ldflags="-s -w" -o berth ./cmd/berth

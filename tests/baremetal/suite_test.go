@@ -49,7 +49,7 @@ func run(t *testing.T, name string, args ...string) string {
 
 func tail(s string) string { return s[max(0, len(s)-2000):] }
 
-// known reads the checks that an engine fails, as docs/decisions/0011-system-instructions.md explains.
+// known reads the checks that an engine fails, as docs/decisions/0014-system-instructions.md explains.
 func known(t *testing.T, engine string) map[string]bool {
 	t.Helper()
 	b, err := os.ReadFile("testdata/" + engine + ".txt")
