@@ -81,7 +81,7 @@ func (a Arith) Float(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) 
 			return visible(Flags(after)&AllFlags, mxcsr)
 		}
 	}
-	return visible(softFloat(op, dst, src, imm, mxcsr), mxcsr)
+	return softFloat(op, dst, src, imm, mxcsr)
 }
 
 // estimates reports the operations that raise nothing and differ between CPUs.

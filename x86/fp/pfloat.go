@@ -63,7 +63,7 @@ var (
 	sd = lanes{1, true}
 )
 
-// softFloat is Float in software: the flags unfiltered.
+// softFloat is Float in software.
 func softFloat(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags {
 	c := sseCtx(mxcsr)
 	d, s := *dst, *src
@@ -122,7 +122,7 @@ func softFloat(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags 
 		c.others(op, &d, &s, imm)
 	}
 	*dst = d
-	return c.f
+	return c.flags()
 }
 
 // others is the operations that do not round in their operands' format.
@@ -302,13 +302,13 @@ func (c *ctx) dot(double bool, d, s *[2]uint64, imm uint8) {
 			p[i] = l.again(c.mul(l.get(d, i), l.get(s, i), l.format()))
 		}
 	}
-	if c.f&^c.masked != 0 { // an unmasked exception of one step keeps the next from being taken
+	if !c.step() {
 		return
 	}
 	sum := c.add(p[0], p[1], l.format())
 	if !double {
 		high := c.add(p[2], p[3], l.format())
-		if c.f&^c.masked != 0 {
+		if !c.step() {
 			return
 		}
 		sum = c.add(l.again(sum), l.again(high), l.format())

@@ -57,10 +57,30 @@ type ctx struct {
 	x87      bool
 	scale    bool // unmasked overflow and underflow give a scaled result
 	f        Flags
-	up       bool // the last rounding increased the magnitude (x87's C1)
+	before   Flags // of the steps that came before, all masked
+	up       bool  // the last rounding increased the magnitude (x87's C1)
 }
 
 func (c *ctx) raise(f Flags) { c.f |= f }
+
+// step begins the next step of an operation; false: an unmasked exception keeps
+// it from being taken.
+func (c *ctx) step() bool {
+	if c.f&^c.masked != 0 {
+		return false
+	}
+	c.before, c.f = c.before|c.f, 0
+	return true
+}
+
+// flags is what the operation leaves in MXCSR: all of the steps before, what
+// visible lets through of the last.
+func (c *ctx) flags() Flags {
+	if c.f&PreFlags&^c.masked != 0 {
+		return c.before | c.f&PreFlags
+	}
+	return c.before | c.f
+}
 
 func sseCtx(mxcsr uint32) ctx {
 	return ctx{rc: uint8(mxcsr>>csrRCShift) & 3, daz: mxcsr&csrDAZ != 0, ftz: mxcsr&csrFTZ != 0, masked: Masked(mxcsr)}
