@@ -62,7 +62,7 @@ func anyLong(insts []decode.Inst) bool {
 	for i := range insts {
 		in := &insts[i]
 		for _, a := range in.Row.Args {
-			if in.Mem && in.Width(a) > 8 || longOperand(in) {
+			if in.Mem && in.Width(a) > 8 || longOperand(in) || in.Op == optab.MASKMOVQ || in.Op == optab.MASKMOVDQU {
 				return true
 			}
 		}
@@ -131,7 +131,8 @@ func (d *differ) bothFault(want, got uint8) bool {
 		want == x86.GP && got == x86.SSFault && d.has(d.misaligned) ||
 		want == x86.SSFault && got == x86.GP && d.has(d.misaligned) ||
 		want == x86.PF && got == x86.GP && d.c.Mode != decode.Mode64 && d.has(func(in *decode.Inst) bool {
-			return in.Op == optab.MASKMOVDQU || in.Op == optab.MASKMOVQ || longOperand(in) || in.Row.Args != nil && in.Row.Args[0] == optab.Mt
+			return in.Op == optab.MASKMOVDQU || in.Op == optab.MASKMOVQ || longOperand(in) || in.Op == optab.BOUND ||
+				in.Row.Args != nil && in.Row.Args[0] == optab.Mt
 		})
 }
 

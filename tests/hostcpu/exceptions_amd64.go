@@ -59,17 +59,17 @@ func Skipped(r *optab.Row) string {
 	if r.Op == optab.MOVSEG && r.Args[0] == optab.Sw {
 		return "depends on Linux's descriptor tables"
 	}
+	if r.Op == optab.NOP && r.Map == optab.Map0F && r.Opcode == 0x0d && r.Mod == optab.ModReg {
+		return "reserved NOP on Intel (SDM vol. 2 table A-3), #UD on AMD"
+	}
 	return skipReason[r.Op]
 }
 
 // vendorSpecific reports encodings that AMD and Intel define differently: the
 // interpreter is an Intel processor (docs/decisions/0010-cpu-model.md).
 func vendorSpecific(in *decode.Inst, code []byte) bool {
-	switch in.Op {
-	case optab.NOP: // 0F 0D with a register: reserved NOP (SDM vol. 2 table A-3), #UD on AMD
-		return in.Opcode == 0x0d && in.Row.Map == optab.Map0F
-	case optab.SYSRET: // Intel: #UD outside 64-bit mode
-		return in.Mode != decode.Mode64
+	if in.Op == optab.SYSRET && in.Mode != decode.Mode64 { // Intel: #UD there
+		return true
 	}
 	rep := bytes.IndexByte(code[:in.Len-1], 0xf2) >= 0 || bytes.IndexByte(code[:in.Len-1], 0xf3) >= 0
 	if rep && (in.Op == optab.LOOPE || in.Op == optab.LOOPNE) { // AMD lets F2 and F3 change the condition
