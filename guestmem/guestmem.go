@@ -210,7 +210,9 @@ func (m *Memory) MarkWritten(gpa, n uint64) {
 	}
 	log := m.logging.Load()
 	for p := (gpa - r.GPA) / PageSize; p <= (gpa-r.GPA+n-1)/PageSize && p < uint64(len(r.flags)); p++ {
-		f := atomic.LoadUint32(&r.flags[p])
+		// A full fence, not a load: either the flag is seen here, or who sets it
+		// (HoldCode) reads the new bytes.
+		f := atomic.OrUint32(&r.flags[p], 0)
 		if log && f&FlagDirty == 0 {
 			atomic.OrUint32(&r.flags[p], FlagDirty)
 		}

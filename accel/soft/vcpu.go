@@ -2,6 +2,7 @@ package soft
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		MMIO:       lapic.Overlay{APIC: l, Next: mmio},
 		APIC:       l,
 		TSC:        c.vm.cfg.Clock.Now,
+		CodeHeld:   c.codeHeld,
 		UnknownMSR: c.vm.unknownMSR,
 	})
 	if err != nil {
@@ -42,6 +44,15 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 	c.cpu = i
 	c.mu.Unlock()
 	return nil
+}
+
+// codeHeld tells the other vCPUs that this one holds code of a page.
+func (c *cpu) codeHeld(gpa uint64) {
+	for _, o := range c.vm.cpus {
+		if o != c {
+			o.signal(func(i *interp.CPU) { i.CodeHeld(gpa) })
+		}
+	}
 }
 
 func (c *cpu) close() error {
@@ -73,8 +84,11 @@ func (p port) SIPI(vector uint8) { p.signal(func(i *interp.CPU) { i.SIPI(vector)
 
 // tscTime returns the clock's time at which the vCPU's TSC will read tsc.
 func (c *cpu) tscTime(tsc uint64) uint64 {
-	ahead := int64(tsc - c.cpu.TSC())
-	return uint64(max(0, int64(c.vm.cfg.Clock.Now())+ahead))
+	ahead, now := int64(tsc-c.cpu.TSC()), int64(c.vm.cfg.Clock.Now())
+	if ahead > math.MaxInt64-now {
+		return math.MaxInt64
+	}
+	return uint64(max(0, now+ahead))
 }
 
 // Kick implements accel.VCPU.

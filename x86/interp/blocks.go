@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -63,7 +64,8 @@ const (
 	jumpEntries     = 1 << 13
 	tagBits         = 16
 	maxInstructions = 48      // a block's
-	maxOps          = 3 << 20 // of all blocks together: at most some 100 MiB
+	maxHeld         = 6 << 20 // weight of all blocks together: some 150 MiB
+	maxNews         = 4096    // pages of CodeWritten and CodeHeld to remember one by one
 )
 
 func jumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (jumpEntries - 1) }
@@ -74,12 +76,33 @@ type blockCache struct {
 	pages   map[uint64]*codePage // by page number
 	jumps   [jumpEntries]jump
 	epoch   uint64 // upper bits of the translations' generation that jumps hold under
-	ops     int    // micro-ops held
+	held    int    // weight of all blocks
 	changed bool   // a block was invalidated since this was last cleared
 
-	mu      sync.Mutex
-	written []uint64 // pages written by others, not yet invalidated; under mu
+	mu   sync.Mutex
+	news news // under mu
 }
+
+// news is what other threads told of pages and the vCPU has not yet acted on.
+type news struct {
+	written, held       []uint64 // see CodeWritten and CodeHeld
+	allWritten, allHeld bool     // too many to remember
+}
+
+// note adds a page to a list; full: it is too long already.
+func note(list []uint64, gpa uint64) (_ []uint64, full bool) {
+	page := gpa & pageMask
+	switch n := len(list); {
+	case n > 0 && list[n-1] == page:
+		return list, false
+	case n == maxNews:
+		return nil, true
+	}
+	return append(list, page), false
+}
+
+// weight is how much of maxHeld a block takes: one for 24 bytes.
+func (b *block) weight() int { return len(b.ops) + 3*len(b.insts) + 12 }
 
 // clear forgets every block.
 func (c *CPU) clearBlocks() {
@@ -90,7 +113,7 @@ func (c *CPU) clearBlocks() {
 	for _, b := range bc.byKey {
 		b.die()
 	}
-	bc.byKey, bc.pages, bc.ops = map[uint64]*block{}, map[uint64]*codePage{}, 0
+	bc.byKey, bc.pages, bc.held = map[uint64]*block{}, map[uint64]*codePage{}, 0
 	bc.jumps = [jumpEntries]jump{}
 	bc.changed = true
 }
@@ -171,7 +194,7 @@ func (c *CPU) find() (*block, status) {
 
 // build decodes the block at phys and adds it.
 func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
-	if c.blocks.ops > maxOps {
+	if c.blocks.held > maxHeld {
 		c.clearBlocks()
 	}
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
@@ -183,9 +206,10 @@ func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
 		}
 	}
 	b.first = &b.ops[0]
-	b.page.add(b, phys%pageSize, uint64(b.end-b.off))
+	from, to := b.bytesIn(b.page.phys)
+	b.page.add(b, from, to-from)
 	c.blocks.byKey[key] = b
-	c.blocks.ops += len(b.ops)
+	c.blocks.held += b.weight()
 	return b, next
 }
 
@@ -207,12 +231,16 @@ func (c *CPU) buildCrossing(t *translator, lin uint64, code []byte) status {
 	if t.b.end <= pageSize { // undefined within the first page after all
 		t.b.end = pageSize + 1
 	}
-	second.add(t.b, 0, uint64(t.b.end)-pageSize)
+	if second != t.b.page { // else build adds it, once
+		second.add(t.b, 0, uint64(t.b.end)-pageSize)
+	}
 	return next
 }
 
-// holdPage returns the codePage of phys. A new one makes stores to the page
-// come through invalidateCode from now on, before its bytes are read.
+// holdPage returns the codePage of phys. A new one makes this vCPU's stores to
+// the page come through invalidateCode from now on, before its bytes are read.
+// The others are told to give up their direct access, and tell in turn of what
+// they may have stored before they did.
 func (c *CPU) holdPage(phys uint64) *codePage {
 	p := c.blocks.pages[phys/pageSize]
 	if p == nil {
@@ -220,6 +248,9 @@ func (c *CPU) holdPage(phys uint64) *codePage {
 		c.blocks.pages[phys/pageSize] = p
 		guestmem.HoldCode(c.cfg.Memory.Flags(phys))
 		c.revokeWrites(func(page uint64) bool { return page == p.phys })
+		if c.cfg.CodeHeld != nil {
+			c.cfg.CodeHeld(p.phys)
+		}
 	}
 	return p
 }
@@ -252,7 +283,7 @@ func granules(off, n uint64) uint64 {
 func (c *CPU) removeBlock(b *block) {
 	b.die()
 	delete(c.blocks.byKey, b.key)
-	c.blocks.ops -= len(b.ops)
+	c.blocks.held -= b.weight()
 	c.blocks.changed = true
 	c.takeFromPage(b.page, b)
 	if b.cross {
@@ -287,8 +318,13 @@ func (c *CPU) takeFromPage(p *codePage, b *block) {
 	c.releaseEmpty(p)
 }
 
-// bytesIn returns which of page's bytes b was decoded from.
+// bytesIn returns which of page's bytes b was decoded from. Where a page follows
+// itself in the linear addresses, a crossing instruction has bytes at both its
+// ends: all of it counts.
 func (b *block) bytesIn(page uint64) (from, to uint64) {
+	if b.cross && b.page.phys == b.phys2&pageMask {
+		return 0, pageSize
+	}
 	if b.page.phys == page {
 		return uint64(b.off), min(uint64(b.end), pageSize)
 	}
@@ -340,21 +376,54 @@ func (c *CPU) dropCode(gpa, n uint64) {
 // use; a guestmem.CodeWatcher passes the news to every vCPU.
 func (c *CPU) CodeWritten(gpa uint64) {
 	c.blocks.mu.Lock()
-	if n := len(c.blocks.written); n == 0 || c.blocks.written[n-1] != gpa&pageMask {
-		c.blocks.written = append(c.blocks.written, gpa&pageMask)
+	if n := &c.blocks.news; !n.allWritten {
+		n.written, n.allWritten = note(n.written, gpa)
 	}
 	c.blocks.mu.Unlock()
 	c.post(pendCode)
 }
 
-// dropWritten invalidates what CodeWritten noted.
+// CodeHeld notes that another vCPU holds code of the page of gpa: this one gives
+// up direct stores to it before its next block. Safe for concurrent use.
+func (c *CPU) CodeHeld(gpa uint64) {
+	c.blocks.mu.Lock()
+	if n := &c.blocks.news; !n.allHeld {
+		n.held, n.allHeld = note(n.held, gpa)
+	}
+	c.blocks.mu.Unlock()
+	c.post(pendCode)
+}
+
+// dropWritten acts on what CodeWritten and CodeHeld noted.
 func (c *CPU) dropWritten() {
 	atomic.AndUint32(&c.Pending, ^uint32(pendCode))
 	c.blocks.mu.Lock()
-	pages := c.blocks.written
-	c.blocks.written = nil
+	n := c.blocks.news
+	c.blocks.news = news{}
 	c.blocks.mu.Unlock()
-	for _, gpa := range pages {
+	if n.allWritten {
+		c.clearBlocks()
+	}
+	for _, gpa := range n.written {
 		c.dropCode(gpa, pageSize)
+	}
+	if n.allHeld || len(n.held) > 0 {
+		c.giveUp(n)
+	}
+}
+
+// giveUp ends direct stores to the pages that others hold code of. Such stores
+// went unnoticed, so whoever holds the page's code is told to look again.
+func (c *CPU) giveUp(n news) {
+	var pages []uint64
+	c.revokeWrites(func(page uint64) bool {
+		if !n.allHeld && !slices.Contains(n.held, page) {
+			return false
+		}
+		pages = append(pages, page)
+		return true
+	})
+	for _, page := range pages {
+		c.cfg.Memory.MarkWritten(page, 1)
 	}
 }

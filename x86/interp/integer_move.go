@@ -198,6 +198,12 @@ func (c *CPU) compareSwap128(va uint64, want, v [2]uint64) (old [2]uint64, ok bo
 		old, _ = cas128(p, want, v)
 		return old, true
 	}
+	if p, gpa := c.lockedPtr(va, 16); p != nil {
+		old, _ = cas128(p, want, v)
+		c.stored(gpa, 16)
+		c.watchAccess(va, 16, true)
+		return old, true
+	}
 	if !c.probeWrite(va, 16) {
 		return old, false
 	}

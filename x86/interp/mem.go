@@ -235,8 +235,18 @@ func (c *CPU) physWrite(r *guestmem.Region, gpa uint64, p []byte) {
 		return
 	}
 	storeHost(r.Host[gpa-r.GPA:], p)
-	if atomic.LoadUint32(c.cfg.Memory.Flags(gpa))&guestmem.FlagCode != 0 {
-		c.invalidateCode(gpa, uint64(len(p)))
+	c.stored(gpa, uint64(len(p)))
+}
+
+// stored tells whoever watches the page of a store past the TLB.
+func (c *CPU) stored(gpa, n uint64) {
+	f := c.cfg.Memory.Flags(gpa)
+	v := atomic.OrUint32(f, 0) // a full fence: see guestmem.MarkWritten
+	if v&guestmem.FlagDirty == 0 && c.cfg.Memory.DirtyLog() {
+		atomic.OrUint32(f, guestmem.FlagDirty)
+	}
+	if v&guestmem.FlagCode != 0 {
+		c.invalidateCode(gpa, n)
 	}
 }
 
@@ -514,13 +524,13 @@ func (c *CPU) drop(t, i int) {
 	c.sys.mem.filled[t][i/64] &^= 1 << (i % 64)
 }
 
-// revokeWrites takes the direct write permission from pages that match.
+// revokeWrites takes the direct write permission from pages that have it and match.
 func (c *CPU) revokeWrites(match func(phys uint64) bool) {
 	m := &c.sys.mem
 	for t := range m.filled {
 		for w, set := range m.filled[t] {
 			for ; set != 0; set &= set - 1 {
-				if e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]; match(e.Phys) {
+				if e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]; e.Write != mmu.NoPage && match(e.Phys) {
 					e.Write = mmu.NoPage
 				}
 			}

@@ -49,6 +49,21 @@ func (c *CPU) hostPtr(va, n uint64, write bool) unsafe.Pointer {
 	return c.readPtr(c.linear(va), n-1)
 }
 
+// lockedPtr returns the host address of [va, va+n) for a locked access that
+// hostPtr does not grant, as on pages with code, and the guest-physical one; nil
+// for what is not one page of RAM, faults included. After it come stored and watchAccess.
+func (c *CPU) lockedPtr(va, n uint64) (p unsafe.Pointer, gpa uint64) {
+	va = c.linear(va)
+	if va%pageSize+n > pageSize || !c.aligned(va, n) {
+		return nil, 0
+	}
+	gpa, r, ok := c.translate(va, mmu.Write)
+	if !ok || r == nil || r.ReadOnly {
+		return nil, 0
+	}
+	return unsafe.Pointer(&r.Host[gpa-r.GPA]), gpa
+}
+
 func (c *CPU) ld8(va uint64) (uint8, bool) {
 	if p := c.readPtr(va, 0); p != nil {
 		return *(*uint8)(p), true

@@ -63,6 +63,9 @@ type Config struct {
 	MMIO   IO // guest-physical space outside Memory
 	APIC   APIC
 	TSC    func() uint64 // guest TSC before TSC_ADJUST
+	// CodeHeld, if set, is told of each page that this vCPU begins to hold code of;
+	// it passes the news to every other vCPU's CodeHeld.
+	CodeHeld func(gpa uint64)
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
 }

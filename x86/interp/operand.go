@@ -214,6 +214,12 @@ func (c *CPU) modifyMem(va uint64, size uint8, lock bool, f func(old uint64) uin
 			atomicModify(p, size, f)
 			return true
 		}
+		if p, gpa := c.lockedPtr(va, uint64(size)); p != nil {
+			atomicModify(p, size, f)
+			c.stored(gpa, uint64(size))
+			c.watchAccess(va, uint64(size), true)
+			return true
+		}
 	}
 	if !c.probeWrite(va, uint64(size)) {
 		return false

@@ -140,7 +140,7 @@ func TestCodeFlagDropped(t *testing.T) {
 	if !c.st8(testCode+1, 1) {
 		t.Fatal("store faulted")
 	}
-	if *c.cfg.Memory.Flags(testCode)&guestmem.FlagCode != 0 || len(c.blocks.byKey) != 0 || c.blocks.ops != 0 {
+	if *c.cfg.Memory.Flags(testCode)&guestmem.FlagCode != 0 || len(c.blocks.byKey) != 0 || c.blocks.held != 0 {
 		t.Error("the block outlived a store into it")
 	}
 }
