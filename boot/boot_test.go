@@ -9,37 +9,15 @@ import (
 	"strings"
 	"testing"
 
+	"berth/boot/boottest"
 	"berth/guestmem"
 	"berth/x86"
 )
 
-// board is guest RAM of the given size as the machine lays it out: up to 2 GiB
-// low, the rest from 4 GiB up.
-func board(t testing.TB, size uint64) *guestmem.Memory {
-	t.Helper()
-	mem := guestmem.New()
-	t.Cleanup(func() { mem.Close() })
-	add := func(at, n uint64) {
-		if _, err := mem.AddRAM(at, n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	low := min(size, 2<<30)
-	add(0, low)
-	if size > low {
-		add(4<<30, size-low)
-	}
-	return mem
-}
-
-func section(b []byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
-}
-
 func TestE820CoversAllRAMOnce(t *testing.T) {
 	ecam := Range{0xb0000000, 256 << 20}
 	for _, size := range []uint64{1 << 20, 64 << 20, 2 << 30, 64 << 30} {
-		m := E820(board(t, size), []Range{ecam})
+		m := E820(boottest.RAM(t, size), []Range{ecam})
 		var usable, end uint64
 		for _, e := range m {
 			if e.Addr < end {
@@ -62,7 +40,7 @@ func TestE820OfASmallBoard(t *testing.T) {
 		{Range{0xe0000, 0x20000}, E820Reserved},
 		{Range{0x100000, 63 << 20}, E820RAM},
 	}
-	got := E820(board(t, 64<<20), nil)
+	got := E820(boottest.RAM(t, 64<<20), nil)
 	if len(got) != len(want) {
 		t.Fatalf("%v", got)
 	}
@@ -93,7 +71,7 @@ func TestPlaceTakesTheHighestFreePlace(t *testing.T) {
 		{"low RAM of a large board", 64 << 10 * mib, 8 * mib, 1<<32 - 1, 2<<30 - 8*mib},
 		{"high RAM", 64 << 10 * mib, 3 << 30, 1<<64 - 1, 4<<30 + 62<<30 - 3<<30},
 	} {
-		l := NewLayout(board(t, c.ram))
+		l := NewLayout(boottest.RAM(t, c.ram))
 		if err := l.Reserve("kernel", 16*mib, 48*mib); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +86,7 @@ func TestPlaceTakesTheHighestFreePlace(t *testing.T) {
 }
 
 func TestReserveRefuses(t *testing.T) {
-	l := NewLayout(board(t, 64<<20))
+	l := NewLayout(boottest.RAM(t, 64<<20))
 	if err := l.Reserve("first", 0x200000, 0x1000); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +107,7 @@ func TestReserveRefuses(t *testing.T) {
 }
 
 func TestStatesPassVMEntry(t *testing.T) {
-	mem := board(t, 16<<20)
+	mem := boottest.RAM(t, 16<<20)
 	long, err := NewLayout(mem).LongMode(0x1000000, BootParams)
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +126,7 @@ func TestStatesPassVMEntry(t *testing.T) {
 
 // A kernel that reloads its segment registers must get what it already has.
 func TestGDTAgreesWithSegments(t *testing.T) {
-	mem := board(t, 16<<20)
+	mem := boottest.RAM(t, 16<<20)
 	s, err := NewLayout(mem).LongMode(0x1000000, BootParams)
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +152,7 @@ func TestGDTAgreesWithSegments(t *testing.T) {
 }
 
 func TestPageTablesMapTheFirst4GiBOntoThemselves(t *testing.T) {
-	mem := board(t, 16<<20)
+	mem := boottest.RAM(t, 16<<20)
 	s, err := NewLayout(mem).LongMode(0x1000000, BootParams)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +176,7 @@ func TestPageTablesMapTheFirst4GiBOntoThemselves(t *testing.T) {
 }
 
 func TestCmdline(t *testing.T) {
-	mem := board(t, 16<<20)
+	mem := boottest.RAM(t, 16<<20)
 	if err := NewLayout(mem).PutCmdline(strings.Repeat("x", 2048), 2047); err == nil || !strings.Contains(err.Error(), "2048 bytes is longer than the kernel's limit of 2047") {
 		t.Errorf("too long: %v", err)
 	}
@@ -215,9 +193,9 @@ func TestCmdline(t *testing.T) {
 }
 
 func TestInitrdIsReadWhole(t *testing.T) {
-	mem := board(t, 16<<20)
+	mem := boottest.RAM(t, 16<<20)
 	data := bytes.Repeat([]byte("initrd! "), 1000)
-	r, err := NewLayout(mem).PutInitrd(section(data), 1<<32-1)
+	r, err := NewLayout(mem).PutInitrd(boottest.Section(data), 1<<32-1)
 	if err != nil || r.Size != 8000 || r.Addr%guestmem.PageSize != 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}

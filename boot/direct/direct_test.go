@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"bytes"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -10,27 +9,13 @@ import (
 	"testing"
 
 	"berth/boot"
+	"berth/boot/boottest"
+	"berth/boot/linux"
 	"berth/boot/pvh"
-	"berth/boot/unpack"
-	"berth/guestmem"
 	"berth/tests/guest"
 )
 
 const mib = 1 << 20
-
-func ram(t testing.TB, size uint64) *guestmem.Memory {
-	t.Helper()
-	mem := guestmem.New()
-	t.Cleanup(func() { mem.Close() })
-	if _, err := mem.AddRAM(0, size); err != nil {
-		t.Fatal(err)
-	}
-	return mem
-}
-
-func section(b []byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
-}
 
 // The bad kernels of every day: each error is one line.
 func TestBadKernels(t *testing.T) {
@@ -68,7 +53,7 @@ func TestBadKernels(t *testing.T) {
 		if len(c.b) == 1_000_000 { // the newest kernel's size is its own
 			want = want[:strings.Index(want, "14186432")]
 		}
-		_, err := Load(ram(t, 64*mib), boot.Params{Kernel: section(c.b)})
+		_, err := Load(boottest.RAM(t, 64*mib), boot.Params{Kernel: boottest.Section(c.b)})
 		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want %s", err, want)
 		}
@@ -78,13 +63,12 @@ func TestBadKernels(t *testing.T) {
 // vmlinux unpacks Debian's kernel into a file.
 func vmlinux(t *testing.T) *boot.File {
 	t.Helper()
-	image, err := os.ReadFile(guest.Need(t).Kernel)
+	image, err := boot.OpenFile("kernel", guest.Need(t).Kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	le := binary.LittleEndian
-	start := (uint32(image[0x1f1])+1)*512 + le.Uint32(image[0x248:])
-	u, err := unpack.NewReader(section(image[start:start+le.Uint32(image[0x24c:])]), 1<<30)
+	defer image.Close()
+	u, err := linux.Payload(image.SectionReader, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,12 +92,12 @@ func vmlinux(t *testing.T) *boot.File {
 
 func TestDebianVmlinux(t *testing.T) {
 	f := vmlinux(t)
-	e, err := Load(ram(t, 64*mib), boot.Params{Kernel: f.SectionReader})
+	e, err := Load(boottest.RAM(t, 64*mib), boot.Params{Kernel: f.SectionReader})
 	if err != nil || e.Protocol != "linux64" {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	half := io.NewSectionReader(f, 0, f.Size()/2)
-	if _, err := Load(ram(t, 64*mib), boot.Params{Kernel: half}); err == nil || !strings.Contains(err.Error(), "truncated") {
+	if _, err := Load(boottest.RAM(t, 64*mib), boot.Params{Kernel: half}); err == nil || !strings.Contains(err.Error(), "truncated") {
 		t.Errorf("half of it: %v", err)
 	}
 	// The same file is a PVH kernel too.
@@ -126,7 +110,7 @@ func TestDebianVmlinux(t *testing.T) {
 		t.Fatal(err)
 	}
 	entry, ok := boot.PVHEntry(notes)
-	e, err = pvh.Load(ram(t, 64*mib), boot.Params{Kernel: f.SectionReader})
+	e, err = pvh.Load(boottest.RAM(t, 64*mib), boot.Params{Kernel: f.SectionReader})
 	if err != nil || !ok || e.State.RIP != uint64(entry) {
 		t.Errorf("PVH: note %v, %v", ok, err)
 	}
@@ -135,9 +119,9 @@ func TestDebianVmlinux(t *testing.T) {
 // FuzzELF: a hostile ELF file is refused or loaded inside guest memory.
 func FuzzELF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image []byte) {
-		mem := ram(t, 4*mib)
+		mem := boottest.RAM(t, 4*mib)
 		defer mem.Close()
-		e, err := Load(mem, boot.Params{Kernel: section(image), Initrd: section([]byte("BZh9")), Cmdline: "quiet"})
+		e, err := Load(mem, boot.Params{Kernel: boottest.Section(image), Initrd: boottest.Section([]byte("BZh9")), Cmdline: "quiet"})
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("more than one line: %v", err)

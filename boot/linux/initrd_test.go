@@ -4,23 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 
+	"berth/boot/boottest"
 	"berth/tests/guest"
 )
-
-// pack runs a compressor from standard input to standard output.
-func pack(t *testing.T, data []byte, command ...string) []byte {
-	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(data), os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %v", command, err)
-	}
-	return out
-}
 
 func TestInitrdFormats(t *testing.T) {
 	cpio, err := os.ReadFile(guest.Need(t).Initrd)
@@ -28,10 +16,10 @@ func TestInitrdFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	small := cpio[:300_000] // any bytes will do inside a compressed part
-	zstd := pack(t, small, "zstd", "-c")
-	lz4 := pack(t, small, "lz4", "-l", "-c")
-	xz := pack(t, small, "xz", "-0", "--check=crc32")
-	gzip := pack(t, small, "gzip", "-1")
+	zstd := boottest.Compress(t, small, "zstd", "-c")
+	lz4 := boottest.Compress(t, small, "lz4", "-l", "-c")
+	xz := boottest.Compress(t, small, "xz", "-0", "--check=crc32")
+	gzip := boottest.Compress(t, small, "gzip", "-1")
 	pad := make([]byte, 1000)
 	for name, c := range map[string]struct {
 		parts [][]byte
@@ -41,7 +29,7 @@ func TestInitrdFormats(t *testing.T) {
 		"two cpio":             {[][]byte{cpio, pad, cpio}, false},
 		"microcode and zstd":   {[][]byte{cpio, pad, zstd}, false},
 		"zstd":                 {[][]byte{zstd}, false},
-		"zstd, no checksum":    {[][]byte{pack(t, small, "zstd", "--no-check", "-c")}, false},
+		"zstd, no checksum":    {[][]byte{boottest.Compress(t, small, "zstd", "--no-check", "-c")}, false},
 		"zstd, two frames":     {[][]byte{zstd, zstd}, false},
 		"lz4":                  {[][]byte{lz4}, false},
 		"lz4 and zeros":        {[][]byte{lz4, pad}, true},

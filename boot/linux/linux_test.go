@@ -9,33 +9,13 @@ import (
 	"testing"
 
 	"berth/boot"
+	"berth/boot/boottest"
 	"berth/guestmem"
 	"berth/tests/guest"
 	"berth/x86"
 )
 
 const mib = 1 << 20
-
-func ram(t testing.TB, size uint64) *guestmem.Memory {
-	t.Helper()
-	mem := guestmem.New()
-	t.Cleanup(func() { mem.Close() })
-	add := func(at, n uint64) {
-		if _, err := mem.AddRAM(at, n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	low := min(size, 2<<30)
-	add(0, low)
-	if size > low {
-		add(4<<30, size-low)
-	}
-	return mem
-}
-
-func section(b []byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
-}
 
 // headers is where elf64 puts the code.
 const headers = 0x80
@@ -102,11 +82,11 @@ func gzipped(b []byte) []byte {
 var code = bytes.Repeat([]byte{0x90, 0xf4}, 3000)
 
 func TestBzImageUnpackedOnTheHost(t *testing.T) {
-	mem := ram(t, 8*mib)
+	mem := boottest.RAM(t, 8*mib)
 	initrd := append([]byte("BZh9"), make([]byte, 5002)...)
 	e, err := LoadBzImage(mem, boot.Params{
-		Kernel:  section(bzImage(gzipped(elf64(2*mib, code, 4096)), nil)),
-		Initrd:  section(initrd),
+		Kernel:  boottest.Section(bzImage(gzipped(elf64(2*mib, code, 4096)), nil)),
+		Initrd:  boottest.Section(initrd),
 		Cmdline: "quiet", RSDP: boot.ACPIBase,
 		Reserved: []boot.Range{{Addr: 0xb0000000, Size: 256 * mib}},
 	})
@@ -159,10 +139,10 @@ func checkZeroPage(t *testing.T, mem *guestmem.Memory, initrd []byte) {
 
 func TestBzImageThatUnpacksItself(t *testing.T) {
 	for name, p := range map[string]boot.Params{
-		"asked for":          {Unpack: boot.UnpackGuest, Kernel: section(bzImage(gzipped(elf64(2*mib, code, 0)), nil))},
-		"unsupported format": {Unpack: boot.UnpackAuto, Kernel: section(bzImage([]byte("\x89LZO something"), nil))},
+		"asked for":          {Unpack: boot.UnpackGuest, Kernel: boottest.Section(bzImage(gzipped(elf64(2*mib, code, 0)), nil))},
+		"unsupported format": {Unpack: boot.UnpackAuto, Kernel: boottest.Section(bzImage([]byte("\x89LZO something"), nil))},
 	} {
-		mem := ram(t, 8*mib)
+		mem := boottest.RAM(t, 8*mib)
 		e, err := LoadBzImage(mem, p)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -178,7 +158,7 @@ func TestBzImageThatUnpacksItself(t *testing.T) {
 			t.Errorf("%s: the protected-mode part is not at pref_address", name)
 		}
 	}
-	_, err := LoadBzImage(ram(t, 8*mib), boot.Params{Unpack: boot.UnpackHost, Kernel: section(bzImage([]byte("\x89LZO something"), nil))})
+	_, err := LoadBzImage(boottest.RAM(t, 8*mib), boot.Params{Unpack: boot.UnpackHost, Kernel: boottest.Section(bzImage([]byte("\x89LZO something"), nil))})
 	if err == nil || err.Error() != "kernel payload: lzo: compression not supported on the host" {
 		t.Errorf("host asked for: %v", err)
 	}
@@ -188,29 +168,29 @@ func TestBzImageThatUnpacksItself(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	le := binary.LittleEndian
 	good := gzipped(elf64(2*mib, code, 4096))
-	img := func(change func([]byte)) *io.SectionReader { return section(bzImage(good, change)) }
+	img := func(change func([]byte)) *io.SectionReader { return boottest.Section(bzImage(good, change)) }
 	whole := bzImage(good, nil)
 	for _, c := range []struct {
 		want string
 		p    boot.Params
 	}{
-		{"bzImage is truncated: 400 bytes are less than its header", boot.Params{Kernel: section(whole[:400])}},
-		{"bzImage is truncated: 1500 of", boot.Params{Kernel: section(whole[:1500])}},
+		{"bzImage is truncated: 400 bytes are less than its header", boot.Params{Kernel: boottest.Section(whole[:400])}},
+		{"bzImage is truncated: 1500 of", boot.Params{Kernel: boottest.Section(whole[:1500])}},
 		{"boot protocol 2.06; 2.12 (Linux 3.8) is the oldest", boot.Params{Kernel: img(func(h []byte) { h[offVersion] = 6 })}},
 		{"zImage, not bzImage", boot.Params{Kernel: img(func(h []byte) { h[offLoadflags] = 0 })}},
 		{"32-bit kernel", boot.Params{Kernel: img(func(h []byte) { h[offXloadflags] = 0 })}},
 		{"header ends at 0x301", boot.Params{Kernel: img(func(h []byte) { h[offHeaderLen] = 0xff })}},
 		{"past the end of the kernel", boot.Params{Kernel: img(func(h []byte) { le.PutUint32(h[offPayloadLen:], 1<<31) })}},
 		{"kernel payload: gzip: corrupt", boot.Params{Kernel: img(func(h []byte) { h[0x700+len(good)-8] ^= 1 })}},
-		{"kernel payload: not an ELF file", boot.Params{Kernel: section(bzImage(gzipped([]byte(strings.Repeat("text ", 100))), nil))}},
-		{"kernel needs 0x10000000-0x10002770, but the guest has 8 MiB of memory", boot.Params{Kernel: section(bzImage(gzipped(elf64(256*mib, code, 4096)), nil))}},
-		{"gzip: unpacks to 9 MiB, more than the guest's 8 MiB", boot.Params{Kernel: section(bzImage(gzipped(elf64(2*mib, make([]byte, 9*mib), 0)), nil))}},
+		{"kernel payload: not an ELF file", boot.Params{Kernel: boottest.Section(bzImage(gzipped([]byte(strings.Repeat("text ", 100))), nil))}},
+		{"kernel needs 0x10000000-0x10002770, but the guest has 8 MiB of memory", boot.Params{Kernel: boottest.Section(bzImage(gzipped(elf64(256*mib, code, 4096)), nil))}},
+		{"gzip: unpacks to 9 MiB, more than the guest's 8 MiB", boot.Params{Kernel: boottest.Section(bzImage(gzipped(elf64(2*mib, make([]byte, 9*mib), 0)), nil))}},
 		{"kernel and room to unpack it needs 0x200000-0x10200000, but the guest has 8 MiB", boot.Params{Unpack: boot.UnpackGuest, Kernel: img(func(h []byte) { le.PutUint32(h[offInitSize:], 256*mib) })}},
 		{"command line of 256 bytes is longer than the kernel's limit of 255", boot.Params{Kernel: img(nil), Cmdline: strings.Repeat("x", 256)}},
-		{"initrd is neither", boot.Params{Kernel: img(nil), Initrd: section([]byte("random bytes"))}},
-		{"initrd of 9 MiB does not fit beside the kernel: the guest has 8 MiB of memory", boot.Params{Kernel: img(nil), Initrd: section(make([]byte, 9*mib))}},
+		{"initrd is neither", boot.Params{Kernel: img(nil), Initrd: boottest.Section([]byte("random bytes"))}},
+		{"initrd of 9 MiB does not fit beside the kernel: the guest has 8 MiB of memory", boot.Params{Kernel: img(nil), Initrd: boottest.Section(make([]byte, 9*mib))}},
 	} {
-		_, err := LoadBzImage(ram(t, 8*mib), c.p)
+		_, err := LoadBzImage(boottest.RAM(t, 8*mib), c.p)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("got %v, want %q", err, c.want)
 		}
@@ -228,7 +208,7 @@ func TestInitrdAddrMax(t *testing.T) {
 				h[offXloadflags] = xlfKernel64
 			}
 		})
-		e, err := LoadBzImage(ram(t, 8*mib), boot.Params{Kernel: section(image), Initrd: section(initrd)})
+		e, err := LoadBzImage(boottest.RAM(t, 8*mib), boot.Params{Kernel: boottest.Section(image), Initrd: boottest.Section(initrd)})
 		if (err == nil) != above4G {
 			t.Errorf("may lie above 4 GiB %v: %v", above4G, err)
 		}
@@ -258,7 +238,7 @@ func debian(t *testing.T) (kernel, initrd *io.SectionReader) {
 func TestDebianKernelFrom64MiBTo64GiB(t *testing.T) {
 	kernel, initrd := debian(t)
 	for _, size := range []uint64{64 * mib, 65 * mib, 80 * mib, 512 * mib, 2 << 30, 64 << 30} {
-		mem := ram(t, size)
+		mem := boottest.RAM(t, size)
 		e, err := LoadBzImage(mem, boot.Params{Kernel: kernel, Initrd: initrd, Cmdline: "console=ttyS0"})
 		if err != nil {
 			t.Errorf("%d MiB: %v", size/mib, err)
@@ -289,38 +269,38 @@ func checkDisjoint(t *testing.T, mem *guestmem.Memory, placed []boot.Placement) 
 func TestDebianKernelThatUnpacksItself(t *testing.T) {
 	kernel, initrd := debian(t)
 	p := boot.Params{Kernel: kernel, Initrd: initrd, Unpack: boot.UnpackGuest}
-	e, err := LoadBzImage(ram(t, 512*mib), p)
+	e, err := LoadBzImage(boottest.RAM(t, 512*mib), p)
 	if err != nil || e.State.RIP&0xfff != 0x200 {
 		t.Errorf("%v", err)
 	}
-	if _, err := LoadBzImage(ram(t, 64*mib), p); err == nil || !strings.Contains(err.Error(), "but the guest has 64 MiB of memory") {
+	if _, err := LoadBzImage(boottest.RAM(t, 64*mib), p); err == nil || !strings.Contains(err.Error(), "but the guest has 64 MiB of memory") {
 		t.Errorf("64 MiB: %v", err)
 	}
 	p.Unpack = boot.UnpackGuestFirst
 	for size, rip := range map[uint64]uint64{512 * mib: e.State.RIP, 64 * mib: e.State.RIP - 0x200} {
-		if e, err := LoadBzImage(ram(t, size), p); err != nil || e.State.RIP != rip {
+		if e, err := LoadBzImage(boottest.RAM(t, size), p); err != nil || e.State.RIP != rip {
 			t.Errorf("guest first, %d MiB: %v", size/mib, err)
 		}
 	}
 	p.Unpack = boot.UnpackAuto
-	if _, err := LoadBzImage(ram(t, 32*mib), p); err == nil || !strings.Contains(err.Error(), "more than the guest's 32 MiB of memory") {
+	if _, err := LoadBzImage(boottest.RAM(t, 32*mib), p); err == nil || !strings.Contains(err.Error(), "more than the guest's 32 MiB of memory") {
 		t.Errorf("32 MiB: %v", err)
 	}
 }
 
 func TestVmlinux(t *testing.T) {
-	mem := ram(t, 8*mib)
+	mem := boottest.RAM(t, 8*mib)
 	kernel := elf64(2*mib, code, 4096)
-	e, err := LoadELF(mem, boot.Params{Kernel: section(kernel), Cmdline: "quiet"})
+	e, err := LoadELF(mem, boot.Params{Kernel: boottest.Section(kernel), Cmdline: "quiet"})
 	if err != nil || e.State.RIP != 2*mib || e.Image != "ELF vmlinux" {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if _, err := LoadELF(ram(t, 8*mib), boot.Params{Kernel: section(kernel[:0x180])}); err == nil || !strings.Contains(err.Error(), "kernel is truncated: a segment ends at byte 6128 of 384") {
+	if _, err := LoadELF(boottest.RAM(t, 8*mib), boot.Params{Kernel: boottest.Section(kernel[:0x180])}); err == nil || !strings.Contains(err.Error(), "kernel is truncated: a segment ends at byte 6128 of 384") {
 		t.Errorf("truncated: %v", err)
 	}
 	// An entry point given as a virtual address is translated.
 	binary.LittleEndian.PutUint64(kernel[24:], 0xffffffff80000000+2*mib+16)
-	e, err = LoadELF(ram(t, 8*mib), boot.Params{Kernel: section(kernel)})
+	e, err = LoadELF(boottest.RAM(t, 8*mib), boot.Params{Kernel: boottest.Section(kernel)})
 	if err != nil || e.State.RIP != 2*mib+16 {
 		t.Errorf("virtual entry: %v", err)
 	}
@@ -329,9 +309,9 @@ func TestVmlinux(t *testing.T) {
 // FuzzBzImage: a hostile image is refused or loaded inside guest memory.
 func FuzzBzImage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, image []byte, onGuest bool) {
-		mem := ram(t, 8*mib)
+		mem := boottest.RAM(t, 8*mib)
 		defer mem.Close()
-		p := boot.Params{Kernel: section(image), Cmdline: "quiet"}
+		p := boot.Params{Kernel: boottest.Section(image), Cmdline: "quiet"}
 		if onGuest {
 			p.Unpack = boot.UnpackGuest
 		}

@@ -3,30 +3,16 @@ package pvh
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
 	"strings"
 	"testing"
 
 	"berth/boot"
+	"berth/boot/boottest"
 	"berth/guestmem"
 	"berth/x86"
 )
 
 const mib = 1 << 20
-
-func ram(t testing.TB, size uint64) *guestmem.Memory {
-	t.Helper()
-	mem := guestmem.New()
-	t.Cleanup(func() { mem.Close() })
-	if _, err := mem.AddRAM(0, size); err != nil {
-		t.Fatal(err)
-	}
-	return mem
-}
-
-func section(b []byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
-}
 
 var code = bytes.Repeat([]byte{0x90, 0xf4}, 100)
 
@@ -73,9 +59,9 @@ func kernel(class64 bool, entry uint32) []byte {
 
 func TestLoad(t *testing.T) {
 	for name, class64 := range map[string]bool{"ELF32": false, "ELF64": true} {
-		mem := ram(t, 8*mib)
+		mem := boottest.RAM(t, 8*mib)
 		module := bytes.Repeat([]byte{0x5a}, 5000)
-		e, err := Load(mem, boot.Params{Kernel: section(kernel(class64, mib+4)), Initrd: section(module),
+		e, err := Load(mem, boot.Params{Kernel: boottest.Section(kernel(class64, mib+4)), Initrd: boottest.Section(module),
 			Cmdline: "arguments", RSDP: boot.ACPIBase})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -125,15 +111,15 @@ func TestRefusals(t *testing.T) {
 	noNote := kernel(false, mib)
 	noNote[0x180+8] = 17
 	for want, p := range map[string]boot.Params{
-		"no PVH note":                     {Kernel: section(noNote)},
-		"entry 0x500000 lies outside":     {Kernel: section(kernel(true, 5*mib))},
-		"kernel is truncated":             {Kernel: section(kernel(true, mib)[:0x210])},
-		"command line of 3000 bytes":      {Kernel: section(kernel(true, mib)), Cmdline: strings.Repeat("x", 3000)},
-		"initrd of 9 MiB does not fit":    {Kernel: section(kernel(true, mib)), Initrd: section(make([]byte, 9*mib))},
-		"not an ELF file":                 {Kernel: section(make([]byte, 1000))},
-		"truncated inside its ELF header": {Kernel: section([]byte("\x7fELF"))},
+		"no PVH note":                     {Kernel: boottest.Section(noNote)},
+		"entry 0x500000 lies outside":     {Kernel: boottest.Section(kernel(true, 5*mib))},
+		"kernel is truncated":             {Kernel: boottest.Section(kernel(true, mib)[:0x210])},
+		"command line of 3000 bytes":      {Kernel: boottest.Section(kernel(true, mib)), Cmdline: strings.Repeat("x", 3000)},
+		"initrd of 9 MiB does not fit":    {Kernel: boottest.Section(kernel(true, mib)), Initrd: boottest.Section(make([]byte, 9*mib))},
+		"not an ELF file":                 {Kernel: boottest.Section(make([]byte, 1000))},
+		"truncated inside its ELF header": {Kernel: boottest.Section([]byte("\x7fELF"))},
 	} {
-		if _, err := Load(ram(t, 8*mib), p); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Load(boottest.RAM(t, 8*mib), p); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

@@ -7,32 +7,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"testing"
 
+	"berth/boot/boottest"
 	"berth/tests/guest"
 )
-
-// section is b as a payload.
-func section(b []byte) *io.SectionReader {
-	return io.NewSectionReader(bytes.NewReader(b), 0, int64(len(b)))
-}
 
 // sized appends the size word that Linux's build puts after every payload but gzip's.
 func sized(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(bytes.Clone(b), uint32(n))
-}
-
-// compress runs a compressor from standard input to standard output.
-func compress(t testing.TB, data []byte, command ...string) []byte {
-	t.Helper()
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(data), os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %v", command, err)
-	}
-	return out
 }
 
 // kernelPart is some of Debian's kernel as it lies in its bzImage, unpacked:
@@ -45,7 +28,7 @@ func kernelPart(t testing.TB, n int) []byte {
 	}
 	le := binary.LittleEndian
 	start := (uint32(image[0x1f1])+1)*512 + le.Uint32(image[0x248:])
-	r, err := NewReader(section(image[start:start+le.Uint32(image[0x24c:])]), 1<<30)
+	r, err := NewReader(boottest.Section(image[start:start+le.Uint32(image[0x24c:])]), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +68,11 @@ func TestEveryFormatOfLinuxsBuild(t *testing.T) {
 			if name != "lz4" { // whose blocks are of 8 MiB
 				want = part[:3<<20]
 			}
-			b := compress(t, want, command...)
+			b := boottest.Compress(t, want, command...)
 			if name != "gzip" {
 				b = sized(b, len(want))
 			}
-			r, err := NewReader(section(b), uint64(len(want)))
+			r, err := NewReader(boottest.Section(b), uint64(len(want)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,8 +104,8 @@ func TestBCJOnDenseBranches(t *testing.T) {
 		for i := range want {
 			want[i] = alphabet[rng.IntN(len(alphabet))]
 		}
-		b := sized(compress(t, want, "xz", "--check=crc32", "--x86", "--lzma2=preset=0"), n)
-		r, err := NewReader(section(b), uint64(n))
+		b := sized(boottest.Compress(t, want, "xz", "--check=crc32", "--x86", "--lzma2=preset=0"), n)
+		r, err := NewReader(boottest.Section(b), uint64(n))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,18 +119,18 @@ func TestBCJOnDenseBranches(t *testing.T) {
 func TestDeclaredSizeBoundsWhatIsUnpacked(t *testing.T) {
 	data := bytes.Repeat([]byte("berth "), 100_000)
 	for name, command := range builds() {
-		b := compress(t, data, command...)
+		b := boottest.Compress(t, data, command...)
 		declare := func(n int) []byte {
 			if name == "gzip" {
 				return sized(b[:len(b)-4], n)
 			}
 			return sized(b, n)
 		}
-		if _, err := NewReader(section(declare(len(data))), uint64(len(data)-1)); err == nil {
+		if _, err := NewReader(boottest.Section(declare(len(data))), uint64(len(data)-1)); err == nil {
 			t.Errorf("%s: more than the limit accepted", name)
 		}
 		for _, n := range []int{len(data) - 1, len(data) - 50_000, len(data) + 1} {
-			r, err := NewReader(section(declare(n)), 1<<30)
+			r, err := NewReader(boottest.Section(declare(n)), 1<<30)
 			if err == nil {
 				err = r.Finish()
 			}
@@ -161,9 +144,9 @@ func TestDeclaredSizeBoundsWhatIsUnpacked(t *testing.T) {
 func TestDamageIsFound(t *testing.T) {
 	data := kernelPart(t, 1<<20)
 	for name, command := range builds() {
-		good := compress(t, data, command...)
+		good := boottest.Compress(t, data, command...)
 		for _, cut := range []int{len(good) / 2, len(good) - 40} {
-			r, err := NewReader(section(sized(good[:cut], len(data))), 1<<30)
+			r, err := NewReader(boottest.Section(sized(good[:cut], len(data))), 1<<30)
 			if err == nil {
 				err = r.Finish()
 			}
@@ -178,9 +161,9 @@ func TestFormatsLeftToTheGuest(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"lzo":        sized([]byte("\x89LZO\x00\r\n\x1a\n"), 100),
 		"unknown":    sized([]byte("something else"), 100),
-		"xz for ARM": sized(compress(t, []byte("data"), "xz", "--arm", "--lzma2=preset=0"), 4),
+		"xz for ARM": sized(boottest.Compress(t, []byte("data"), "xz", "--arm", "--lzma2=preset=0"), 4),
 	} {
-		if _, err := NewReader(section(b), 1<<30); !errors.Is(err, ErrFormat) {
+		if _, err := NewReader(boottest.Section(b), 1<<30); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -188,7 +171,7 @@ func TestFormatsLeftToTheGuest(t *testing.T) {
 
 func TestReadAtGoesForward(t *testing.T) {
 	data := kernelPart(t, 1<<20)
-	r, err := NewReader(section(sized(compress(t, data, "lz4", "-l", "-c"), len(data))), 1<<30)
+	r, err := NewReader(boottest.Section(sized(boottest.Compress(t, data, "lz4", "-l", "-c"), len(data))), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +192,7 @@ func TestReadAtGoesForward(t *testing.T) {
 func FuzzUnpack(f *testing.F) {
 	const limit = 1 << 20
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := NewReader(section(b), limit)
+		r, err := NewReader(boottest.Section(b), limit)
 		if err != nil {
 			return
 		}
@@ -228,10 +211,10 @@ func FuzzUnpack(f *testing.F) {
 
 func BenchmarkXZ(b *testing.B) {
 	data := kernelPart(b, 9<<20)
-	payload := sized(compress(b, data, builds()["xz, BCJ and CRC"]...), len(data))
+	payload := sized(boottest.Compress(b, data, builds()["xz, BCJ and CRC"]...), len(data))
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		r, err := NewReader(section(payload), 1<<30)
+		r, err := NewReader(boottest.Section(payload), 1<<30)
 		if err == nil {
 			err = r.Finish()
 		}

@@ -16,7 +16,7 @@ x86/interp
 
 # parts
 device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon
-pci block/blocktest
+pci block/blocktest boot/boottest
 accel virtio acpi block/raw boot/unpack
 boot
 accel/acceltest accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/rng virtio/virtiotest
