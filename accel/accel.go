@@ -32,7 +32,7 @@ type Config struct {
 
 // VM is one guest's hardware as the engine provides it.
 type VM interface {
-	// NewVCPU makes vCPU id (also its APIC ID). Vcpu 0 starts at the reset
+	// NewVCPU makes vCPU id (also its APIC ID). VCPU 0 starts at the reset
 	// vector until SetState says otherwise; others wait for INIT and SIPI.
 	NewVCPU(id int) (VCPU, error)
 	// IRQChip returns the interrupt controllers (8259 pair, IOAPIC, LAPICs, PIT).
@@ -72,6 +72,7 @@ const (
 	ExitDebug                  // breakpoint or single step, when a debugger asked
 )
 
+// String says what happened in a word or two.
 func (r Reason) String() string {
 	return [...]string{"kick", "triple fault", "internal error", "reset", "power-off", "debug"}[r]
 }

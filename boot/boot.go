@@ -68,6 +68,7 @@ func (r Range) End() uint64 { return r.Addr + r.Size }
 
 func (r Range) overlaps(o Range) bool { return r.Addr < o.End() && o.Addr < r.End() }
 
+// String returns the range and what lies there, for people.
 func (p Placement) String() string {
 	return fmt.Sprintf("0x%09x-0x%09x %s", p.Addr, p.End(), p.What)
 }

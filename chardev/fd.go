@@ -31,9 +31,6 @@ func NewFD(in, out int) (*FD, error) {
 	return f, nil
 }
 
-// Stdio returns a port on the process's standard input and output.
-func Stdio() (*FD, error) { return NewFD(0, 1) }
-
 func (f *FD) enter() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package spec is a machine described as data: what `berth run` and the daemon ask for, checked before anything is built.
+// Package spec is a machine described as data: what `berth run` asks for, checked before anything is built.
 package spec
 
 import (

@@ -147,10 +147,10 @@ type Guest struct {
 
 // CPU is one vCPU and the thread that owns it.
 type CPU struct {
-	VCPU accel.VCPU
-	Exit accel.Exit // of the last Run
-	Err  error
-	todo chan func()
+	VCPU  accel.VCPU
+	Exit  accel.Exit // of the last Run
+	Err   error
+	calls chan func()
 }
 
 // NewGuest returns a VM that is closed with the test. The program starts at
@@ -218,11 +218,11 @@ func (g *Guest) addCPU(id int) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	c := &CPU{VCPU: v, todo: make(chan func())}
+	c := &CPU{VCPU: v, calls: make(chan func())}
 	g.CPUs = append(g.CPUs, c)
 	go func() {
 		runtime.LockOSThread()
-		for f := range c.todo {
+		for f := range c.calls {
 			f()
 		}
 	}()
@@ -232,7 +232,7 @@ func (g *Guest) close() {
 	g.Kick()
 	for _, c := range g.CPUs {
 		c.Do(func() {})
-		close(c.todo)
+		close(c.calls)
 	}
 	if err := errors.Join(g.VM.Close(), g.Mem.Close()); err != nil {
 		g.t.Error(err)
@@ -249,7 +249,7 @@ func (g *Guest) Kick() {
 // Do runs f on the vCPU's thread, between two Runs, and waits for it.
 func (c *CPU) Do(f func()) {
 	done := make(chan struct{})
-	c.todo <- func() { f(); close(done) }
+	c.calls <- func() { f(); close(done) }
 	<-done
 }
 
@@ -286,7 +286,7 @@ func (g *Guest) Start() {
 	g.running = nil
 	for _, c := range g.CPUs {
 		done := make(chan struct{})
-		c.todo <- func() { c.Err = c.VCPU.Run(&c.Exit); close(done) }
+		c.calls <- func() { c.Err = c.VCPU.Run(&c.Exit); close(done) }
 		g.running = append(g.running, done)
 	}
 }
@@ -380,15 +380,5 @@ func (g *Guest) Numbers(list ...uint64) {
 			return list[i]
 		}
 		return 0
-	}
-}
-
-// CopyTo makes other's memory the same as g's.
-func (g *Guest) CopyTo(other *Guest) {
-	g.t.Helper()
-	for _, r := range g.Mem.Regions() {
-		if err := other.Mem.Write(r.GPA, r.Host); err != nil {
-			g.t.Fatal(err)
-		}
 	}
 }

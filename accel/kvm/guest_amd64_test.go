@@ -88,3 +88,13 @@ func TestMessageSourcesRunOutCleanly(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// hasAVX reports whether guests may use AVX: CPUID leaf 0xd, subleaf 2 exists then.
+func (a *Accelerator) hasAVX() bool {
+	for _, e := range a.cpuid.Entries[:a.cpuid.Nent] {
+		if e.Function == 0xd && e.Index == 2 {
+			return e.EAX != 0
+		}
+	}
+	return false
+}

@@ -49,16 +49,6 @@ func (a *Accelerator) xstateLayout() []xstateArea {
 	return areas
 }
 
-// hasAVX reports whether guests may use AVX: CPUID leaf 0xd, subleaf 2 exists then.
-func (a *Accelerator) hasAVX() bool {
-	for _, e := range a.cpuid.Entries[:a.cpuid.Nent] {
-		if e.Function == 0xd && e.Index == 2 {
-			return e.EAX != 0
-		}
-	}
-	return false
-}
-
 // getXSave reads the registers. A component whose XSTATE_BV bit is clear is in
 // its initial state, whatever its area holds.
 func getXSave(k *kvmapi.XSave, s *x86.State, areas []xstateArea) {

@@ -15,8 +15,7 @@ const (
 	Base = 0x600
 	Size = 0x80
 
-	APMBase, APMSize     = 0xb2, 2
-	ResetBase, ResetSize = 0xcf9, 1
+	APMBase, APMSize = 0xb2, 2
 
 	Event    = 0x00 // PM1a_EVT: status, enable
 	Control  = 0x04 // PM1a_CNT
@@ -280,8 +279,9 @@ func (p *PM) APM() bus.Handler {
 	}
 }
 
-// ResetControl is the window of the reset control register at ResetBase (ICH9
-// datasheet §13.7.5): bit 2 resets, bits 1 and 3 say how thoroughly.
+// ResetControl is the window of the reset control register, port 0xcf9 (ICH9
+// datasheet §13.7.5): bit 2 resets, bits 1 and 3 say how thoroughly. The port is
+// inside PCI's CONFIG_ADDRESS, so package pci hands its accesses on.
 func (p *PM) ResetControl() bus.Handler {
 	return bus.Bytes{
 		In: func(uint64) byte {

@@ -1,4 +1,4 @@
-// Package interp is tier 0 of the soft engine: an interpreter of pre-decoded basic blocks, and the oracle for the rest.
+// Package interp is tier 0 of the soft engine: an interpreter of pre-decoded basic blocks.
 package interp
 
 import (

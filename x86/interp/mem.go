@@ -434,15 +434,7 @@ func (c *CPU) implicitIndex() uint8 {
 	return mmuSupervisor
 }
 
-// sys8 to sys64 load, and setSys stores, as the processor itself does.
-
-func (c *CPU) sys8(va uint64) (uint8, bool) {
-	old := c.MMUIndex
-	c.MMUIndex = c.implicitIndex()
-	v, ok := c.ld8(va)
-	c.MMUIndex = old
-	return v, ok
-}
+// sys16 to sys64 load, and setSys stores, as the processor itself does.
 
 func (c *CPU) sys16(va uint64) (uint16, bool) {
 	old := c.MMUIndex

@@ -200,6 +200,18 @@ func (c *CPU) sseSource(in *decode.Inst, size uint8) (v [2]uint64, ok bool) {
 	return v, ok
 }
 
+// copy moves as much as k says between registers; the rest of dst stays.
+func (k *sseKind) copy(dst, src *[2]uint64) {
+	switch k.size {
+	case 4:
+		dst[0] = dst[0]&^0xffffffff | src[0]&0xffffffff
+	case 8:
+		dst[0] = src[0]
+	default:
+		*dst = *src
+	}
+}
+
 // sseMove is the moves of a whole register or its low element.
 func (c *CPU) sseMove(in *decode.Inst, k *sseKind) status {
 	if in.Row.Args[0] != optab.Vx {
@@ -207,15 +219,7 @@ func (c *CPU) sseMove(in *decode.Inst, k *sseKind) status {
 	}
 	dst := &c.fpu.xmm[in.Reg&15]
 	if !in.Mem {
-		src := &c.fpu.xmm[in.RM&15]
-		switch k.size {
-		case 4:
-			dst[0] = dst[0]&^0xffffffff | src[0]&0xffffffff
-		case 8:
-			dst[0] = src[0]
-		default:
-			*dst = *src
-		}
+		k.copy(dst, &c.fpu.xmm[in.RM&15])
 		return next
 	}
 	va, ok := c.sseAddr(in, k.size, k.size == 16 && !k.unaligned, false)
@@ -238,15 +242,7 @@ func (c *CPU) sseMove(in *decode.Inst, k *sseKind) status {
 func (c *CPU) sseStore(in *decode.Inst, k *sseKind) status {
 	src := &c.fpu.xmm[in.Reg&15]
 	if !in.Mem {
-		dst := &c.fpu.xmm[in.RM&15]
-		switch k.size {
-		case 4:
-			dst[0] = dst[0]&^0xffffffff | src[0]&0xffffffff
-		case 8:
-			dst[0] = src[0]
-		default:
-			*dst = *src
-		}
+		k.copy(&c.fpu.xmm[in.RM&15], src)
 		return next
 	}
 	va, ok := c.sseAddr(in, k.size, k.size == 16 && !k.unaligned, true)

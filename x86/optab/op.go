@@ -1,4 +1,4 @@
-// Package optab is the one table of x86 instructions: the decoder, both engines and the tests are driven by it.
+// Package optab is the one table of x86 instructions: the decoder, the interpreter and the tests are driven by it.
 package optab
 
 // Op names what an instruction does, apart from its encoding and operand width.
