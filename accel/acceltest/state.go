@@ -228,6 +228,7 @@ func (suite Suite) chipRoundTrip(t *testing.T) {
 	h.Expect(0x4c, 0x44)
 	h.VM.IRQChip().SetGSI(5, true)
 	h.Expect(0x45)
+	h.VM.IRQChip().SetGSI(5, false)
 	h.Kick()
 	h.Stop()
 	saved.Version++
