@@ -23,8 +23,9 @@ type Queue struct {
 	writing bool
 	starved bool // an Offer was cut short
 	closed  bool
+	gone    bool // see Abandon
+	ended   bool // the goroutine
 	err     error
-	done    chan struct{}
 }
 
 // coalesce is how long the first byte waits for company, in nanoseconds.
@@ -34,7 +35,7 @@ const coalesce = 1_000_000
 // that was not taken whole, space is called, with no lock held, once there is
 // room again; it may be nil.
 func NewQueue(w io.Writer, limit int, space func()) *Queue {
-	q := &Queue{w: w, space: space, limit: limit, done: make(chan struct{})}
+	q := &Queue{w: w, space: space, limit: limit}
 	q.changed.L = &q.mu
 	go q.run()
 	return q
@@ -44,7 +45,7 @@ func NewQueue(w io.Writer, limit int, space func()) *Queue {
 func (q *Queue) Offer(p []byte) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.err != nil {
+	if q.closed || q.gone || q.err != nil {
 		return len(p)
 	}
 	n := min(len(p), q.limit-len(q.buf))
@@ -62,7 +63,7 @@ func (q *Queue) Offer(p []byte) int {
 func (q *Queue) Drain() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.buf) > 0 || q.writing {
+	for !q.gone && (len(q.buf) > 0 || q.writing) {
 		q.changed.Wait()
 	}
 }
@@ -77,18 +78,34 @@ func (q *Queue) Err() error {
 // Close writes what was taken and ends the goroutine. Later offers are dropped.
 func (q *Queue) Close() error {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.closed = true
 	q.changed.Broadcast()
-	q.mu.Unlock()
-	<-q.done
-	return q.Err()
+	for !q.gone && !q.ended {
+		q.changed.Wait()
+	}
+	return q.err
+}
+
+// Abandon drops what is not written yet and all that will be offered, and lets
+// Drain and Close return though a write may never end.
+func (q *Queue) Abandon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.gone {
+		q.gone, q.buf = true, nil
+		q.changed.Broadcast()
+	}
 }
 
 func (q *Queue) run() {
-	defer close(q.done)
 	for q.wait() {
 		q.flush()
 	}
+	q.mu.Lock()
+	q.ended = true
+	q.changed.Broadcast()
+	q.mu.Unlock()
 }
 
 // wait returns true when there are bytes to write, false at the end.

@@ -118,8 +118,10 @@ func (m *Machine) PowerButton() { m.board.pm.PowerButton() }
 // Stop ends the VM at once at its user's wish.
 func (m *Machine) Stop() { m.post(event{kind: eventStop}) }
 
-// Kill ends the VM at once; why is reported in the outcome.
+// Kill ends the VM at once, even one whose console nobody reads any more; why
+// is reported in the outcome.
 func (m *Machine) Kill(why string) {
+	m.board.uart.Abandon()
 	m.post(event{kind: eventKill, detail: "stopped at once by " + why})
 }
 

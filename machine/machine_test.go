@@ -6,14 +6,17 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"berth/accel"
+	"berth/chardev"
 	"berth/irq"
 	"berth/spec"
+	"berth/virtio"
 	"berth/x86"
 )
 
@@ -112,17 +115,29 @@ func kernel(t *testing.T) string {
 
 func build(t *testing.T, s *script, cpus int) *Machine {
 	t.Helper()
-	m := spec.Default()
-	m.CPUs, m.Boot.Kernel, m.Memory = cpus, kernel(t), 64<<20
-	vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return buildWith(t, s, cpus, port{make(chan struct{})})
+}
+
+func buildWith(t *testing.T, s *script, cpus int, console chardev.Port) *Machine {
+	t.Helper()
+	vm := newMachine(t, s, cpus, console)
 	t.Cleanup(func() {
 		if err := vm.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	return vm
+}
+
+// newMachine builds a machine that the caller closes.
+func newMachine(t *testing.T, s *script, cpus int, console chardev.Port) *Machine {
+	t.Helper()
+	m := spec.Default()
+	m.CPUs, m.Boot.Kernel, m.Memory = cpus, kernel(t), 64<<20
+	vm, err := New(Config{Spec: m, Accelerator: s, Console: console, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return vm
 }
 
@@ -239,4 +254,57 @@ func TestVCPUThreadsAreNamed(t *testing.T) {
 	if !found["CPU 0/script"] || !found["CPU 1/script"] {
 		t.Errorf("threads: %v", found)
 	}
+}
+
+// stuck is a console whose reader has gone to sleep.
+type stuck struct {
+	port
+	begun chan struct{}
+}
+
+func (s stuck) Write([]byte) (int, error) {
+	close(s.begun)
+	select {}
+}
+
+func TestKillDoesNotWaitForTheConsole(t *testing.T) {
+	s, console := &script{}, stuck{port{make(chan struct{})}, make(chan struct{})}
+	m := buildWith(t, s, 1, console)
+	s.ports.Write(0x3f8, []byte{'x'})
+	<-console.begun
+	m.Stop() // waits for the console
+	go m.Kill("a test")
+	if o := run(t, m); o.Kind != Left && o.Kind != Killed {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A queue that the guest has activated has a goroutine, which Close ends.
+func TestCloseEndsQueueWorkers(t *testing.T) {
+	m := newMachine(t, &script{}, 1, port{make(chan struct{})})
+	const okay = virtio.StatusAcknowledge | virtio.StatusDriver | virtio.StatusFeaturesOK | virtio.StatusDriverOK
+	rng := m.board.transports[0]
+	rng.Pause()
+	err := rng.Load(virtio.State{
+		Version: virtio.StateVersion, ID: virtio.IDRNG, Status: okay, Acked: virtio.FeatureVersion1,
+		Queues: []virtio.QueueState{{Size: 8, Enabled: true, Desc: 0x10000, Avail: 0x11000, Used: 0x12000}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng.Resume()
+	if !workerRuns() {
+		t.Fatal("the queue has no worker")
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if workerRuns() {
+		t.Error("the queue's worker outlives the machine")
+	}
+}
+
+func workerRuns() bool {
+	b := make([]byte, 1<<20)
+	return strings.Contains(string(b[:runtime.Stack(b, true)]), "virtio.(*Queue).run")
 }

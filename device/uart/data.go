@@ -175,6 +175,14 @@ func (u *UART) Drain() {
 	}
 }
 
+// Abandon drops output that the host has not taken, now and from now on, so that
+// neither Drain nor Close waits for a host that never will.
+func (u *UART) Abandon() {
+	if u.out != nil {
+		u.out.Abandon()
+	}
+}
+
 // Close waits until the host has taken all output, then closes its port. The
 // registers go on working, with nothing plugged in.
 func (u *UART) Close() error {
