@@ -260,6 +260,7 @@ func (b *board) reset() error {
 func (b *board) close() error {
 	var errs []error
 	for _, t := range b.transports {
+		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
 	}
 	if b.root != nil {
