@@ -1,5 +1,7 @@
 package interp
 
+//go:generate go run gen_run_unsafe.go
+
 import (
 	"errors"
 	"sync/atomic"
