@@ -222,7 +222,9 @@ func (b *board) acpiConfig(cpus int) acpi.Config {
 	return c
 }
 
-// workers is the number of threads that devices keep busy.
+// workers is how many threads of devices should run beside the vCPUs: one for
+// each virtio device, and half of a disk's, which wait for the storage mostly
+// (docs/decisions/0004-how-many-threads-go-runs.md).
 func (b *board) workers() int { return len(b.transports) + 4*len(b.disks) }
 
 func (b *board) start() error {

@@ -33,6 +33,7 @@ type OpenError struct {
 	Remedy string // one line
 }
 
+// Error is one line: the path, what is wrong, and the remedy.
 func (e *OpenError) Error() string {
 	s := fmt.Sprintf("kvm: %s: %v", e.Path, e.Kind)
 	if e.Cause != nil {
