@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -92,14 +93,7 @@ func ReadELF(r io.ReaderAt) (*ELF, error) {
 	for ; len(ph) > 0; ph = ph[phsize:] {
 		f.add(ph[:phsize])
 	}
-	slices.SortStableFunc(f.Segments, func(a, b Segment) int {
-		if a.Off < b.Off {
-			return -1
-		} else if a.Off > b.Off {
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(f.Segments, func(a, b Segment) int { return cmp.Compare(a.Off, b.Off) })
 	if len(f.Segments) == 0 {
 		return nil, errors.New("ELF file has nothing to load")
 	}
