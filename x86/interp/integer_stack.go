@@ -272,7 +272,8 @@ func (c *CPU) enter(in *decode.Inst) status {
 	}
 	off = truncate(off-in.Imm&0xffff, c.stackSize())
 	va, ok := c.addr(x86.SS, off, size, true)
-	if !ok || !c.probeWrite(va, 1) { // the final stack top must be writable
+	// The final stack top must be writable, and aligned for the operand size (seen on AMD Zen 3).
+	if !ok || !c.probeWrite(va, 1) || !c.aligned(va, uint64(size)) {
 		c.stackFault()
 		return faulted
 	}
