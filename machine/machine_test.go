@@ -293,15 +293,19 @@ func TestCloseEndsQueueWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng.Resume()
-	if !workerRuns() {
-		t.Fatal("the queue has no worker")
-	}
+	awaitWorker(t, true)
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
-	for tries := 0; workerRuns(); tries++ { // its last instructions come after Close has heard of them
+	awaitWorker(t, false)
+}
+
+// awaitWorker waits until a queue's goroutine is there, or none is.
+func awaitWorker(t *testing.T, want bool) {
+	t.Helper()
+	for tries := 0; workerRuns() != want; tries++ {
 		if tries == 1000 {
-			t.Fatal("the queue's worker outlives the machine")
+			t.Fatalf("the queue's worker runs: %v, want %v", !want, want)
 		}
 		time.Sleep(time.Millisecond)
 	}
