@@ -35,7 +35,7 @@ const (
 	lowRAM     = 2 << 30
 	highBase   = 4 << 30
 	mem64Size  = 64 << 30
-	maxAddress = 1 << 46 // what the guest's CPUs are sure to reach
+	maxAddress = 1 << 40 // what every guest CPU reaches: soft has 40 bits of physical address
 )
 
 // board is the machine without its vCPUs: memory, spaces, chips, devices.

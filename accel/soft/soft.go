@@ -15,6 +15,7 @@ import (
 	"berth/device/pit"
 	"berth/irq"
 	"berth/x86/interp"
+	"berth/x86/mmu"
 )
 
 // maxCPUs is what 8-bit APIC IDs allow; 255 is the broadcast.
@@ -48,6 +49,9 @@ var (
 	_ accel.Stater      = (*VM)(nil)
 )
 
+// addressLimit is one past the last guest-physical address of the CPU model.
+const addressLimit = 1 << mmu.PhysBits
+
 // NewVM implements accel.Accelerator.
 func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	if cfg.CPUs < 1 || cfg.CPUs > maxCPUs {
@@ -55,6 +59,9 @@ func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	}
 	if cfg.Memory == nil || cfg.Ports == nil || cfg.MMIO == nil || cfg.Clock == nil {
 		return nil, errors.New("soft: memory, ports, MMIO and clock are needed")
+	}
+	if all := cfg.Memory.Regions(); len(all) > 0 && all[len(all)-1].End() > addressLimit {
+		return nil, errors.New("soft: its CPUs address 1 TiB, PCI below 4 GiB included: give the guest less memory")
 	}
 	v := &VM{cfg: cfg, log: a.log}
 	if err := v.newChips(); err != nil {
