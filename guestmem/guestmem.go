@@ -137,7 +137,9 @@ func (m *Memory) Clear() error {
 		if err := unix.Madvise(r.Host, unix.MADV_DONTNEED); err != nil {
 			return fmt.Errorf("guestmem: clearing 0x%x+0x%x: %w", r.GPA, len(r.Host), err)
 		}
-		m.MarkWritten(r.GPA, uint64(len(r.Host)))
+		for p := range r.flags { // only read: pages of flags that nobody touched stay unmapped
+			m.written(r, uint64(p), atomic.LoadUint32(&r.flags[p]))
+		}
 	}
 	return nil
 }
@@ -208,18 +210,21 @@ func (m *Memory) MarkWritten(gpa, n uint64) {
 	if r == nil {
 		return
 	}
-	log := m.logging.Load()
 	for p := (gpa - r.GPA) / PageSize; p <= (gpa-r.GPA+n-1)/PageSize && p < uint64(len(r.flags)); p++ {
 		// A full fence, not a load: either the flag is seen here, or who sets it
 		// (HoldCode) reads the new bytes.
-		f := atomic.OrUint32(&r.flags[p], 0)
-		if log && f&FlagDirty == 0 {
-			atomic.OrUint32(&r.flags[p], FlagDirty)
-		}
-		if f&FlagCode != 0 {
-			if w := m.watch.Load(); w != nil {
-				(*w)(r.GPA + p*PageSize)
-			}
+		m.written(r, p, atomic.OrUint32(&r.flags[p], 0))
+	}
+}
+
+// written acts on a write to page p of r, whose flags are f.
+func (m *Memory) written(r *Region, p uint64, f uint32) {
+	if f&FlagDirty == 0 && m.logging.Load() {
+		atomic.OrUint32(&r.flags[p], FlagDirty)
+	}
+	if f&FlagCode != 0 {
+		if w := m.watch.Load(); w != nil {
+			(*w)(r.GPA + p*PageSize)
 		}
 	}
 }
