@@ -181,3 +181,14 @@ func TestSmallBlocksAreBounded(t *testing.T) {
 		t.Errorf("a block of one instruction weighs %d", c.blocks.held-before)
 	}
 }
+
+// A vCPU makes progress though the page it runs in is written without pause, as
+// where a lock that others spin on lies beside the code.
+func TestProgressOnAPageThatOthersWrite(t *testing.T) {
+	c := newTestCPU(t, unhex(t, "b805000000ffc0ffc0")) // mov eax, 5; inc eax; inc eax; ud2
+	c.cfg.CodeHeld = c.CodeWritten
+	if e := c.Run(); e.Reason != Shutdown { // there is no IDT
+		t.Errorf("%+v", e)
+	}
+	wantReg(t, c, x86.RAX, 7)
+}

@@ -14,9 +14,11 @@ import (
 // cannot do, and says which.
 func (c *CPU) Run() Exit {
 	for {
+		dropped := false
 		if p := atomic.LoadUint32(&c.Pending); p != 0 {
 			if p&pendCode != 0 {
 				c.dropWritten()
+				dropped = true
 			}
 			if c.interrupts() {
 				return c.exit
@@ -25,6 +27,10 @@ func (c *CPU) Run() Exit {
 		var st status
 		if c.needStep() {
 			st = c.stepped(c.step())
+		} else if dropped {
+			// One instruction past the blocks: a vCPU that keeps writing to this page
+			// may have the next block dropped as well before it begins.
+			st = c.step()
 		} else {
 			st = c.runBlocks()
 		}
