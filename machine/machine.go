@@ -64,7 +64,7 @@ func New(cfg Config) (*Machine, error) {
 		cfg:     cfg,
 		log:     cfg.Log,
 		reports: make(chan report, cfg.Spec.CPUs),
-		events:  make(chan event, 16),
+		events:  make(chan event, cfg.Spec.CPUs+16), // a held vCPU posts no more than one
 	}
 	var err error
 	if m.board, err = newBoard(cfg, m.post); err != nil {
@@ -105,7 +105,7 @@ func (m *Machine) startVCPUs() error {
 func (m *Machine) post(e event) {
 	select {
 	case m.events <- e:
-	default: // Run has sixteen reasons to stop already
+	default: // Run has more than enough reasons to stop already
 	}
 	for _, c := range m.vcpus {
 		c.ask(paused)
