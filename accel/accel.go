@@ -27,12 +27,15 @@ type Config struct {
 	Ports  IO // 64 KiB of ports
 	MMIO   IO // guest-physical space outside Memory
 	CPUs   int
-	Clock  clock.Clock
+	// Topology groups the CPUs; CPUID shows it, and vCPU id has the APIC ID
+	// Topology.APICID(id).
+	Topology x86.Topology
+	Clock    clock.Clock
 }
 
 // VM is one guest's hardware as the engine provides it.
 type VM interface {
-	// NewVCPU makes vCPU id (also its APIC ID). VCPU 0 starts at the reset
+	// NewVCPU makes vCPU id, a number from 0 on. VCPU 0 starts at the reset
 	// vector until SetState says otherwise; others wait for INIT and SIPI.
 	NewVCPU(id int) (VCPU, error)
 	// IRQChip returns the interrupt controllers (8259 pair, IOAPIC, LAPICs, PIT).
