@@ -1,9 +1,6 @@
 package virtio
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "encoding/binary"
 
 // Common configuration registers (virtio 1.2 §4.1.4.3).
 //
@@ -67,22 +64,6 @@ func (t *PCI) readCommon(p []byte, off int) {
 	copy(p, r[off:])
 }
 
-// half returns the 32 feature bits that a selector names.
-func half(features uint64, sel uint32) uint32 {
-	if sel > 1 {
-		return 0
-	}
-	return uint32(features >> (32 * sel))
-}
-
-// selected returns the queue that queue_select names, or nil.
-func (t *PCI) selected() *Queue {
-	if int(t.queueSel) < len(t.queues) {
-		return t.queues[t.queueSel]
-	}
-	return nil
-}
-
 // writeCommon accepts writes of a field's own width, and halves of the 64-bit
 // ones (§4.1.3.1); others are dropped.
 func (t *PCI) writeCommon(p []byte, off int) {
@@ -121,108 +102,21 @@ func (t *PCI) vector(v uint64) uint32 {
 	return uint32(v)
 }
 
-func (t *PCI) accept(v uint32) {
-	if t.status.Load()&StatusFeaturesOK != 0 || t.driverSel > 1 {
-		return
-	}
-	shift := 32 * t.driverSel
-	t.acked = t.acked&^(0xffffffff<<shift) | uint64(v)<<shift
-}
-
 // writeQueue changes the selected queue's registers; once enabled only its vector can change.
 func (t *PCI) writeQueue(q *Queue, off, n int, v uint64) {
 	if off == regQueueVector && n == 2 {
 		q.vector.Store(t.vector(v))
 		return
 	}
-	if q.enabled || t.active {
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch {
+	switch area := (off - regQueueDesc) / 8; {
 	case off == regQueueSize && n == 2:
-		if v != 0 && v <= uint64(q.max) && bits.OnesCount64(v) == 1 {
-			q.size = uint16(v)
-		}
+		t.setSize(q, v)
 	case off == regQueueEnable && n == 2:
-		q.enabled = v == 1
+		t.enable(q, v == 1)
 	case n == 8 && off%8 == 0 && off >= regQueueDesc:
-		*q.area(off) = v
+		t.setArea(q, area, 0, uint32(v))
+		t.setArea(q, area, 1, uint32(v>>32))
 	case n == 4 && off%4 == 0 && off >= regQueueDesc:
-		a, shift := q.area(off), off%8*8
-		*a = *a&^(0xffffffff<<shift) | v<<shift
+		t.setArea(q, area, off%8/4, uint32(v))
 	}
-}
-
-// area returns the ring address that the register at off belongs to.
-func (q *Queue) area(off int) *uint64 {
-	return [...]*uint64{&q.desc, &q.avail, &q.used}[(off-regQueueDesc)/8]
-}
-
-// setStatus follows the driver through initialisation (§3.1.1):
-//
-//	0 --ACKNOWLEDGE, DRIVER--> negotiating --FEATURES_OK--> set up --DRIVER_OK--> active
-//	any --0--> 0
-//
-// Bits are only ever added; FEATURES_OK stays clear if the device cannot work
-// with the accepted features (§2.1.2, §2.2.2).
-func (t *PCI) setStatus(v uint32) {
-	if v == 0 {
-		t.reset()
-		return
-	}
-	old := t.status.Load()
-	v &= StatusAcknowledge | StatusDriver | StatusFeaturesOK | StatusDriverOK | StatusFailed
-	if v&^old&StatusFeaturesOK != 0 && (t.acked&^t.offered != 0 || t.acked&FeatureVersion1 == 0) {
-		v &^= StatusFeaturesOK
-	}
-	if (v|old)&StatusFeaturesOK == 0 {
-		v &^= StatusDriverOK
-	}
-	t.status.Or(v)
-	if v&^old&StatusDriverOK != 0 {
-		t.activate()
-	}
-}
-
-// activate hands the queues to the device; rings that cannot be used, and a
-// device that refuses, end in DEVICE_NEEDS_RESET.
-func (t *PCI) activate() {
-	t.active = true
-	for _, q := range t.queues {
-		q.mu.Lock()
-		q.eventIdx, q.indirect = t.acked&FeatureEventIdx != 0, t.acked&FeatureIndirect != 0
-		var err error
-		if q.enabled {
-			err = q.checkRings()
-		}
-		if err != nil {
-			q.enabled, q.broken = false, true
-		}
-		q.mu.Unlock()
-		if err != nil {
-			t.queueFailed(q, err)
-		}
-	}
-	if t.status.Load()&StatusNeedsReset != 0 {
-		return
-	}
-	if err := t.dev.Activate(t.acked, t.queues); err != nil {
-		t.queueFailed(nil, err)
-	}
-}
-
-// reset stops everything and forgets the driver (§2.4.1). Called with mu held.
-func (t *PCI) reset() {
-	for _, q := range t.queues {
-		q.stop()
-	}
-	if t.active {
-		t.dev.Reset()
-	}
-	t.active, t.acked, t.featureSel, t.driverSel, t.queueSel = false, 0, 0, 0, 0
-	t.configVector.Store(NoVector)
-	t.status.Store(0)
-	t.takeISR()
 }

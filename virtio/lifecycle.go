@@ -6,12 +6,12 @@ import (
 )
 
 // Start begins the machine's life; a device runs from the moment it is made.
-func (t *PCI) Start() error { return nil }
+func (t *transport) Start() error { return nil }
 
 // Pause stops the device: it takes no more chains, and those it has taken are
 // finished when Pause returns. A paused device must stop producing work but
 // must accept new work: registers work, and rings are remembered.
-func (t *PCI) Pause() {
+func (t *transport) Pause() {
 	for _, q := range t.queues {
 		q.pause()
 	}
@@ -23,13 +23,13 @@ func (t *PCI) Pause() {
 // Resume lets a paused device go on. After Load it also notifies the driver
 // once for every queue: a notification may have been under way when the state
 // was saved, and a spurious one does no harm.
-func (t *PCI) Resume() {
+func (t *transport) Resume() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, q := range t.queues {
 		q.resume()
 		if t.loaded && t.active && q.enabled {
-			t.queueInterrupt(q)
+			t.wire.queueInterrupt(q)
 		}
 	}
 	t.loaded = false
@@ -37,7 +37,7 @@ func (t *PCI) Resume() {
 
 // Reset puts the device back to power-on, as the driver's own reset does; it
 // stays paused if it was.
-func (t *PCI) Reset() {
+func (t *transport) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.reset()
@@ -46,7 +46,8 @@ func (t *PCI) Reset() {
 // StateVersion is the version of State that this package writes and reads.
 const StateVersion = 1
 
-// State is the transport and its queues. The rings are in guest memory; the
+// State is the transport and its queues, the same for every transport: one
+// without vectors saves NoVector. The rings are in guest memory; a PCI
 // function's configuration space is in pci.State, the device's in its own.
 type State struct {
 	Version       uint32
@@ -71,30 +72,29 @@ type QueueState struct {
 }
 
 // Save returns the state of a paused device.
-func (t *PCI) Save() State {
+func (t *transport) Save() State {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.isrMu.Lock()
-	defer t.isrMu.Unlock()
 	s := State{
 		Version: StateVersion, ID: t.info.ID, Status: t.status.Load(), Acked: t.acked,
 		FeatureSelect: t.featureSel, DriverSelect: t.driverSel, QueueSelect: t.queueSel,
-		ConfigVector: uint16(t.configVector.Load()), Generation: t.generation, ISR: t.isr,
+		Generation: t.generation,
 	}
 	for _, q := range t.queues {
 		q.mu.Lock()
 		s.Queues = append(s.Queues, QueueState{
-			Size: q.size, Vector: uint16(q.vector.Load()), Enabled: q.enabled,
+			Size: q.size, Enabled: q.enabled,
 			Desc: q.desc, Avail: q.avail, Used: q.used, NextAvail: q.nextAvail, NextUsed: q.nextUsed,
 		})
 		q.mu.Unlock()
 	}
+	t.wire.saveInterrupts(&s)
 	return s
 }
 
 // Load puts a saved state into a paused device of the same kind, after the
 // device's own state and the PCI function's. On an error the device is reset.
-func (t *PCI) Load(s State) error {
+func (t *transport) Load(s State) error {
 	if s.Version != StateVersion {
 		return fmt.Errorf("virtio: %s: state version %d, want %d", t.info.Name, s.Version, StateVersion)
 	}
@@ -112,15 +112,10 @@ func (t *PCI) Load(s State) error {
 			t.reset()
 			return err
 		}
-		q.vector.Store(t.vector(uint64(s.Queues[i].Vector)))
 	}
 	t.acked, t.featureSel, t.driverSel, t.queueSel = s.Acked, s.FeatureSelect, s.DriverSelect, s.QueueSelect
-	t.configVector.Store(t.vector(uint64(s.ConfigVector)))
 	t.generation = s.Generation
-	t.isrMu.Lock()
-	t.isr = s.ISR
-	t.fn.SetINTx(s.ISR != 0)
-	t.isrMu.Unlock()
+	t.wire.loadInterrupts(&s)
 	t.status.Store(s.Status & 0xff)
 	t.loaded = true
 	if s.Status&StatusDriverOK != 0 {

@@ -3,12 +3,9 @@ package virtio
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"berth/bus"
 	"berth/guestmem"
@@ -29,8 +26,6 @@ const (
 	regionSize   = 0x1000
 	registerSize = 0x4000
 	notifyStride = 4
-	maxQueues    = regionSize / notifyStride
-	maxQueueSize = 1024
 )
 
 // Capability types (virtio 1.2 §4.1.4).
@@ -43,11 +38,6 @@ const (
 	capPCI    = 5
 )
 
-const (
-	isrQueue  = 1
-	isrConfig = 2
-)
-
 // PCIConfig is what the transport needs of the machine.
 type PCIConfig struct {
 	Memory    *guestmem.Memory
@@ -55,35 +45,18 @@ type PCIConfig struct {
 	Log       *slog.Logger // nil: silent
 }
 
-// PCI is the PCI transport of one device (virtio 1.2 §4.1, modern only). It has
-// the machine's device lifecycle: Start, Pause, Resume, Reset.
+// PCI is the PCI transport of one device (virtio 1.2 §4.1, modern only).
 type PCI struct {
-	dev    Device
-	info   Info
+	transport
 	cfg    PCIConfig
 	fn     *pci.Function
 	msix   *pci.MSIX
-	queues []*Queue
 	pciCap int // offset of the configuration access capability
 
-	status       atomic.Uint32 // written under mu, save for NEEDS_RESET
 	configVector atomic.Uint32
-	configEpoch  atomic.Uint32 // changes of the device configuration
-	faulted      atomic.Bool   // a broken ring has been logged
 
 	isrMu sync.Mutex
 	isr   uint8
-
-	mu         sync.Mutex // registers below; held while the device is activated or reset
-	offered    uint64
-	acked      uint64
-	featureSel uint32
-	driverSel  uint32
-	queueSel   uint16
-	generation uint8
-	seenEpoch  uint32
-	active     bool
-	loaded     bool // state was loaded and Resume has not been called since
 
 	// Changed by the root complex alone, under its lock.
 	bellBase  uint64 // where the notification registers are
@@ -92,23 +65,11 @@ type PCI struct {
 
 // NewPCI puts dev behind a PCI function; give Function to a root complex.
 func NewPCI(dev Device, cfg PCIConfig) (*PCI, error) {
-	t := &PCI{dev: dev, info: dev.Info(), cfg: cfg}
-	t.offered = t.info.Features | ringFeatures
-	if n := len(t.info.Queues); n < 1 || n > maxQueues || t.info.ConfigSize > regionSize {
-		return nil, fmt.Errorf("virtio: %s: %d queues, %d bytes of configuration", t.info.Name, n, t.info.ConfigSize)
-	}
-	for i, size := range t.info.Queues {
-		if size == 0 || size&(size-1) != 0 || size > maxQueueSize {
-			return nil, fmt.Errorf("virtio: %s: queue %d of size %d", t.info.Name, i, size)
-		}
-		q := &Queue{Index: i, mem: cfg.Memory, max: size, trigger: t.queueInterrupt, failed: t.queueFailed}
-		if err := q.worker.open(); err != nil {
-			return nil, errors.Join(err, t.Close())
-		}
-		q.clear()
-		t.queues = append(t.queues, q)
-	}
+	t := &PCI{cfg: cfg}
 	t.configVector.Store(NoVector)
+	if err := t.open(dev, cfg.Memory, cfg.Log, t); err != nil {
+		return nil, err
+	}
 	if err := t.buildFunction(); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
@@ -206,49 +167,38 @@ func (r registers) Write(off uint64, p []byte) {
 	case deviceOff:
 		r.t.writeDevice(p, at)
 	case notifyOff:
-		if n := at / notifyStride; n < len(r.t.queues) {
-			r.t.queues[n].worker.ring()
-		}
-	}
-}
-
-func (t *PCI) readDevice(p []byte, off int) {
-	if off >= t.info.ConfigSize {
-		return
-	}
-	if n := t.info.ConfigSize - off; len(p) > n {
-		p = p[:n]
-	}
-	t.mu.Lock()
-	// §4.1.4.3.1: a changed value that was read is followed by a changed generation.
-	if e := t.configEpoch.Load(); e != t.seenEpoch {
-		t.seenEpoch = e
-		t.generation++
-	}
-	t.mu.Unlock()
-	t.dev.ReadConfig(p, off)
-}
-
-func (t *PCI) writeDevice(p []byte, off int) {
-	w, ok := t.dev.(ConfigWriter)
-	if !ok || off >= t.info.ConfigSize || len(p) > t.info.ConfigSize-off {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w.WriteConfig(p, off)
-}
-
-// ConfigChanged tells the driver that the device configuration space is
-// different. The device's ReadConfig gives the new values by then.
-func (t *PCI) ConfigChanged() {
-	t.configEpoch.Add(1)
-	if t.status.Load()&StatusDriverOK != 0 {
-		t.interrupt(t.configVector.Load(), isrConfig)
+		r.t.ring(at / notifyStride)
 	}
 }
 
 func (t *PCI) queueInterrupt(q *Queue) { t.interrupt(q.vector.Load(), isrQueue) }
+
+func (t *PCI) configInterrupt() { t.interrupt(t.configVector.Load(), isrConfig) }
+
+func (t *PCI) clearInterrupts() {
+	t.configVector.Store(NoVector)
+	t.takeISR()
+}
+
+func (t *PCI) saveInterrupts(s *State) {
+	t.isrMu.Lock()
+	defer t.isrMu.Unlock()
+	s.ConfigVector, s.ISR = uint16(t.configVector.Load()), t.isr
+	for i, q := range t.queues {
+		s.Queues[i].Vector = uint16(q.vector.Load())
+	}
+}
+
+func (t *PCI) loadInterrupts(s *State) {
+	for i, q := range t.queues {
+		q.vector.Store(t.vector(uint64(s.Queues[i].Vector)))
+	}
+	t.configVector.Store(t.vector(uint64(s.ConfigVector)))
+	t.isrMu.Lock()
+	defer t.isrMu.Unlock()
+	t.isr = s.ISR
+	t.fn.SetINTx(s.ISR != 0)
+}
 
 // interrupt sends one notification: a message if MSI-X is enabled, else the ISR
 // bit and INTx (§4.1.5.3, §4.1.5.4).
@@ -270,23 +220,6 @@ func (t *PCI) takeISR() uint8 {
 	t.isr = 0
 	t.fn.SetINTx(false)
 	return v
-}
-
-// queueFailed is called by a queue whose rings make no sense.
-func (t *PCI) queueFailed(_ *Queue, err error) {
-	if t.cfg.Log != nil && !t.faulted.Swap(true) {
-		t.cfg.Log.Warn("device needs a reset", "device", t.info.Name, "error", err)
-	}
-	t.needReset()
-}
-
-// needReset sets DEVICE_NEEDS_RESET and says so (§2.1.2). It takes no lock: a
-// reset in progress may be waiting for the caller.
-func (t *PCI) needReset() {
-	t.status.Or(StatusNeedsReset)
-	if t.status.Load()&StatusDriverOK != 0 {
-		t.interrupt(t.configVector.Load(), isrConfig)
-	}
 }
 
 // moveDoorbells follows the register BAR with the queues' eventfds. The widest
@@ -348,13 +281,4 @@ func (w window) Write(off uint64, p []byte) {
 	if h, at, n := w.target(); h != nil && off == 0 && len(p) >= n {
 		h.Write(at, p[:n])
 	}
-}
-
-// Close releases the queues' eventfds. The device is reset and detached.
-func (t *PCI) Close() error {
-	var err error
-	for _, q := range t.queues {
-		err = errors.Join(err, unix.Close(q.worker.fd))
-	}
-	return err
 }
