@@ -27,6 +27,8 @@ type Config struct {
 // PM is the fixed power-management hardware (ACPI §4.8). ACPI mode is always on.
 type PM struct {
 	SCI     uint8  // GSI, level-triggered and active high
+	Base    uint16 // the ports that the hardware decodes, Size of them: all that follow but Reset lie there
+	Size    uint8
 	Event   uint16 // PM1a event block, 4 ports
 	Control uint16 // PM1a control register, 2 ports
 	Timer   uint16 // 32-bit PM timer, 4 ports
@@ -61,7 +63,7 @@ type Serial struct {
 func Board(n int) Config {
 	c := Config{
 		LAPIC: 0xfee00000, IOAPIC: 0xfec00000,
-		PM:     PM{SCI: 9, Event: 0x600, Control: 0x604, Timer: 0x608, Reset: 0xcf9, ResetValue: 6},
+		PM:     PM{SCI: 9, Base: 0x600, Size: 0x80, Event: 0x600, Control: 0x604, Timer: 0x608, Reset: 0xcf9, ResetValue: 6},
 		ECAM:   Range{0xb0000000, 256 << 20},
 		Serial: []Serial{{0x3f8, 4}},
 		RTC:    true,

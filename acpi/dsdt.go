@@ -74,15 +74,12 @@ func (c *Config) pciRoot() []byte {
 }
 
 // motherboard claims what no driver owns: ECAM, which Linux trusts only if
-// someone reserves it, and the power-management ports.
+// someone reserves it, and the power-management ports: all that the LPC bridge
+// decodes, as Linux warns of a claim that covers a part of them.
 func (c *Config) motherboard() []byte {
-	crs := [][]byte{fixedMemory(c.ECAM), ports(c.PM.Event, 4), ports(c.PM.Control, 2), ports(c.PM.Timer, 4)}
-	if c.PM.GPE0Len > 0 {
-		crs = append(crs, ports(c.PM.GPE0, c.PM.GPE0Len))
-	}
 	return device("MBRD",
 		name("_HID", eisaID("PNP0C02")),
-		name("_CRS", resources(crs...)))
+		name("_CRS", resources(fixedMemory(c.ECAM), ports(c.PM.Base, c.PM.Size))))
 }
 
 // _OSC of a PCI root (PCI Firmware 3.0 §4.5.1).

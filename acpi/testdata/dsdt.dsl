@@ -200,25 +200,7 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
                     0x0600,             // Range Minimum
                     0x0600,             // Range Maximum
                     0x01,               // Alignment
-                    0x04,               // Length
-                    )
-                IO (Decode16,
-                    0x0604,             // Range Minimum
-                    0x0604,             // Range Maximum
-                    0x01,               // Alignment
-                    0x02,               // Length
-                    )
-                IO (Decode16,
-                    0x0608,             // Range Minimum
-                    0x0608,             // Range Maximum
-                    0x01,               // Alignment
-                    0x04,               // Length
-                    )
-                IO (Decode16,
-                    0x0620,             // Range Minimum
-                    0x0620,             // Range Maximum
-                    0x01,               // Alignment
-                    0x10,               // Length
+                    0x80,               // Length
                     )
             })
         }
