@@ -13,6 +13,9 @@ import (
 // PageSize is the granularity of page flags, in bytes.
 const PageSize = 4096
 
+// maxRegion is more than any host maps: 128 TiB of addresses are a process's.
+const maxRegion = 1 << 47
+
 // ErrBounds is wrapped by every error for a range that is not wholly RAM.
 var ErrBounds = errors.New("not guest memory")
 
@@ -22,7 +25,8 @@ type Region struct {
 	Host     []byte // mmapped, page aligned, never moves
 	ReadOnly bool   // the guest cannot write it (ROM)
 
-	flags []uint32 // per page: FlagCode, FlagDirty; atomic
+	flags    []uint32 // per page: FlagCode, FlagDirty; atomic
+	reserved []byte   // the mapping that Host is part of, guards included
 }
 
 // End returns the first guest-physical address past the region.
@@ -95,15 +99,16 @@ func (m *Memory) AddRAM(gpa, size uint64) (*Region, error) {
 			return nil, fmt.Errorf("guestmem: region 0x%x+0x%x overlaps 0x%x+0x%x", gpa, size, r.GPA, len(r.Host))
 		}
 	}
-	host, err := mapAnonymous(size)
+	reserved, host, err := mapAnonymous(gpa, size)
 	if err != nil {
 		return nil, fmt.Errorf("guestmem: reserving %d MiB: %w", size>>20, err)
 	}
 	flags, err := mapFlags(size / PageSize)
 	if err != nil {
+		err = errors.Join(err, unix.Munmap(reserved))
 		return nil, fmt.Errorf("guestmem: page flags for %d MiB: %w", size>>20, err)
 	}
-	r := &Region{GPA: gpa, Host: host, flags: flags}
+	r := &Region{GPA: gpa, Host: host, flags: flags, reserved: reserved}
 	i := 0
 	for i < len(m.regions) && m.regions[i].GPA < gpa {
 		i++

@@ -1,6 +1,7 @@
 package guestmem
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
@@ -8,14 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapAnonymous reserves size bytes; huge pages are advice, so a refusal is ignored.
-func mapAnonymous(size uint64) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil {
-		return nil, err
+// Around the bytes of every region lie at least guard bytes of the host's
+// addresses that nobody can touch: an access that leaves a region faults at once
+// instead of reaching a neighbour. hugePage is the alignment that lets the host
+// back the guest's huge pages with its own.
+const (
+	guard    = 2 << 20
+	hugePage = 2 << 20
+)
+
+// mapAnonymous maps size bytes between guards and returns the whole reservation
+// and the bytes in its middle; huge pages are advice, so a refusal is ignored.
+// unsafe: the second mapping replaces part of the first, which nobody else knows yet.
+func mapAnonymous(gpa, size uint64) (reserved, host []byte, err error) {
+	if size > maxRegion {
+		return nil, nil, unix.ENOMEM
 	}
-	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
-	return b, nil
+	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+	reserved, err = unix.Mmap(-1, 0, int(size+2*guard+hugePage), unix.PROT_NONE, flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	base := uint64(uintptr(unsafe.Pointer(&reserved[0])))
+	off := guard + (gpa-base-guard)%hugePage // congruent to gpa modulo a huge page
+	at := unsafe.Pointer(&reserved[off])
+	if _, err := unix.MmapPtr(-1, 0, at, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_FIXED); err != nil {
+		return nil, nil, errors.Join(err, unix.Munmap(reserved))
+	}
+	host = reserved[off : off+size : off+size]
+	_ = unix.Madvise(host, unix.MADV_HUGEPAGE)
+	return reserved, host, nil
 }
 
 // mapFlags reserves one flag word per page outside the Go heap, so that 64 GiB
@@ -33,10 +56,8 @@ func mapFlags(pages uint64) ([]uint32, error) {
 func unmap(r *Region) error {
 	flags := unsafe.Slice((*byte)(unsafe.Pointer(&r.flags[0])), len(r.flags)*4)
 	err := unix.Munmap(flags)
-	if e := unix.Munmap(r.Host); e != nil {
-		err = e
-	}
-	r.Host, r.flags = nil, nil
+	err = errors.Join(err, unix.Munmap(r.reserved))
+	r.Host, r.flags, r.reserved = nil, nil, nil
 	return err
 }
 
