@@ -65,7 +65,7 @@ func (b *board) build(cfg Config, post func(event)) error {
 	if err := b.openDisks(cfg.Spec.Disks); err != nil {
 		return err
 	}
-	if err := b.addRAM(cfg.Spec.Memory); err != nil {
+	if err := b.addRAM(uint64(cfg.Spec.Memory.Size)); err != nil {
 		return err
 	}
 	var err error
@@ -73,7 +73,7 @@ func (b *board) build(cfg Config, post func(event)) error {
 		return err
 	}
 	b.vm, err = cfg.Accelerator.NewVM(accel.Config{
-		Memory: b.mem, Ports: b.ports, MMIO: b.mmio, CPUs: cfg.Spec.CPUs, Clock: b.clock,
+		Memory: b.mem, Ports: b.ports, MMIO: b.mmio, CPUs: cfg.Spec.CPUs.Count, Clock: b.clock,
 	})
 	if err != nil {
 		return err
@@ -172,15 +172,15 @@ func (b *board) load(cfg Config) (*boot.Entry, error) {
 	}
 	defer kernel.Close()
 	p.Kernel = kernel.SectionReader
-	if cfg.Spec.Boot.Initrd != "" {
-		initrd, err := boot.OpenFile("initrd", cfg.Spec.Boot.Initrd)
+	if files := cfg.Spec.Boot.Initrd; len(files) > 0 {
+		initrd, err := boot.OpenFile("initrd", files[0])
 		if err != nil {
 			return nil, err
 		}
 		defer initrd.Close()
 		p.Initrd = initrd.SectionReader
 	}
-	tables, err := acpi.Build(b.acpiConfig(cfg.Spec.CPUs), boot.ACPIBase, boot.ACPIEnd)
+	tables, err := acpi.Build(b.acpiConfig(cfg.Spec.CPUs.Count), boot.ACPIBase, boot.ACPIEnd)
 	if err != nil {
 		return nil, err
 	}

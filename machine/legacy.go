@@ -38,9 +38,10 @@ func (b *board) addLegacy(cfg Config, post func(event)) error {
 		SCI: irq.GSILine(chip, irqSCI), Clock: b.clock, ACPIOnly: true, Reset: reset,
 		PowerOff: func() { post(event{kind: eventPowerOff}) },
 	})
-	low := min(cfg.Spec.Memory, lowRAM)
+	size := uint64(cfg.Spec.Memory.Size)
+	low := min(size, lowRAM)
 	b.rtc = rtc.New(rtc.Config{
-		IRQ: irq.GSILine(chip, irqRTC), Clock: b.clock, Start: time.Now().UTC(), Below4G: low, Above4G: cfg.Spec.Memory - low,
+		IRQ: irq.GSILine(chip, irqRTC), Clock: b.clock, Start: time.Now().UTC(), Below4G: low, Above4G: size - low,
 	})
 	b.uart = uart.New(uart.Config{IRQ: irq.GSILine(chip, irqSerial), Clock: b.clock, Port: cfg.Console})
 	keyboard := i8042.New(reset)

@@ -63,8 +63,8 @@ func New(cfg Config) (*Machine, error) {
 	m := &Machine{
 		cfg:     cfg,
 		log:     cfg.Log,
-		reports: make(chan report, cfg.Spec.CPUs),
-		events:  make(chan event, cfg.Spec.CPUs+16), // a held vCPU posts no more than one
+		reports: make(chan report, cfg.Spec.CPUs.Count),
+		events:  make(chan event, cfg.Spec.CPUs.Count+16), // a held vCPU posts no more than one
 	}
 	var err error
 	if m.board, err = newBoard(cfg, m.post); err != nil {
@@ -85,12 +85,12 @@ func New(cfg Config) (*Machine, error) {
 func (m *Machine) startVCPUs() error {
 	// Go runs as many threads at once as it is told: a vCPU in the soft engine
 	// occupies one all the time, and must never keep a device's worker waiting.
-	runtime.GOMAXPROCS(m.cfg.Spec.CPUs + m.board.workers() + 2)
+	runtime.GOMAXPROCS(m.cfg.Spec.CPUs.Count + m.board.workers() + 2)
 	name := m.cfg.Accelerator.Name()
 	if name == "kvm" {
 		name = "KVM"
 	}
-	for id := range m.cfg.Spec.CPUs {
+	for id := range m.cfg.Spec.CPUs.Count {
 		c, err := startVCPU(id, m.board.vm, fmt.Sprintf("CPU %d/%s", id, name), m.reports)
 		if err != nil {
 			return fmt.Errorf("vCPU %d: %w", id, err)

@@ -133,7 +133,7 @@ func buildWith(t *testing.T, s *script, cpus int, console chardev.Port) *Machine
 func newMachine(t *testing.T, s *script, cpus int, console chardev.Port) *Machine {
 	t.Helper()
 	m := spec.Default()
-	m.CPUs, m.Boot.Kernel, m.Memory = cpus, kernel(t), 64<<20
+	m.CPUs.Count, m.Boot.Kernel, m.Memory.Size = cpus, kernel(t), 64<<20
 	vm, err := New(Config{Spec: m, Accelerator: s, Console: console, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,10 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -12,24 +14,25 @@ const Version = 1
 
 // Limits of a machine.
 const (
-	MaxCPUs     = 255
-	MinMemory   = 16 << 20 // bytes
-	MaxMemory   = 16 << 40
-	MaxDisks    = 24
-	MaxSerial   = 20 // bytes: virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID
-	memoryAlign = 1 << 20
+	MaxDisks  = 24
+	MaxSerial = 20 // bytes: virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID
 )
 
-// Machine is one virtual machine.
+// Machine is one virtual machine. Its JSON form is a machine file.
 type Machine struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
-	// Accel is "auto", "kvm" or "soft".
-	Accel  string `json:"accel"`
-	CPUs   int    `json:"cpus"`
-	Memory uint64 `json:"memory"` // bytes
-	Boot   Boot   `json:"boot"`
-	Disks  []Disk `json:"disks,omitempty"`
+	// Board is the board's versioned name, or one that stands for its newest version: see Boards.
+	Board   string `json:"machine"`
+	Accel   string `json:"accel" words:"auto kvm soft"`
+	CPUs    CPUs   `json:"cpus"`
+	Memory  Memory `json:"memory"`
+	NUMA    NUMA   `json:"numa,omitzero"`
+	Boot    Boot   `json:"boot"`
+	Disks   []Disk `json:"disks,omitempty"`
+	PVPanic string `json:"pvpanic" words:"isa pci off"`
+	// OnPanic is what happens when the guest's kernel says by pvpanic that it panicked.
+	OnPanic string `json:"onPanic" words:"stop reset ignore"`
 	// DebugExit maps port 0xf4: a write of v ends the monitor with status v<<1|1.
 	DebugExit bool `json:"debugExit,omitempty"`
 	// NoReboot turns a guest's reset into the end of the VM, status 0.
@@ -38,20 +41,50 @@ type Machine struct {
 
 // Boot is what the machine starts with.
 type Boot struct {
-	Kernel  string `json:"kernel"`
-	Initrd  string `json:"initrd,omitempty"`
+	Kernel string `json:"kernel" path:"yes"`
+	// Initrd is one file for Linux; for a Multiboot kernel its modules, each a
+	// file's name and, after a space, the module's own command line.
+	Initrd  Files  `json:"initrd,omitempty" path:"yes"`
 	Cmdline string `json:"cmdline,omitempty"`
 	// Decompress is where a bzImage's payload is unpacked: "auto" (on the host
 	// for soft, in the guest for KVM), "host" or "guest".
-	Decompress string `json:"decompress"`
+	Decompress string `json:"decompress" words:"auto host guest"`
+}
+
+// Files is a list of file names, as text with commas between them (a comma
+// inside a name doubled).
+type Files []string
+
+// Set reads a list of names.
+func (f *Files) Set(s string) error {
+	*f = nil
+	for _, name := range splitParts(s) {
+		if name == "" {
+			return errors.New("empty file name")
+		}
+		*f = append(*f, name)
+	}
+	return nil
 }
 
 // Disk is one virtio-blk disk.
 type Disk struct {
-	File     string `json:"file"`
+	File     string `json:"file" path:"yes"`
 	Format   string `json:"format"`
 	ReadOnly bool   `json:"readonly,omitempty"`
 	Serial   string `json:"serial,omitempty"`
+}
+
+// ParseDisk reads the value of --disk.
+func ParseDisk(s string) (Disk, error) {
+	var d Disk
+	if err := setKeys(s, &d); err != nil {
+		return d, fmt.Errorf("disk: %w", err)
+	}
+	if d.File == "" {
+		return d, fmt.Errorf("disk %q: no file: give file=PATH", s)
+	}
+	return d, nil
 }
 
 // Default returns a machine with everything set that has a default.
@@ -59,15 +92,39 @@ func Default() Machine {
 	return Machine{
 		Version: Version,
 		Name:    "berth",
+		Board:   "q35",
 		Accel:   "auto",
-		CPUs:    1,
-		Memory:  512 << 20,
+		CPUs:    CPUs{Count: 1},
+		Memory:  Memory{Size: 512 << 20},
 		Boot:    Boot{Decompress: "auto"},
+		PVPanic: "isa",
+		OnPanic: "stop",
 	}
 }
 
-// Validate checks everything that can be checked without looking at the host.
-// The error says which value is wrong and what would be right.
+// Complete replaces what stands for something else by what it stands for: the
+// board's name by that of its newest version, a topology and NUMA nodes given
+// in part by all of them. A completed machine is the same to every berth.
+func (m *Machine) Complete() error {
+	board, err := findBoard(m.Board)
+	if err != nil {
+		return err
+	}
+	m.Board = board.Name
+	if err := m.CPUs.complete(); err != nil {
+		return err
+	}
+	m.Memory.HostNodes.tidy()
+	m.NUMA.complete(m)
+	m.Disks = slices.Clone(m.Disks)
+	for i := range m.Disks {
+		m.Disks[i].Format = cmp.Or(m.Disks[i].Format, "raw")
+	}
+	return nil
+}
+
+// Validate checks everything of a completed machine that can be checked without
+// looking at the host. The error says which value is wrong and what would be right.
 func (m *Machine) Validate() error {
 	switch {
 	case m.Version != Version:
@@ -76,27 +133,26 @@ func (m *Machine) Validate() error {
 		return errors.New("no kernel: give one with --kernel FILE")
 	case m.Name == "" || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r == '/' || r == 0x7f }):
 		return fmt.Errorf("name %q: a name is one word without slashes", m.Name)
-	case m.CPUs < 1:
-		return fmt.Errorf("%d CPUs: at least 1 is needed", m.CPUs)
-	case m.CPUs > MaxCPUs:
-		return fmt.Errorf("%d CPUs: at most %d are possible", m.CPUs, MaxCPUs)
-	case m.Memory < MinMemory:
-		return fmt.Errorf("memory of %s is too small: at least %s is needed", FormatSize(m.Memory), FormatSize(MinMemory))
-	case m.Memory > MaxMemory:
-		return fmt.Errorf("memory of %s is too large: at most %s is possible", FormatSize(m.Memory), FormatSize(MaxMemory))
-	case m.Memory%memoryAlign != 0:
-		return fmt.Errorf("memory of %d bytes is not a multiple of 1M", m.Memory)
 	}
-	if err := oneOf("accelerator", m.Accel, "auto", "kvm", "soft"); err != nil {
-		return err
+	for _, w := range []struct{ what, value, path string }{
+		{"accelerator", m.Accel, "accel"},
+		{"decompress", m.Boot.Decompress, "boot.decompress"},
+		{"pvpanic", m.PVPanic, "pvpanic"},
+		{"on-panic", m.OnPanic, "onPanic"},
+	} {
+		if err := oneOf(w.value, Words(w.path)); err != nil {
+			return fmt.Errorf("%s %w", w.what, err)
+		}
 	}
-	if err := oneOf("decompress", m.Boot.Decompress, "auto", "host", "guest"); err != nil {
-		return err
+	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
-	return m.validateDisks()
+	return nil
 }
 
-func (m *Machine) validateDisks() error {
+func (m *Machine) checkDisks() error {
 	if len(m.Disks) > MaxDisks {
 		return fmt.Errorf("%d disks: at most %d are possible", len(m.Disks), MaxDisks)
 	}
@@ -112,13 +168,4 @@ func (m *Machine) validateDisks() error {
 		}
 	}
 	return nil
-}
-
-func oneOf(what, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s %q is not known: use %s", what, value, strings.Join(allowed, ", "))
 }

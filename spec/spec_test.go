@@ -66,13 +66,13 @@ func TestValidate(t *testing.T) {
 	for want, change := range map[string]func(*Machine){
 		"no kernel":           func(m *Machine) { m.Boot.Kernel = "" },
 		"one word":            func(m *Machine) { m.Name = "a b" },
-		"at least 1 is":       func(m *Machine) { m.CPUs = 0 },
-		"-3 CPUs":             func(m *Machine) { m.CPUs = -3 },
-		"at most 255":         func(m *Machine) { m.CPUs = 10000 },
-		"too small":           func(m *Machine) { m.Memory = 1 << 20 },
-		"0B is too small":     func(m *Machine) { m.Memory = 0 },
-		"too large":           func(m *Machine) { m.Memory = 1 << 60 },
-		"multiple of 1M":      func(m *Machine) { m.Memory = 64<<20 + 1 },
+		"at least 1 is":       func(m *Machine) { m.CPUs.Count = 0 },
+		"-3 CPUs":             func(m *Machine) { m.CPUs.Count = -3 },
+		"at most 255":         func(m *Machine) { m.CPUs.Count = 10000 },
+		"too small":           func(m *Machine) { m.Memory.Size = 1 << 20 },
+		"0B is too small":     func(m *Machine) { m.Memory.Size = 0 },
+		"too large":           func(m *Machine) { m.Memory.Size = 1 << 60 },
+		"multiple of 1M":      func(m *Machine) { m.Memory.Size = 64<<20 + 1 },
 		"use auto, kvm, soft": func(m *Machine) { m.Accel = "hax" },
 		"use raw":             func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9"}} },
 		"longer than 20":      func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Serial: strings.Repeat("s", 21)}} },
@@ -99,5 +99,25 @@ func TestJSONRoundTrip(t *testing.T) {
 	}
 	if diff := cmp.Diff(m, back); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestBoards(t *testing.T) {
+	for in, want := range map[string]string{"q35": "q35-1", "q35-1": "q35-1", "microvm": "microvm-1"} {
+		m := Default()
+		m.Board = in
+		if err := m.Complete(); err != nil || m.Board != want {
+			t.Errorf("%s: %s, %v", in, m.Board, err)
+		}
+	}
+	for in, want := range map[string]string{
+		"q53": `machine "q53" is not known: did you mean "q35"?`, "q35-2": `did you mean "q35-1"?`,
+		"": `machine "" is not known: use `, "pc-i440fx-9.2": "use microvm, microvm-1, q35, q35-1",
+	} {
+		m := Default()
+		m.Board = in
+		if err := m.Complete(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", in, err)
+		}
 	}
 }

@@ -40,8 +40,8 @@ func chooseAccelerator(m spec.Machine, log *slog.Logger) (accel.Accelerator, str
 
 // useSoft returns the soft engine, which runs one vCPU.
 func useSoft(m spec.Machine, log *slog.Logger, why string) (accel.Accelerator, string, error) {
-	if m.CPUs > 1 {
-		return nil, "", fmt.Errorf("%d CPUs: the soft engine runs 1 (chosen: %s); use --cpus 1, or --accel kvm on a host with KVM", m.CPUs, why)
+	if m.CPUs.Count > 1 {
+		return nil, "", fmt.Errorf("%d CPUs: the soft engine runs 1 (chosen: %s); use --cpus 1, or --accel kvm on a host with KVM", m.CPUs.Count, why)
 	}
 	return soft.New(log), why, nil
 }

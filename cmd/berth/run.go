@@ -1,12 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/lmittmann/tint"
@@ -23,6 +24,9 @@ const runLong = `Run one virtual machine in the foreground, its serial console o
 Only the guest's bytes go to standard output; berth's own words go to standard
 error. On a terminal, Ctrl-A X leaves and Ctrl-A H lists the keys.
 
+A machine file, YAML or JSON, says the same as the flags do; flags override it,
+and --dry-run prints one. Files named in it are relative to its own folder.
+
 SIGTERM and SIGINT press the power button; a second one stops the VM at once.
 
 Exit status: 0 power-off, or left with Ctrl-A X; 2 bad input, or the VM could
@@ -32,76 +36,58 @@ value*2+1 of what the guest wrote to port 0xf4.`
 
 const runExample = `  berth run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
   berth run --kernel vmlinuz --initrd initrd.img --append "console=ttyS0 root=/dev/vda" \
-      --memory 2G --disk file=root.img,serial=ROOT --disk file=data.img,readonly=on`
-
-// runFlags are the flags of berth run as typed.
-type runFlags struct {
-	machine spec.Machine
-	memory  string
-	disks   []string
-	dryRun  bool
-	verbose bool
-}
+      --memory 2G --disk file=root.img,serial=ROOT --disk file=data.img,readonly=on
+  berth run web.yaml --memory 4G`
 
 func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
-	f := &runFlags{machine: spec.Default()}
+	f := &runFlags{}
 	c := &cobra.Command{
-		Use:     "run --kernel FILE [flags]",
+		Use:     "run [MACHINE.yaml] [flags]",
 		Short:   "Run a virtual machine in the foreground",
 		Long:    runLong,
 		Example: runExample,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("run takes no argument %q: name the kernel with --kernel", args[0])
-			}
-			return nil
-		},
-		RunE: func(*cobra.Command, []string) error {
-			m, err := f.spec()
+		Args:    func(_ *cobra.Command, args []string) error { return checkArgs(args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			m, err := f.machine(args)
 			if err != nil {
 				return err
 			}
-			if f.dryRun {
-				e := json.NewEncoder(stdout)
-				e.SetIndent("", "  ")
-				return e.Encode(m)
+			if f.dryRun != "" {
+				return printMachine(stdout, m, f.dryRun)
 			}
 			return runMachine(m, f.verbose, stdin, stdout, stderr)
 		},
 	}
-	m, flags := &f.machine, c.Flags()
-	flags.SortFlags = false
-	flags.StringVar(&m.Boot.Kernel, "kernel", "", "kernel `FILE`: bzImage or ELF vmlinux")
-	flags.StringVar(&m.Boot.Initrd, "initrd", "", "initial RAM disk `FILE`")
-	flags.StringVar(&m.Boot.Cmdline, "append", "", "kernel command line `STRING`")
-	flags.StringVarP(&f.memory, "memory", "m", "512M", "guest RAM `SIZE`: a number with K, M, G or T; MiB without")
-	flags.IntVar(&m.CPUs, "cpus", m.CPUs, "`N` virtual CPUs")
-	flags.StringArrayVar(&f.disks, "disk", nil, "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT]; may be repeated")
-	flags.StringVar(&m.Accel, "accel", m.Accel, "`ENGINE` that runs the guest: auto, kvm or soft")
-	flags.StringVar(&m.Name, "name", m.Name, "`NAME` of the VM, which ps and top show for the process")
-	flags.StringVar(&m.Boot.Decompress, "decompress", m.Boot.Decompress, "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)")
-	flags.BoolVar(&m.DebugExit, "debug-exit", false, "a guest's write of v to port 0xf4 ends the VM with status v*2+1")
-	flags.BoolVar(&m.NoReboot, "no-reboot", false, "end when the guest resets itself, with status 0")
-	flags.BoolVar(&f.dryRun, "dry-run", false, "print the resulting spec as JSON and do nothing")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say more on standard error")
+	f.declare(c.Flags())
 	return c
 }
 
-// spec returns the validated machine that the flags describe.
-func (f *runFlags) spec() (spec.Machine, error) {
-	m := f.machine
-	var err error
-	if m.Memory, err = spec.ParseSize(f.memory); err != nil {
-		return m, fmt.Errorf("--memory: %w", err)
+// checkArgs takes one argument, a machine file.
+func checkArgs(args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("run takes one machine file, not %d", len(args))
 	}
-	for _, s := range f.disks {
-		d, err := spec.ParseDisk(s)
-		if err != nil {
-			return m, fmt.Errorf("--disk: %w", err)
-		}
-		m.Disks = append(m.Disks, d)
+	if len(args) == 1 && !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(args[0])) {
+		return fmt.Errorf("run takes no argument %q: name the kernel with --kernel; a machine file ends in .yaml, .yml or .json", args[0])
 	}
-	return m, m.Validate()
+	return nil
+}
+
+// printMachine writes m as a machine file.
+func printMachine(w io.Writer, m spec.Machine, format string) error {
+	write := m.JSON
+	switch format {
+	case "json":
+	case "yaml":
+		write = m.YAML
+	default:
+		return fmt.Errorf("--dry-run: %q is not known: use json or yaml", format)
+	}
+	b, err := write()
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
 }
 
 // runMachine builds the VM, ties it to the terminal and the signals, and

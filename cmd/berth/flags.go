@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"berth/spec"
+)
+
+// runFlags are the flags of berth run. Those that describe the machine are kept
+// as typed, because they override a machine file that is read after them.
+type runFlags struct {
+	given   []func(*spec.Machine) error // what the command line says, in its order
+	dryRun  string
+	verbose bool
+}
+
+// machine returns the completed and validated machine that the arguments and
+// flags describe.
+func (f *runFlags) machine(args []string) (spec.Machine, error) {
+	m := spec.Default()
+	for _, file := range args {
+		if err := m.ReadFile(file); err != nil {
+			return m, err
+		}
+	}
+	for _, set := range f.given {
+		if err := set(&m); err != nil {
+			return m, err
+		}
+	}
+	if err := m.Complete(); err != nil {
+		return m, err
+	}
+	return m, m.Validate()
+}
+
+// declare makes the flags. What each sets of the machine stands beside it.
+func (f *runFlags) declare(flags *pflag.FlagSet) {
+	flags.SortFlags = false
+	d := declarer{f, flags, spec.Default()}
+	d.text("kernel", "kernel `FILE`: bzImage, ELF vmlinux or Multiboot", func(m *spec.Machine) *string { return &m.Boot.Kernel })
+	d.value("initrd", "", "initial RAM disk `FILE`; for a Multiboot kernel its modules: FILE[ ARGS],…", func(m *spec.Machine) setter { return &m.Boot.Initrd })
+	d.text("append", "kernel command line `STRING`", func(m *spec.Machine) *string { return &m.Boot.Cmdline })
+	d.text("machine", "`BOARD`: q35, microvm, or a version of one of them", func(m *spec.Machine) *string { return &m.Board })
+	d.value("memory", "m", "guest RAM `SIZE[,KEY=VALUE,…]`: a number with K, M, G or T (MiB without); hugepages=off|on|2M|1G, prefault=on, share=on, file=PATH, policy=bind|preferred|interleave with host-nodes=N-M", func(m *spec.Machine) setter { return &m.Memory })
+	d.value("cpus", "", "virtual CPUs `N[,KEY=VALUE,…]`: sockets, cores, threads, maxcpus", func(m *spec.Machine) setter { return &m.CPUs })
+	d.list("numa", "NUMA `node[,cpus=N-M][,memory=SIZE][,host-nodes=N-M,policy=POLICY]` or dist,src=N,dst=M,val=10-255; may be repeated",
+		func(m *spec.Machine) { m.NUMA = spec.NUMA{} }, func(m *spec.Machine, s string) error { return m.NUMA.Add(s) })
+	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT]; may be repeated",
+		func(m *spec.Machine) { m.Disks = nil }, addDisk)
+	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
+	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
+	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
+	d.text("pvpanic", "`DEVICE` by which the guest's kernel says that it panicked: isa, pci or off", func(m *spec.Machine) *string { return &m.PVPanic })
+	d.text("on-panic", "`WHAT` happens when the guest's kernel panicked: stop, reset or ignore", func(m *spec.Machine) *string { return &m.OnPanic })
+	d.toggle("debug-exit", "a guest's write of v to port 0xf4 ends the VM with status v*2+1", func(m *spec.Machine) *bool { return &m.DebugExit })
+	d.toggle("no-reboot", "end when the guest resets itself, with status 0", func(m *spec.Machine) *bool { return &m.NoReboot })
+	flags.StringVar(&f.dryRun, "dry-run", "", "print the resulting machine file, as `FORMAT` json or yaml, and do nothing")
+	flags.Lookup("dry-run").NoOptDefVal = "json"
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say more on standard error")
+}
+
+func addDisk(m *spec.Machine, s string) error {
+	d, err := spec.ParseDisk(s)
+	m.Disks = append(m.Disks, d)
+	return err
+}
+
+// setter is a part of the machine that reads its flag's value itself.
+type setter interface{ Set(string) error }
+
+// declarer makes flags that set parts of the machine.
+type declarer struct {
+	f        *runFlags
+	flags    *pflag.FlagSet
+	defaults spec.Machine
+}
+
+// setting is one flag: a pflag.Value that only notes what was typed.
+type setting struct {
+	f     *runFlags
+	name  string
+	shown string // the default, for --help
+	kind  string
+	set   func(m *spec.Machine, text string) error
+}
+
+func (s *setting) String() string { return s.shown }
+func (s *setting) Type() string   { return s.kind }
+func (s *setting) Set(text string) error {
+	s.f.given = append(s.f.given, func(m *spec.Machine) error {
+		if err := s.set(m, text); err != nil {
+			return fmt.Errorf("--%s: %w", s.name, err)
+		}
+		return nil
+	})
+	return nil
+}
+
+func (d *declarer) add(name, short, usage, shown, kind string, set func(*spec.Machine, string) error) *pflag.Flag {
+	return d.flags.VarPF(&setting{d.f, name, shown, kind, set}, name, short, usage)
+}
+
+// text declares a flag whose value is taken as it is.
+func (d *declarer) text(name, usage string, field func(*spec.Machine) *string) {
+	d.add(name, "", usage, *field(&d.defaults), "string", func(m *spec.Machine, s string) error {
+		*field(m) = s
+		return nil
+	})
+}
+
+// value declares a flag whose value a field of the machine reads, keeping what
+// it does not name.
+func (d *declarer) value(name, short, usage string, field func(*spec.Machine) setter) {
+	d.add(name, short, usage, "", "string", func(m *spec.Machine, s string) error {
+		return field(m).Set(s)
+	})
+}
+
+// list declares a flag that may be repeated. The first one drops what the
+// machine file says.
+func (d *declarer) list(name, usage string, empty func(*spec.Machine), add func(*spec.Machine, string) error) {
+	begun := false
+	d.add(name, "", usage, "", "string", func(m *spec.Machine, s string) error {
+		if !begun {
+			empty(m)
+			begun = true
+		}
+		return add(m, s)
+	})
+}
+
+// toggle declares a flag that is on or off.
+func (d *declarer) toggle(name, usage string, field func(*spec.Machine) *bool) {
+	flag := d.add(name, "", usage, "", "bool", func(m *spec.Machine, s string) error {
+		on, err := spec.ParseBool(s)
+		*field(m) = on
+		return err
+	})
+	flag.NoOptDefVal = "true"
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"berth/spec"
+)
+
+// everything is a command line with every flag that describes the machine, each
+// with another value than its default.
+var everything = []string{
+	"--kernel=k", "--initrd=i", "--append=quiet", "--machine=microvm", "--memory=1G,hugepages=2M,prefault,share,file=m,host-nodes=0,policy=bind",
+	"--cpus=2,sockets=2,cores=1,threads=1,maxcpus=2",
+	"--numa=node,cpus=0,memory=512M,host-nodes=0,policy=bind", "--numa=node,cpus=1,memory=512M,host-nodes=1,policy=preferred", "--numa=dist,src=1,dst=1,val=10",
+	"--disk=file=d,format=raw,readonly,serial=s", "--accel=soft", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
+	"--debug-exit", "--no-reboot",
+}
+
+// leaves calls f for every field that holds no other fields, by its keys in a machine file.
+func leaves(v reflect.Value, path string, f func(path string, v reflect.Value)) {
+	switch {
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			leaves(v.Field(i), strings.TrimPrefix(path+"."+name, "."), f)
+		}
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		if v.Len() == 0 {
+			f(path, v)
+			return
+		}
+		leaves(v.Index(v.Len()-1), path+"[]", f)
+	default:
+		f(path, v)
+	}
+}
+
+// A machine file has a place for every field of spec.Machine (package spec
+// proves it); here every field has a flag, and every flag a field.
+func TestEveryFieldHasAFlag(t *testing.T) {
+	f := &runFlags{}
+	flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+	f.declare(flags)
+	if err := flags.Parse(everything); err != nil {
+		t.Fatal(err)
+	}
+	m := spec.Default()
+	before := map[string]string{}
+	leaves(reflect.ValueOf(m), "", func(path string, v reflect.Value) { before[path] = fmt.Sprint(v) })
+	for _, set := range f.given {
+		if err := set(&m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leaves(reflect.ValueOf(m), "", func(path string, v reflect.Value) {
+		old, had := before[path]
+		if path != "version" && (v.IsZero() || had && old == fmt.Sprint(v)) { // only a file has a version
+			t.Errorf("no flag sets %s: it is %v", path, v)
+		}
+	})
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if _, ok := flag.Value.(*setting); ok && !flag.Changed {
+			t.Errorf("--%s describes the machine, and this test does not set it", flag.Name)
+		}
+	})
+}
+
+// What each flag alone changes is a field of the machine file.
+func TestEveryFlagChangesTheMachine(t *testing.T) {
+	for _, arg := range everything {
+		f := &runFlags{}
+		flags := pflag.NewFlagSet("run", pflag.ContinueOnError)
+		f.declare(flags)
+		if err := flags.Parse([]string{arg}); err != nil {
+			t.Fatal(err)
+		}
+		m := spec.Default()
+		if err := f.given[0](&m); err != nil || len(f.given) != 1 {
+			t.Fatalf("%s: %v", arg, err)
+		}
+		if reflect.DeepEqual(m, spec.Default()) {
+			t.Errorf("%s changes nothing", arg)
+		}
+	}
+}
