@@ -18,8 +18,8 @@ import (
 	"berth/x86/mmu"
 )
 
-// maxCPUs is what 8-bit APIC IDs allow; 255 is the broadcast.
-const maxCPUs = 255
+// MaxCPUs is how many vCPUs a VM may have.
+const MaxCPUs = 64
 
 // Accelerator makes VMs on the soft engine.
 type Accelerator struct{ log *slog.Logger }
@@ -54,8 +54,8 @@ const addressLimit = 1 << mmu.PhysBits
 
 // NewVM implements accel.Accelerator.
 func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
-	if cfg.CPUs < 1 || cfg.CPUs > maxCPUs {
-		return nil, fmt.Errorf("soft: %d vCPUs; 1 to %d are possible", cfg.CPUs, maxCPUs)
+	if cfg.CPUs < 1 || cfg.CPUs > MaxCPUs {
+		return nil, fmt.Errorf("soft: %d vCPUs; 1 to %d are possible", cfg.CPUs, MaxCPUs)
 	}
 	if cfg.Memory == nil || cfg.Ports == nil || cfg.MMIO == nil || cfg.Clock == nil {
 		return nil, errors.New("soft: memory, ports, MMIO and clock are needed")

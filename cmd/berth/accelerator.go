@@ -38,10 +38,10 @@ func chooseAccelerator(m spec.Machine, log *slog.Logger) (accel.Accelerator, str
 	return useSoft(m, log, why+" (berth doctor says more)")
 }
 
-// useSoft returns the soft engine, which runs one vCPU.
+// useSoft returns the soft engine; the reason for it goes into what it refuses.
 func useSoft(m spec.Machine, log *slog.Logger, why string) (accel.Accelerator, string, error) {
-	if m.CPUs.Count > 1 {
-		return nil, "", fmt.Errorf("%d CPUs: the soft engine runs 1 (chosen: %s); use --cpus 1, or --accel kvm on a host with KVM", m.CPUs.Count, why)
+	if n := m.CPUs.Count; n > soft.MaxCPUs {
+		return nil, "", fmt.Errorf("%d CPUs: the soft engine runs at most %d (chosen: %s); use --cpus %d, or --accel kvm on a host with KVM", n, soft.MaxCPUs, why, soft.MaxCPUs)
 	}
 	return soft.New(log), why, nil
 }

@@ -36,8 +36,12 @@ func (c *CPU) Interrupt() { c.post(pendIntr) }
 // NMI sends a non-maskable interrupt. Any thread.
 func (c *CPU) NMI() { c.post(pendNMI) }
 
-// INIT resets the vCPU as that message does. Any thread.
-func (c *CPU) INIT() { c.post(pendInit) }
+// INIT resets the vCPU as that message does; a SIPI that came before it is
+// forgotten, one that comes after it is taken after it. Any thread.
+func (c *CPU) INIT() {
+	atomic.AndUint32(&c.Pending, ^uint32(pendSIPI))
+	c.post(pendInit)
+}
 
 // SIPI starts a vCPU that waits for it, at vector<<12. Any thread.
 func (c *CPU) SIPI(vector uint8) {
@@ -145,7 +149,10 @@ func (c *CPU) deliverExternal(vector uint8) (stop bool) {
 
 // sleep waits until Pending has a bit that may end the halt.
 func (c *CPU) sleep() {
-	const quiet = pendHalt | pendDebug
+	quiet := uint32(pendHalt | pendDebug)
+	if c.sys.mp != x86.MPHalted {
+		quiet |= pendIntr | pendNMI // wait for the start-up IPI too
+	}
 	p := atomic.LoadUint32(&c.Pending)
 	if p&^quiet != 0 {
 		return
