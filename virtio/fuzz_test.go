@@ -29,7 +29,7 @@ func FuzzVirtqueue(f *testing.F) {
 	f.Add(byte(1), uint16(9), []byte{0, 1, 2, 3, 4, 5, 6, 7}, desc(d(0x1000, 1<<32-1, 2, 0)))
 	f.Add(byte(2), uint16(1), []byte{9}, desc())
 	f.Fuzz(func(t *testing.T, features byte, idx uint16, heads, tables []byte) {
-		e := newEcho()
+		e := virtiotest.NewEcho()
 		d := virtiotest.New(t, e, nil)
 		var accept uint64
 		if features&1 != 0 {
@@ -40,11 +40,11 @@ func FuzzVirtqueue(f *testing.F) {
 		}
 		r := d.Begin(accept, 8)
 		guard := binary.LittleEndian.AppendUint64(nil, 0x5aa5_c33c_0ff0_9669)
-		put(t, d, 0x3000, guard)
+		d.Put(0x3000, guard)
 		named := layOut(t, d, r, tables)
 		for i, h := range heads {
 			if i < 8 {
-				put(t, d, r.Avail+4+2*uint64(i), []byte{h, 0})
+				d.Put(r.Avail+4+2*uint64(i), []byte{h, 0})
 			}
 		}
 		r.SetAvailIdx(idx)
@@ -55,7 +55,7 @@ func FuzzVirtqueue(f *testing.F) {
 			})
 		}
 		d.Dev.Pause()
-		if !named && get(t, d, 0x3000, 8) != string(guard) {
+		if !named && d.Get(0x3000, 8) != string(guard) {
 			t.Fatal("memory that the driver did not offer was written")
 		}
 		if n := r.UsedIdx(); n > 8 && !named {
@@ -76,7 +76,7 @@ func layOut(t *testing.T, d *virtiotest.Driver, r *virtiotest.Ring, tables []byt
 		// A table may stand anywhere, so its bytes may be read as descriptors at any offset.
 		named = named || tables[i+12]&4 != 0 && addr != 0x8000+128
 	}
-	put(t, d, r.Desc, tables[:128])
-	put(t, d, 0x8000, tables)
+	d.Put(r.Desc, tables[:128])
+	d.Put(0x8000, tables)
 	return named
 }

@@ -282,3 +282,10 @@ func (w window) Write(off uint64, p []byte) {
 		h.Write(at, p[:n])
 	}
 }
+
+// Close takes the doorbells away and releases the queues. The device is reset,
+// and the guest no longer runs.
+func (t *PCI) Close() error {
+	t.moveDoorbells(0, false)
+	return t.transport.Close()
+}

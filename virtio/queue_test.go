@@ -1,7 +1,6 @@
 package virtio_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
@@ -9,119 +8,11 @@ import (
 	"berth/virtio/virtiotest"
 )
 
-// echo is a device that answers each chain with what it read, and keeps what it saw.
-type echo struct {
-	queues   []uint16
-	config   []byte
-	acked    uint64
-	resets   int
-	refuse   error
-	chains   chan [2]int64 // read and write length of each chain served
-	hold     chan bool     // when not nil, one receive before each chain
-	qs       []*virtio.Queue
-	configIn [][]byte
-}
-
-func newEcho() *echo {
-	return &echo{queues: []uint16{256}, config: []byte("configuration"), chains: make(chan [2]int64, 4096)}
-}
-
-func (e *echo) Info() virtio.Info {
-	return virtio.Info{ID: 63, Name: "echo", Features: 1 << 3, Queues: e.queues, ConfigSize: len(e.config)}
-}
-func (e *echo) ReadConfig(p []byte, off int) { copy(p, e.config[off:]) }
-func (e *echo) WriteConfig(p []byte, off int) {
-	e.configIn = append(e.configIn, append([]byte(nil), p...))
-}
-func (e *echo) Reset() { e.resets++ }
-
-func (e *echo) Activate(acked uint64, qs []*virtio.Queue) error {
-	e.acked, e.qs = acked, qs
-	for _, q := range qs {
-		var c virtio.Chain
-		q.Start(func() {
-			for q.Pop(&c) {
-				if e.hold != nil {
-					<-e.hold
-				}
-				select {
-				case e.chains <- [2]int64{c.ReadLen, c.WriteLen}:
-				default:
-				}
-				q.Push(&c, e.answer(&c))
-				q.Notify()
-			}
-		})
-	}
-	return e.refuse
-}
-
-func (e *echo) answer(c *virtio.Chain) (n int64) {
-	var in []byte
-	for _, b := range c.Readable {
-		if len(in) < 1<<16 {
-			in = append(in, b...)
-		}
-	}
-	for _, b := range c.Writable {
-		k := copy(b, in)
-		in = in[k:]
-		n += int64(k)
-	}
-	return n
-}
-
-func out(gpa uint64, n uint32) virtiotest.Desc { return virtiotest.Desc{Addr: gpa, Len: n} }
-func in(gpa uint64, n uint32) virtiotest.Desc {
-	return virtiotest.Desc{Addr: gpa, Len: n, Flags: virtiotest.Write}
-}
-
-func put(t testing.TB, d *virtiotest.Driver, gpa uint64, b []byte) {
-	t.Helper()
-	if err := d.Mem.Write(gpa, b); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func get(t testing.TB, d *virtiotest.Driver, gpa uint64, n int) string {
-	t.Helper()
-	b := make([]byte, n)
-	if err := d.Mem.Read(gpa, b); err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
-// healthy sends one good chain and checks its answer.
-func healthy(t *testing.T, d *virtiotest.Driver, r *virtiotest.Ring) {
-	t.Helper()
-	put(t, d, 0x1000, []byte("hello, device"))
-	put(t, d, 0x2000, make([]byte, 32))
-	h := r.Send(out(0x1000, 7), out(0x1007, 6), in(0x2000, 5), in(0x2005, 20))
-	if id, n := r.Wait(); id != uint32(h) || n != 13 {
-		t.Errorf("used id %d (want %d), length %d", id, h, n)
-	}
-	if s := get(t, d, 0x2000, 14); s != "hello, device\x00" {
-		t.Errorf("answer %q", s)
-	}
-}
-
-func Test_2_7_ChainThroughTheQueue(t *testing.T) {
-	for _, features := range []uint64{0, virtio.FeatureEventIdx, virtio.FeatureIndirect, virtio.FeatureEventIdx | virtio.FeatureIndirect} {
-		d := virtiotest.New(t, newEcho(), nil)
-		r := d.Begin(features, 8)
-		for range 40 { // the rings wrap
-			healthy(t, d, r)
-		}
-		d.Wait("an interrupt", func() bool { return d.MSIs.Count(0x41) > 0 })
-	}
-}
-
 // The index is 16 bits in rings of any size: it wraps past 65535.
 func Test_2_7_13_3_IndexWraps(t *testing.T) {
-	d := virtiotest.New(t, newEcho(), nil)
+	d := virtiotest.New(t, virtiotest.NewEcho(), nil)
 	r := d.Begin(virtio.FeatureEventIdx, 256)
-	h := r.Chain(out(0x1000, 1))
+	h := r.Chain(virtiotest.Out(0x1000, 1))
 	batch := make([]uint16, 256)
 	for i := range batch {
 		batch[i] = h
@@ -138,10 +29,10 @@ func Test_2_7_13_3_IndexWraps(t *testing.T) {
 
 func Test_2_7_5_3_IndirectTable(t *testing.T) {
 	for _, at := range []uint64{0x8000, 0x8001} { // a table may stand anywhere
-		e := newEcho()
+		e := virtiotest.NewEcho()
 		d := virtiotest.New(t, e, nil)
 		r := d.Begin(virtio.FeatureIndirect, 4)
-		put(t, d, 0x1000, []byte("abcdef"))
+		d.Put(0x1000, []byte("abcdef"))
 		// 20 entries: more than the queue has
 		var table []byte
 		for i := range 20 {
@@ -154,17 +45,17 @@ func Test_2_7_5_3_IndirectTable(t *testing.T) {
 			}
 			table = append(table, x.Bytes()...)
 		}
-		put(t, d, at, table)
+		d.Put(at, table)
 		// §2.7.5.3.2: the write flag of the referring descriptor means nothing,
 		// and ordinary descriptors may come before it.
-		r.Send(out(0x1000, 1), virtiotest.Desc{Addr: at, Len: uint32(len(table)), Flags: virtiotest.Indirect | virtiotest.Write})
+		r.Send(virtiotest.Out(0x1000, 1), virtiotest.Desc{Addr: at, Len: uint32(len(table)), Flags: virtiotest.Indirect | virtiotest.Write})
 		if _, n := r.Wait(); n != 7 {
 			t.Errorf("length %d", n)
 		}
-		if c := <-e.chains; c != [2]int64{7, 14} {
+		if c := <-e.Chains; c != [2]int64{7, 14} {
 			t.Errorf("chain %v", c)
 		}
-		if s := get(t, d, 0x2006, 7); s != "aabcdef" {
+		if s := d.Get(0x2006, 7); s != "aabcdef" {
 			t.Errorf("answer %q", s)
 		}
 	}
@@ -213,14 +104,14 @@ func TestHostileChains(t *testing.T) {
 		{name: "next past the inner table", chain: []D{{Addr: 0x8000, Len: 16, Flags: ind}}, inner: table(D{Len: 1, Flags: next, Next: 1})},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			e := newEcho()
+			e := virtiotest.NewEcho()
 			d := virtiotest.New(t, e, nil)
 			features := virtio.FeatureIndirect | virtio.FeatureEventIdx
 			if c.noInd {
 				features = virtio.FeatureEventIdx
 			}
 			r := d.Begin(features, 8)
-			put(t, d, 0x8000, c.inner)
+			d.Put(0x8000, c.inner)
 			for i, x := range c.chain {
 				r.Put(uint16(i), x)
 			}
@@ -231,16 +122,16 @@ func TestHostileChains(t *testing.T) {
 			r.Offer(head)
 			r.Kick()
 			broken(t, d, r, e)
-			healthy(t, d, d.Begin(features, 8))
+			d.Healthy(d.Begin(features, 8))
 		})
 	}
 }
 
-func broken(t *testing.T, d *virtiotest.Driver, r *virtiotest.Ring, e *echo) {
+func broken(t *testing.T, d *virtiotest.Driver, r *virtiotest.Ring, e *virtiotest.Echo) {
 	t.Helper()
 	d.Wait("DEVICE_NEEDS_RESET", func() bool { return d.Status()&virtio.StatusNeedsReset != 0 })
 	d.Wait("a configuration interrupt", func() bool { return d.MSIs.Count(0x40) == 1 })
-	if r.UsedIdx() != 0 || len(e.chains) != 0 {
+	if r.UsedIdx() != 0 || len(e.Chains) != 0 {
 		t.Error("the device answered")
 	}
 	r.Kick()
@@ -248,7 +139,7 @@ func broken(t *testing.T, d *virtiotest.Driver, r *virtiotest.Ring, e *echo) {
 }
 
 func TestChainOfTooManyBuffers(t *testing.T) {
-	e := newEcho()
+	e := virtiotest.NewEcho()
 	d := virtiotest.New(t, e, nil)
 	r := d.Begin(virtio.FeatureIndirect, 8)
 	var table []byte
@@ -259,18 +150,18 @@ func TestChainOfTooManyBuffers(t *testing.T) {
 		}
 		table = append(table, x.Bytes()...)
 	}
-	put(t, d, 0x8000, table)
+	d.Put(0x8000, table)
 	r.Send(virtiotest.Desc{Addr: 0x8000, Len: uint32(len(table)), Flags: virtiotest.Indirect})
-	if r.Wait(); (<-e.chains)[0] != 1024 {
+	if r.Wait(); (<-e.Chains)[0] != 1024 {
 		t.Error("1024 buffers were not taken whole")
 	}
-	put(t, d, 0x8000+16*1023, virtiotest.Desc{Len: 1, Flags: virtiotest.Next, Next: 1024}.Bytes())
+	d.Put(0x8000+16*1023, virtiotest.Desc{Len: 1, Flags: virtiotest.Next, Next: 1024}.Bytes())
 	r.Send(virtiotest.Desc{Addr: 0x8000, Len: uint32(len(table)), Flags: virtiotest.Indirect})
 	d.Wait("DEVICE_NEEDS_RESET", func() bool { return d.Status()&virtio.StatusNeedsReset != 0 })
 }
 
 func Test_2_7_6_AvailableIndexTooFarAhead(t *testing.T) {
-	e := newEcho()
+	e := virtiotest.NewEcho()
 	d := virtiotest.New(t, e, nil)
 	r := d.Begin(0, 8)
 	r.SetAvailIdx(9)
@@ -284,7 +175,7 @@ func TestMoreChainsInFlightThanEntries(t *testing.T) {
 	e := &hoarder{max: 16}
 	d := virtiotest.New(t, e, nil)
 	r := d.Begin(0, 4)
-	h := r.Chain(out(0, 1))
+	h := r.Chain(virtiotest.Out(0, 1))
 	for i := range 5 {
 		r.Offer(h)
 		r.Kick()
@@ -301,12 +192,12 @@ func TestMoreChainsInFlightThanEntries(t *testing.T) {
 
 func Test_2_7_10_AvailableBufferNotificationSuppression(t *testing.T) {
 	for _, features := range []uint64{0, virtio.FeatureEventIdx} {
-		e := newEcho()
-		e.hold = make(chan bool)
+		e := virtiotest.NewEcho()
+		e.Hold = make(chan bool)
 		d := virtiotest.New(t, e, nil)
 		r := d.Begin(features, 8)
-		r.Send(out(0x1000, 1))
-		e.hold <- true // the device is serving now
+		r.Send(virtiotest.Out(0x1000, 1))
+		e.Hold <- true // the device is serving now
 		r.Wait()
 		if features == 0 {
 			d.Wait("notifications to be wanted again", func() bool { return r.Word(r.Used) == 0 })
@@ -314,30 +205,30 @@ func Test_2_7_10_AvailableBufferNotificationSuppression(t *testing.T) {
 			d.Wait("avail_event to follow", func() bool { return r.Word(r.AvailEvent()) == 1 })
 		}
 		// Not rung: the device need not look, but a later ring brings both.
-		r.Offer(r.Chain(out(0x1000, 1)))
-		r.Send(out(0x1000, 1))
-		e.hold <- true
+		r.Offer(r.Chain(virtiotest.Out(0x1000, 1)))
+		r.Send(virtiotest.Out(0x1000, 1))
+		e.Hold <- true
 		if features == 0 && r.Word(r.Used) != 1 {
 			t.Error("no suppression while serving")
 		}
-		e.hold <- true
+		e.Hold <- true
 		r.Wait()
 		r.Wait()
 	}
 }
 
 func Test_2_7_7_2_UsedBufferNotificationSuppression(t *testing.T) {
-	d := virtiotest.New(t, newEcho(), nil)
+	d := virtiotest.New(t, virtiotest.NewEcho(), nil)
 	r := d.Begin(0, 8)
 	if err := d.Mem.Store16(r.Avail, 1); err != nil { // no interrupt
 		t.Fatal(err)
 	}
-	r.Send(out(0x1000, 1))
+	r.Send(virtiotest.Out(0x1000, 1))
 	r.Wait()
 	if err := d.Mem.Store16(r.Avail, 0); err != nil {
 		t.Fatal(err)
 	}
-	r.Send(out(0x1000, 1))
+	r.Send(virtiotest.Out(0x1000, 1))
 	r.Wait()
 	d.Wait("one interrupt", func() bool { return d.MSIs.Count(0x41) == 1 })
 
@@ -347,7 +238,7 @@ func Test_2_7_7_2_UsedBufferNotificationSuppression(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 4 {
-		r.Send(out(0x1000, 1))
+		r.Send(virtiotest.Out(0x1000, 1))
 		r.Wait()
 		if i == 0 {
 			// The first one always notifies: the device has no older index to compare with.
@@ -357,20 +248,10 @@ func Test_2_7_7_2_UsedBufferNotificationSuppression(t *testing.T) {
 	d.Wait("the fourth", func() bool { return d.MSIs.Count(0x41) == before+2 })
 }
 
-func TestActivateErrorNeedsReset(t *testing.T) {
-	e := newEcho()
-	e.refuse = errors.New("no")
-	d := virtiotest.New(t, e, nil)
-	d.Begin(0, 8)
-	if s := d.Status(); s != 15|virtio.StatusNeedsReset {
-		t.Errorf("status 0x%x", s)
-	}
-}
-
 func TestNewPCIRefusesImpossibleDevices(t *testing.T) {
 	for _, queues := range [][]uint16{nil, {0}, {3}, {2048}, make([]uint16, 5000)} {
-		e := newEcho()
-		e.queues = queues
+		e := virtiotest.NewEcho()
+		e.Queues = queues
 		if _, err := virtio.NewPCI(e, virtio.PCIConfig{}); err == nil || !strings.HasPrefix(err.Error(), "virtio: echo: ") {
 			t.Errorf("%d queues: %v", len(queues), err)
 		}

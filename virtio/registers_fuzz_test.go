@@ -30,8 +30,8 @@ func FuzzRegisters(f *testing.F) {
 		if len(history) > 1200 {
 			return
 		}
-		e := newEcho()
-		e.queues = []uint16{256, 8}
+		e := virtiotest.NewEcho()
+		e.Queues = []uint16{256, 8}
 		d := virtiotest.New(t, e, nil)
 		for ; len(history) >= 6; history = history[6:] {
 			v := binary.LittleEndian.Uint32(history[2:])
@@ -44,7 +44,7 @@ func FuzzRegisters(f *testing.F) {
 		}
 		d.Dev.Resume()
 		d.SetCommand(6)
-		healthy(t, d, d.Begin(virtio.FeatureEventIdx, 8))
+		d.Healthy(d.Begin(virtio.FeatureEventIdx, 8))
 	})
 }
 
@@ -54,7 +54,7 @@ func registerStep(t *testing.T, d *virtiotest.Driver, region, n, off int, v uint
 		d.Write(region, off, n, uint64(v)<<32|uint64(v))
 		d.Read(region, off, n)
 	case 5: // a word of memory, where the seed has its rings
-		put(t, d, 0x1000+uint64(off)*64&0x3ffe, binary.LittleEndian.AppendUint32(nil, v))
+		d.Put(0x1000+uint64(off)*64&0x3ffe, binary.LittleEndian.AppendUint32(nil, v))
 	case 6:
 		window := d.VirtioCap(5)
 		d.WriteConfig(window+off&15+4, n, uint64(v))

@@ -83,7 +83,7 @@ func (t *transport) open(dev Device, mem *guestmem.Memory, log *slog.Logger, w w
 	return nil
 }
 
-// Close releases the queues' eventfds. The device is reset and detached.
+// Close releases the queues' eventfds.
 func (t *transport) Close() error {
 	var err error
 	for _, q := range t.queues {

@@ -1,8 +1,7 @@
-// Package virtiotest is a driver for tests: it finds a device on PCI, sets up its queues in guest memory and works them.
+// Package virtiotest is a driver for tests: it finds a device behind PCI or a register window, sets up its queues in guest memory and works them; and the suite that every transport passes.
 package virtiotest
 
 import (
-	"encoding/binary"
 	"sync"
 	"testing"
 	"time"
@@ -22,56 +21,57 @@ const (
 	ringArea = 0x8000
 )
 
-const slot = 3
+// Transport is what a machine does with a transport, whichever it is.
+type Transport interface {
+	Pause()
+	Resume()
+	Reset()
+	Close() error
+	ConfigChanged()
+	Save() virtio.State
+	Load(virtio.State) error
+}
 
-// Regions of the register BAR, found through the capabilities.
-const (
-	Common = 1
-	Notify = 2
-	ISR    = 3
-	Config = 4
-)
+// registers is how a driver reaches a device through one kind of transport.
+type registers interface {
+	status() uint64
+	setStatus(v uint64)
+	// feature reads and acceptFeature writes 32 feature bits of either half.
+	feature(half uint64) uint64
+	acceptFeature(half, bits uint64)
+	queueMax(i int) uint64
+	queueReady(i int) bool
+	setQueue(r *Ring)
+	// bell is the notification register of queue i and its width in bytes.
+	bell(i int) (gpa uint64, width int)
+	// takeInterrupt reads the reasons for an interrupt and acknowledges them.
+	takeInterrupt() uint64
+	config(off, n int) uint64
+	setConfig(off, n int, v uint64)
+	generation() uint64
+}
 
 // Driver is a fake driver and the machine around one device.
 type Driver struct {
 	T        testing.TB
 	Mem      *guestmem.Memory
 	MMIO     *bus.Space
-	Root     *pci.RootComplex
-	Dev      *virtio.PCI
+	Root     *pci.RootComplex // nil: not on PCI
+	Dev      Transport
 	MSIs     *MSIs
 	GSI      *Levels
 	Rings    []*Ring
 	Features uint64
 
-	regions    [8]uint64 // guest-physical address of each capability type's region
-	multiplier uint64
+	registers
+	line uint32 // the device's GSI while it has no MSI-X
+	pci  pciRegisters
 }
 
-// New puts dev into a machine of its own, with decoding enabled and the
-// device's regions found. Closing is registered with t.
-func New(t testing.TB, dev virtio.Device, bells virtio.Doorbells) *Driver {
+func newDriver(t testing.TB) *Driver {
 	t.Helper()
 	d := &Driver{T: t, Mem: guestmem.New(), MMIO: bus.New(0), MSIs: &MSIs{}, GSI: &Levels{}}
 	if _, err := d.Mem.AddRAM(0, RAM); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	d.Root, err = pci.NewRootComplex(pci.Config{
-		Ports: bus.New(1 << 16), MMIO: d.MMIO, Memory: d.Mem, MSI: d.MSIs, Line: d.GSI.Line,
-		Mem64: pci.Range{Base: 1 << 40, Size: 1 << 30},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Dev, err = virtio.NewPCI(dev, virtio.PCIConfig{Memory: d.Mem, Doorbells: bells})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Root.AddFunction(pci.Devfn(slot, 0), d.Dev.Function()); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Root.AssignResources(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -80,96 +80,26 @@ func New(t testing.TB, dev virtio.Device, bells virtio.Doorbells) *Driver {
 		if err := d.Dev.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := d.Root.Close(); err != nil {
-			t.Error(err)
+		if d.Root != nil {
+			if err := d.Root.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 		if err := d.Mem.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	d.SetCommand(0x6)
-	d.discover()
 	return d
 }
 
-// ReadConfig reads n bytes of PCI configuration space.
-func (d *Driver) ReadConfig(off, n int) uint64 {
-	var b [8]byte
-	d.Root.ReadConfig(0, pci.Devfn(slot, 0), off, b[:n])
-	return binary.LittleEndian.Uint64(b[:])
-}
+// Status reads the device's status.
+func (d *Driver) Status() uint64 { return d.status() }
 
-// WriteConfig writes n bytes of PCI configuration space.
-func (d *Driver) WriteConfig(off, n int, v uint64) {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], v)
-	d.Root.WriteConfig(0, pci.Devfn(slot, 0), off, b[:n])
-}
-
-// SetCommand writes the PCI command register.
-func (d *Driver) SetCommand(v uint16) { d.WriteConfig(4, 2, uint64(v)) }
-
-// Cap returns the offset of the first capability that match accepts, or 0.
-func (d *Driver) Cap(match func(off int) bool) int {
-	for off := int(d.ReadConfig(0x34, 1)); off != 0; off = int(d.ReadConfig(off+1, 1)) {
-		if match(off) {
-			return off
-		}
-	}
-	return 0
-}
-
-// VirtioCap returns the offset of the capability of a type.
-func (d *Driver) VirtioCap(kind uint64) int {
-	return d.Cap(func(off int) bool { return d.ReadConfig(off, 1) == 9 && d.ReadConfig(off+3, 1) == kind })
-}
-
-func (d *Driver) discover() {
-	d.T.Helper()
-	for _, kind := range []uint64{Common, Notify, ISR, Config} {
-		off := d.VirtioCap(kind)
-		if off == 0 {
-			d.T.Fatalf("no capability of type %d", kind)
-		}
-		bar := 0x10 + 4*int(d.ReadConfig(off+4, 1))
-		base := d.ReadConfig(bar, 4)
-		if base&6 == 4 {
-			base |= d.ReadConfig(bar+4, 4) << 32
-		}
-		d.regions[kind] = base&^15 + d.ReadConfig(off+8, 4)
-		if kind == Notify {
-			d.multiplier = d.ReadConfig(off+16, 4)
-		}
-	}
-}
-
-// Read reads n bytes of a region's register.
-func (d *Driver) Read(region, off, n int) uint64 {
-	var b [8]byte
-	d.MMIO.Read(d.regions[region]+uint64(off), b[:n])
-	return binary.LittleEndian.Uint64(b[:])
-}
-
-// Write writes n bytes of a region's register.
-func (d *Driver) Write(region, off, n int, v uint64) {
-	var b [8]byte
-	binary.LittleEndian.PutUint64(b[:], v)
-	d.MMIO.Write(d.regions[region]+uint64(off), b[:n])
-}
-
-// Status reads device_status.
-func (d *Driver) Status() uint64 { return d.Read(Common, 0x14, 1) }
-
-// SetStatus writes device_status.
-func (d *Driver) SetStatus(v uint64) { d.Write(Common, 0x14, 1, v) }
+// SetStatus writes the device's status.
+func (d *Driver) SetStatus(v uint64) { d.setStatus(v) }
 
 // Offered reads the device's feature bits.
-func (d *Driver) Offered() uint64 {
-	d.Write(Common, 0, 4, 0)
-	lo := d.Read(Common, 4, 4)
-	d.Write(Common, 0, 4, 1)
-	return lo | d.Read(Common, 4, 4)<<32
-}
+func (d *Driver) Offered() uint64 { return d.feature(0) | d.feature(1)<<32 }
 
 // Negotiate resets the device and accepts features; it reports whether
 // FEATURES_OK stuck.
@@ -179,63 +109,85 @@ func (d *Driver) Negotiate(features uint64) bool {
 	d.SetStatus(3)
 	d.Features = features
 	for i := range uint64(2) {
-		d.Write(Common, 8, 4, i)
-		d.Write(Common, 12, 4, features>>(32*i)&0xffffffff)
+		d.acceptFeature(i, features>>(32*i)&0xffffffff)
 	}
 	d.SetStatus(11)
 	return d.Status()&8 != 0
 }
 
-// EnableMSIX switches to MSI-X with vector i sending data 0x40+i, all unmasked.
-func (d *Driver) EnableMSIX() {
-	off := d.Cap(func(off int) bool { return d.ReadConfig(off, 1) == 0x11 })
-	table := d.MSIXTable()
-	for i := range d.ReadConfig(off+2, 2)&0x7ff + 1 {
-		for j, v := range []uint32{0xfee00000, 0, uint32(0x40 + i), 0} {
-			var b [4]byte
-			binary.LittleEndian.PutUint32(b[:], v)
-			d.MMIO.Write(table+16*i+4*uint64(j), b[:])
-		}
-	}
-	d.WriteConfig(off+2, 2, 0x8000)
-}
-
-// MSIXTable returns the guest-physical address of the MSI-X table.
-func (d *Driver) MSIXTable() uint64 { return d.ReadConfig(0x14, 4) &^ 15 }
-
-// AddQueue sets up and enables queue i with MSI-X vector i+1.
+// AddQueue sets up and enables queue i, with MSI-X vector i+1 on PCI.
 func (d *Driver) AddQueue(i int, size uint16) *Ring {
 	base := uint64(RingBase + i*ringArea)
 	r := &Ring{d: d, Index: i, Size: size, Desc: base, Avail: base + 0x4000, Used: base + 0x5000}
-	d.Write(Common, 0x16, 2, uint64(i))
-	d.Write(Common, 0x18, 2, uint64(size))
-	d.Write(Common, 0x1a, 2, uint64(i+1))
-	d.Write(Common, 0x20, 8, r.Desc)
-	d.Write(Common, 0x28, 4, r.Avail)
-	d.Write(Common, 0x2c, 4, 0)
-	d.Write(Common, 0x30, 8, r.Used)
-	r.notify = d.Read(Common, 0x1e, 2) * d.multiplier
-	d.Write(Common, 0x1c, 2, 1)
-	zero := make([]byte, ringArea)
-	if err := d.Mem.Write(base, zero); err != nil {
-		d.T.Fatal(err)
-	}
+	d.Put(base, make([]byte, ringArea))
+	d.setQueue(r)
 	d.Rings = append(d.Rings, r)
 	return r
 }
 
-// Begin negotiates features with VERSION_1, sets up one queue with MSI-X and starts the device.
+// Begin negotiates features with VERSION_1, sets up one queue, with MSI-X on
+// PCI, and starts the device.
 func (d *Driver) Begin(features uint64, size uint16) *Ring {
 	d.T.Helper()
 	d.Rings = nil
 	if !d.Negotiate(features | virtio.FeatureVersion1) {
 		d.T.Fatal("FEATURES_OK did not stick")
 	}
-	d.EnableMSIX()
-	d.Write(Common, 0x10, 2, 0)
+	if d.Root != nil {
+		d.EnableMSIX()
+		d.Write(Common, 0x10, 2, 0)
+	}
 	r := d.AddQueue(0, size)
 	d.SetStatus(15)
 	return r
+}
+
+// DeviceConfig reads n bytes of the device configuration space.
+func (d *Driver) DeviceConfig(off, n int) uint64 { return d.config(off, n) }
+
+// SetDeviceConfig writes n bytes of the device configuration space.
+func (d *Driver) SetDeviceConfig(off, n int, v uint64) { d.setConfig(off, n, v) }
+
+// Generation reads the generation of the device configuration space.
+func (d *Driver) Generation() uint64 { return d.generation() }
+
+// Interrupted reports the level of the device's line; a device on PCI uses it
+// until MSI-X is enabled.
+func (d *Driver) Interrupted() bool { return d.GSI.High(d.line) }
+
+// TakeInterrupt reads the reasons for an interrupt and acknowledges them.
+func (d *Driver) TakeInterrupt() uint64 { return d.takeInterrupt() }
+
+// Put writes guest memory.
+func (d *Driver) Put(gpa uint64, b []byte) {
+	d.T.Helper()
+	if err := d.Mem.Write(gpa, b); err != nil {
+		d.T.Fatal(err)
+	}
+}
+
+// Get reads n bytes of guest memory.
+func (d *Driver) Get(gpa uint64, n int) string {
+	d.T.Helper()
+	b := make([]byte, n)
+	if err := d.Mem.Read(gpa, b); err != nil {
+		d.T.Fatal(err)
+	}
+	return string(b)
+}
+
+// Healthy sends Echo one good chain and checks its answer.
+func (d *Driver) Healthy(r *Ring) {
+	d.T.Helper()
+	d.Put(0x1000, []byte("hello, device"))
+	d.Put(0x2000, make([]byte, 32))
+	h := r.Send(Out(0x1000, 7), Out(0x1007, 6), In(0x2000, 5), In(0x2005, 20))
+	if id, n := r.Wait(); id != uint32(h) || n != 13 {
+		d.T.Errorf("used id %d (want %d), length %d", id, h, n)
+	}
+	if s := d.Get(0x2000, 14); s != "hello, device\x00" {
+		d.T.Errorf("answer %q", s)
+	}
 }
 
 // Wait polls until cond holds.

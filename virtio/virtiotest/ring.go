@@ -25,18 +25,25 @@ func (d Desc) Bytes() []byte {
 	return binary.LittleEndian.AppendUint16(b, d.Next)
 }
 
+// Out describes n bytes at gpa for the device to read.
+func Out(gpa uint64, n uint32) Desc { return Desc{Addr: gpa, Len: n} }
+
+// In describes n bytes at gpa for the device to write.
+func In(gpa uint64, n uint32) Desc { return Desc{Addr: gpa, Len: n, Flags: Write} }
+
 // Ring is the driver's side of one split virtqueue.
 type Ring struct {
 	Index             int
 	Size              uint16
 	Desc, Avail, Used uint64
 
-	d      *Driver
-	notify uint64
-	free   uint16 // next descriptor that Chain uses
-	avail  uint16
-	seen   uint16
-	bell   [2]byte
+	d     *Driver
+	bell  uint64 // the notification register, width bytes wide
+	width int
+	free  uint16 // next descriptor that Chain uses
+	avail uint16
+	seen  uint16
+	ring  [4]byte
 }
 
 func (r *Ring) must(err error) {
@@ -83,12 +90,12 @@ func (r *Ring) SetAvailIdx(v uint16) { r.must(r.d.Mem.Store16(r.Avail+2, v)) }
 
 // Kick writes the notification register. It does not allocate.
 func (r *Ring) Kick() {
-	binary.LittleEndian.PutUint16(r.bell[:], uint16(r.Index))
-	r.d.MMIO.Write(r.NotifyAddr(), r.bell[:])
+	binary.LittleEndian.PutUint32(r.ring[:], uint32(r.Index))
+	r.d.MMIO.Write(r.bell, r.ring[:r.width])
 }
 
 // NotifyAddr returns the guest-physical address of the notification register.
-func (r *Ring) NotifyAddr() uint64 { return r.d.regions[Notify] + r.notify }
+func (r *Ring) NotifyAddr() uint64 { return r.bell }
 
 // Send offers one chain and rings.
 func (r *Ring) Send(ds ...Desc) uint16 {
