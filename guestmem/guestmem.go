@@ -38,6 +38,9 @@ const (
 	FlagCode uint32 = 1 << iota
 	// FlagDirty is set by every write since it was last collected.
 	FlagDirty
+	// FlagDirect is set while an engine may store to the page without a look at
+	// these flags. See GrantDirect.
+	FlagDirect
 
 	// FlagHolder is one of the engines that hold code of the page: the bits from
 	// here up count them, and FlagCode is set while any do. See HoldCode.
@@ -45,15 +48,32 @@ const (
 )
 
 // HoldCode notes in a page's flags that one more engine holds code of the page.
-// It must do so before it reads the bytes.
-func HoldCode(flags *uint32) {
+// Before that one reads the bytes, and if direct is true, every engine must have
+// given up its direct stores to the page; EndDirect says that all have.
+func HoldCode(flags *uint32) (direct bool) {
 	for {
 		old := atomic.LoadUint32(flags)
 		if atomic.CompareAndSwapUint32(flags, old, old+FlagHolder|FlagCode) {
-			return
+			return old&FlagDirect != 0
 		}
 	}
 }
+
+// GrantDirect lets an engine store to a page without a look at its flags from now
+// on, until it is told that code of the page is held. False: it is held already.
+func GrantDirect(flags *uint32) bool {
+	switch old := atomic.LoadUint32(flags); {
+	case old&FlagCode != 0:
+		return false
+	case old&FlagDirect != 0:
+		return true
+	}
+	return atomic.OrUint32(flags, FlagDirect)&FlagCode == 0
+}
+
+// EndDirect says that no engine stores directly to a page any more. The caller
+// holds code of it, so that nobody is granted it anew.
+func EndDirect(flags *uint32) { atomic.AndUint32(flags, ^FlagDirect) }
 
 // ReleaseCode undoes one HoldCode.
 func ReleaseCode(flags *uint32) {

@@ -35,6 +35,7 @@ type VM struct {
 	cfg    accel.Config
 	log    *slog.Logger
 	cpus   []*cpu
+	group  *interp.Group
 	lapics *lapic.Set
 	ioapic *ioapic.IOAPIC
 	pic    *pic.PIC
@@ -63,7 +64,7 @@ func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	if all := cfg.Memory.Regions(); len(all) > 0 && all[len(all)-1].End() > addressLimit {
 		return nil, errors.New("soft: its CPUs address 1 TiB, PCI below 4 GiB included: give the guest less memory")
 	}
-	v := &VM{cfg: cfg, log: a.log}
+	v := &VM{cfg: cfg, log: a.log, group: &interp.Group{}}
 	if err := v.newChips(); err != nil {
 		return nil, err
 	}
@@ -156,8 +157,7 @@ func (v *VM) revokeWrites() {
 		c.signal((*interp.CPU).RevokeWrites)
 	}
 	for _, c := range v.cpus {
-		// A vCPU outside Run serves the request before it executes anything.
-		for c.running.Load() && c.cpu.RevokePending() {
+		for c.cpu.RevokePending() {
 			time.Sleep(20 * time.Microsecond)
 		}
 	}

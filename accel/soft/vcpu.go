@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"sync"
-	"sync/atomic"
 
 	"berth/accel"
 	"berth/device/lapic"
@@ -14,10 +13,9 @@ import (
 
 // cpu is one vCPU: the interpreter and its local APIC.
 type cpu struct {
-	vm      *VM
-	id      int
-	cpu     *interp.CPU
-	running atomic.Bool // Run may be executing guest code
+	vm  *VM
+	id  int
+	cpu *interp.CPU
 
 	mu     sync.Mutex // between signals and close; the innermost lock
 	closed bool
@@ -33,7 +31,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		MMIO:       lapic.Overlay{APIC: l, Next: mmio},
 		APIC:       l,
 		TSC:        c.vm.cfg.Clock.Now,
-		CodeHeld:   c.codeHeld,
+		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
 	})
 	if err != nil {
@@ -44,15 +42,6 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 	c.cpu = i
 	c.mu.Unlock()
 	return nil
-}
-
-// codeHeld tells the other vCPUs that this one holds code of a page.
-func (c *cpu) codeHeld(gpa uint64) {
-	for _, o := range c.vm.cpus {
-		if o != c {
-			o.signal(func(i *interp.CPU) { i.CodeHeld(gpa) })
-		}
-	}
 }
 
 func (c *cpu) close() error {
@@ -96,9 +85,7 @@ func (c *cpu) Kick() { c.signal((*interp.CPU).Kick) }
 
 // Run implements accel.VCPU.
 func (c *cpu) Run(exit *accel.Exit) error {
-	c.running.Store(true)
 	e := c.cpu.Run()
-	c.running.Store(false)
 	*exit = accel.Exit{Detail: e.Detail, RIP: c.cpu.RIP}
 	switch e.Reason {
 	case interp.Kicked:

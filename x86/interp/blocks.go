@@ -63,9 +63,8 @@ type jump struct {
 const (
 	jumpEntries     = 1 << 13
 	tagBits         = 16
-	maxInstructions = 48      // a block's
-	maxHeld         = 6 << 20 // weight of all blocks together: some 150 MiB
-	maxNews         = 4096    // pages of CodeWritten and CodeHeld to remember one by one
+	maxInstructions = 48   // a block's
+	maxNews         = 4096 // pages of CodeWritten and codeHeld to remember one by one
 )
 
 func jumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (jumpEntries - 1) }
@@ -77,16 +76,19 @@ type blockCache struct {
 	jumps   [jumpEntries]jump
 	epoch   uint64 // upper bits of the translations' generation that jumps hold under
 	held    int    // weight of all blocks
+	max     int    // of held
 	changed bool   // a block was invalidated since this was last cleared
 
-	mu   sync.Mutex
-	news news // under mu
+	mu    sync.Mutex
+	news  news          // under mu
+	given atomic.Uint64 // news.asked, as far as it is done
 }
 
 // news is what other threads told of pages and the vCPU has not yet acted on.
 type news struct {
-	written, held       []uint64 // see CodeWritten and CodeHeld
+	written, held       []uint64 // see CodeWritten and codeHeld
 	allWritten, allHeld bool     // too many to remember
+	asked               uint64   // how often codeHeld was called
 }
 
 // note adds a page to a list; full: it is too long already.
@@ -101,7 +103,18 @@ func note(list []uint64, gpa uint64) (_ []uint64, full bool) {
 	return append(list, page), false
 }
 
-// weight is how much of maxHeld a block takes: one for 24 bytes.
+// Weights of a vCPU's blocks together, of which each is some 24 bytes: all vCPUs
+// share 600 MiB, one has at most 150 MiB and at least 12.
+const (
+	groupWeight = 24 << 20
+	maxWeight   = 6 << 20
+	minWeight   = 512 << 10
+)
+
+// maxHeld is the weight of blocks at which a vCPU of a group of n begins anew.
+func maxHeld(n int) int { return min(maxWeight, max(minWeight, groupWeight/n)) }
+
+// weight is how much of maxHeld a block takes.
 func (b *block) weight() int { return len(b.ops) + 3*len(b.insts) + 12 }
 
 // clear forgets every block.
@@ -194,7 +207,7 @@ func (c *CPU) find() (*block, status) {
 
 // build decodes the block at phys and adds it.
 func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
-	if c.blocks.held > maxHeld {
+	if c.blocks.held > c.blocks.max {
 		c.clearBlocks()
 	}
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
@@ -237,19 +250,18 @@ func (c *CPU) buildCrossing(t *translator, lin uint64, code []byte) status {
 	return next
 }
 
-// holdPage returns the codePage of phys. A new one makes this vCPU's stores to
-// the page come through invalidateCode from now on, before its bytes are read.
-// The others are told to give up their direct access, and tell in turn of what
-// they may have stored before they did.
+// holdPage returns the codePage of phys. For a new one, all vCPUs' stores to the
+// page come through invalidateCode by the time it returns, and may be read.
 func (c *CPU) holdPage(phys uint64) *codePage {
 	p := c.blocks.pages[phys/pageSize]
 	if p == nil {
 		p = &codePage{phys: phys &^ (pageSize - 1)}
 		c.blocks.pages[phys/pageSize] = p
-		guestmem.HoldCode(c.cfg.Memory.Flags(phys))
-		c.revokeWrites(func(page uint64) bool { return page == p.phys })
-		if c.cfg.CodeHeld != nil {
-			c.cfg.CodeHeld(p.phys)
+		flags := c.cfg.Memory.Flags(phys)
+		if guestmem.HoldCode(flags) {
+			c.revokeWrites(func(page uint64) bool { return page == p.phys })
+			c.group.endDirect(c, p.phys)
+			guestmem.EndDirect(flags)
 		}
 	}
 	return p
@@ -380,50 +392,55 @@ func (c *CPU) CodeWritten(gpa uint64) {
 		n.written, n.allWritten = note(n.written, gpa)
 	}
 	c.blocks.mu.Unlock()
-	c.post(pendCode)
+	c.postQuietly(pendCode)
 }
 
-// CodeHeld notes that another vCPU holds code of the page of gpa: this one gives
-// up direct stores to it before its next block. Safe for concurrent use.
-func (c *CPU) CodeHeld(gpa uint64) {
+// codeHeld notes that another vCPU holds code of the page of gpa: this one gives
+// up direct stores to it before its next block. It has done so once gaveUp
+// reports the ticket; away: it will not store anything before. Any thread.
+func (c *CPU) codeHeld(gpa uint64) (ticket uint64, away bool) {
 	c.blocks.mu.Lock()
-	if n := &c.blocks.news; !n.allHeld {
+	n := &c.blocks.news
+	if !n.allHeld {
 		n.held, n.allHeld = note(n.held, gpa)
 	}
+	n.asked++
+	ticket = n.asked
 	c.blocks.mu.Unlock()
-	c.post(pendCode)
+	return ticket, c.postQuietly(pendCode)
 }
 
-// dropWritten acts on what CodeWritten and CodeHeld noted.
+// gaveUp reports that what a ticket asks for is done, or will be before the vCPU
+// executes anything. Any thread.
+func (c *CPU) gaveUp(ticket uint64) bool { return c.away() || c.blocks.given.Load() >= ticket }
+
+// dropWritten acts on what CodeWritten and codeHeld noted, between two blocks.
 func (c *CPU) dropWritten() {
-	atomic.AndUint32(&c.Pending, ^uint32(pendCode))
+	c.take(pendCode)
 	c.blocks.mu.Lock()
-	n := c.blocks.news
-	c.blocks.news = news{}
+	n := &c.blocks.news
+	written, all := n.written, n.allWritten
+	n.written, n.allWritten = nil, false
 	c.blocks.mu.Unlock()
-	if n.allWritten {
+	if all {
 		c.clearBlocks()
 	}
-	for _, gpa := range n.written {
+	for _, gpa := range written {
 		c.dropCode(gpa, pageSize)
 	}
-	if n.allHeld || len(n.held) > 0 {
-		c.giveUp(n)
-	}
+	c.giveUp()
 }
 
-// giveUp ends direct stores to the pages that others hold code of. Such stores
-// went unnoticed, so whoever holds the page's code is told to look again.
-func (c *CPU) giveUp(n news) {
-	var pages []uint64
-	c.revokeWrites(func(page uint64) bool {
-		if !n.allHeld && !slices.Contains(n.held, page) {
-			return false
-		}
-		pages = append(pages, page)
-		return true
-	})
-	for _, page := range pages {
-		c.cfg.Memory.MarkWritten(page, 1)
+// giveUp ends direct stores to the pages that others hold code of. It leaves this
+// vCPU's blocks alone, so it may be called while one is being decoded.
+func (c *CPU) giveUp() {
+	c.blocks.mu.Lock()
+	n := &c.blocks.news
+	held, all, asked := n.held, n.allHeld, n.asked
+	n.held, n.allHeld = nil, false
+	c.blocks.mu.Unlock()
+	if all || len(held) > 0 {
+		c.revokeWrites(func(page uint64) bool { return all || slices.Contains(held, page) })
 	}
+	c.blocks.given.Store(asked)
 }

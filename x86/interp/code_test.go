@@ -1,22 +1,24 @@
 package interp
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"berth/guestmem"
 	"berth/x86"
 )
 
-// newPair returns two CPUs on one memory that tell each other of held and
-// written code, as an accelerator with several vCPUs wires them.
+// newPair returns two CPUs of one group, both in guest code, as an accelerator
+// with several vCPUs wires them.
 func newPair(t *testing.T, code []byte) (a, b *CPU) {
 	t.Helper()
 	a = newTestCPU(t, code)
 	mem := a.cfg.Memory
 	var err error
-	if b, err = New(Config{ID: 1, CPUs: 2, Memory: mem}); err != nil {
+	if b, err = New(Config{ID: 1, CPUs: 2, Memory: mem, Group: a.group}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -27,7 +29,6 @@ func newPair(t *testing.T, code []byte) (a, b *CPU) {
 	b.CR0, b.CR4, b.EFER, b.CR3, b.Seg = a.CR0, a.CR4, a.EFER, a.CR3, a.Seg
 	b.stateChanged(x86.FlagR1)
 	b.R, b.RIP, b.Pending = a.R, a.RIP, 0
-	a.cfg.CodeHeld, b.cfg.CodeHeld = b.CodeHeld, a.CodeHeld
 	mem.WatchCode(func(gpa uint64) { a.CodeWritten(gpa); b.CodeWritten(gpa) })
 	return a, b
 }
@@ -47,28 +48,108 @@ func runAgain(t *testing.T, c *CPU) uint64 {
 	return c.R[x86.RAX]
 }
 
+// meanwhile runs f while c, in guest code, does nothing but reach the ends of blocks.
+func meanwhile(c *CPU, f func()) {
+	done := make(chan struct{})
+	go func() { f(); close(done) }()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			boundary(c)
+		}
+	}
+}
+
 // A vCPU may have direct access to a page before another decodes code of it. Its
 // stores must reach that code, before and after it has heard of it.
 func TestOtherCPUStoresIntoCode(t *testing.T) {
-	patch := func(c *CPU, v uint8) {
-		if !c.st8(testCode+1, v) {
+	a, b := newPair(t, unhex(t, "b801000000")) // mov eax, 1
+	for i, v := range []uint8{2, 3, 4} {
+		if !b.st8(testCode+1, v) {
 			t.Fatal("store faulted")
 		}
+		if i == 0 && b.writePtr(testCode, 0) == nil {
+			t.Fatal("the first store gives no direct access: nothing is tested")
+		}
+		meanwhile(b, func() {
+			if got := runAgain(t, a); got != uint64(v) {
+				t.Errorf("%d, want %d", got, v)
+			}
+		})
+		if b.writePtr(testCode, 0) != nil {
+			t.Error("direct access though another holds code")
+		}
 	}
-	a, b := newPair(t, unhex(t, "b801000000")) // mov eax, 1
-	patch(b, 2)
-	if v := runAgain(t, a); v != 2 {
-		t.Fatalf("%d, want 2", v)
+	if f := *a.cfg.Memory.Flags(testCode); f&guestmem.FlagDirect != 0 {
+		t.Errorf("flags %#x", f)
 	}
-	patch(b, 3)
-	boundary(b)
-	if v := runAgain(t, a); v != 3 {
-		t.Errorf("store before the other vCPU heard of the code: %d, want 3", v)
+}
+
+// Whoever decodes a page waits for a vCPU that may store to it, and not for one
+// that is outside guest code, which hears of it before it is back.
+func TestDecodingWaitsForDirectStores(t *testing.T) {
+	a, b := newPair(t, unhex(t, "b801000000"))
+	if !b.st8(testCode+1, 2) {
+		t.Fatal("store faulted")
 	}
-	patch(b, 4)
-	if v := runAgain(t, a); v != 4 {
-		t.Errorf("store after it: %d, want 4", v)
+	done := make(chan uint64)
+	go func() { done <- runAgain(t, a) }()
+	for atomic.LoadUint32(&b.Pending)&pendCode == 0 {
+		yield()
 	}
+	if p := b.writePtr(testCode+1, 0); p != nil {
+		*(*uint8)(p) = 9 // the last direct store
+	}
+	select {
+	case <-done:
+		t.Fatal("code was decoded while another vCPU could store to it unheard")
+	case <-time.After(10 * time.Millisecond):
+	}
+	b.depart()
+	if v := <-done; v != 9 {
+		t.Errorf("%d, want 9", v)
+	}
+	if b.arrive(); b.writePtr(testCode, 0) != nil {
+		t.Error("direct access from before")
+	}
+}
+
+// A locked access that crosses a page is atomic, and two of them at a time end.
+func TestLockedAccessAcrossPages(t *testing.T) {
+	const turns = 2000
+	// mov ecx, turns; l: lock inc qword [testData+0xffd]; dec ecx; jnz l
+	code := unhex(t, "b9d0070000"+"f048ff0425fd0f2000"+"ffc9"+"75f3")
+	a, b := newPair(t, code)
+	both(a, b)
+	var p [8]byte
+	if err := a.cfg.Memory.Read(testData+0xffd, p[:]); err != nil {
+		t.Fatal(err)
+	}
+	if v := binary.LittleEndian.Uint64(p[:]); v != 2*turns {
+		t.Errorf("counter %d, want %d", v, 2*turns)
+	}
+}
+
+// both runs two vCPUs until each faults.
+func both(a, b *CPU) {
+	var wg sync.WaitGroup
+	for _, c := range []*CPU{a, b} {
+		wg.Go(func() {
+			defer c.depart()
+			for {
+				boundary(c)
+				if atomic.LoadUint32(&c.Pending)&pendPark != 0 {
+					c.group.park(c)
+				}
+				if st := c.runBlocks(); st == faulted || st == stopped {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Locked accesses are atomic on pages with code too.
@@ -77,18 +158,7 @@ func TestLockedAccessOnCodePage(t *testing.T) {
 	// mov ecx, turns; l: lock inc dword [rel testCode+0x800]; dec ecx; jnz l
 	code := unhex(t, "b9b80b0000"+"f0ff05f4070000"+"ffc9"+"75f5")
 	a, b := newPair(t, code)
-	var wg sync.WaitGroup
-	for _, c := range []*CPU{a, b} {
-		wg.Go(func() {
-			for {
-				boundary(c)
-				if st := c.runBlocks(); st == faulted || st == stopped {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
+	both(a, b)
 	v, err := a.cfg.Memory.Load32(testCode + 0x800)
 	if err != nil || v != 2*turns {
 		t.Errorf("counter %d, want %d (%v)", v, 2*turns, err)
@@ -143,7 +213,7 @@ func TestNewsOfCodeIsBounded(t *testing.T) {
 	}
 	for i := range uint64(3 * maxNews) {
 		c.CodeWritten(i % 2 * pageSize)
-		c.CodeHeld(i % 2 * pageSize)
+		c.codeHeld(i % 2 * pageSize)
 	}
 	if n := &c.blocks.news; len(n.written) > maxNews || len(n.held) > maxNews {
 		t.Errorf("%d and %d pages noted", len(n.written), len(n.held))
@@ -173,7 +243,7 @@ func TestSlowStoresAreLogged(t *testing.T) {
 // A cache full of the smallest blocks weighs no more than one of large ones.
 func TestSmallBlocksAreBounded(t *testing.T) {
 	c := newTestCPU(t, nil)
-	c.blocks.held = maxHeld - 100
+	c.blocks.held = c.blocks.max - 100
 	before := c.blocks.held
 	c.RIP = testCode
 	runTest(t, c, false)
@@ -186,9 +256,20 @@ func TestSmallBlocksAreBounded(t *testing.T) {
 // where a lock that others spin on lies beside the code.
 func TestProgressOnAPageThatOthersWrite(t *testing.T) {
 	c := newTestCPU(t, unhex(t, "b805000000ffc0ffc0")) // mov eax, 5; inc eax; inc eax; ud2
-	c.cfg.CodeHeld = c.CodeWritten
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				c.CodeWritten(testCode)
+			}
+		}
+	}()
 	if e := c.Run(); e.Reason != Shutdown { // there is no IDT
 		t.Errorf("%+v", e)
 	}
+	close(done)
 	wantReg(t, c, x86.RAX, 7)
 }

@@ -17,13 +17,34 @@ const (
 	pendFlush             // someone else changed page flags: forget write permissions
 	pendCode              // host-side writes into pages with decoded code
 	pendDebug             // single step or breakpoints: see needStep
-	pendSleep = 1 << 31   // the vCPU sleeps on the word: wake it
+	pendPark              // another vCPU wants the machine for itself: see Group
+	pendAway  = 1 << 30   // the vCPU looks at the other bits before it executes anything
+	pendSleep = 1 << 31   // likewise, and it sleeps on the word: wake it
 )
 
 // post sets bits of Pending and wakes the vCPU if it sleeps. Any thread.
 func (c *CPU) post(bits uint32) {
 	if atomic.OrUint32(&c.Pending, bits)&pendSleep != 0 {
 		futexWake(&c.Pending)
+	}
+}
+
+// postQuietly sets bits that a vCPU which executes nothing need not be woken for;
+// away: it is such a one.
+func (c *CPU) postQuietly(bits uint32) (away bool) {
+	return atomic.OrUint32(&c.Pending, bits)&(pendAway|pendSleep) != 0
+}
+
+// away reports that the vCPU executes nothing before it has looked at Pending. Any thread.
+func (c *CPU) away() bool { return atomic.LoadUint32(&c.Pending)&(pendAway|pendSleep) != 0 }
+
+// depart and arrive bracket what a vCPU does outside guest code. What was asked for
+// in between is seen by arrive, or whoever asks sees that the vCPU is back.
+func (c *CPU) depart() { atomic.OrUint32(&c.Pending, pendAway) }
+
+func (c *CPU) arrive() {
+	if atomic.AndUint32(&c.Pending, ^uint32(pendAway))&pendCode != 0 {
+		c.giveUp()
 	}
 }
 
@@ -51,10 +72,12 @@ func (c *CPU) SIPI(vector uint8) {
 
 // RevokeWrites makes the vCPU ask again before it next stores to any page: dirty
 // flags were cleared. Any thread; RevokePending tells when it is done.
-func (c *CPU) RevokeWrites() { c.post(pendFlush) }
+func (c *CPU) RevokeWrites() { c.postQuietly(pendFlush) }
 
-// RevokePending reports that a RevokeWrites has not taken effect yet.
-func (c *CPU) RevokePending() bool { return atomic.LoadUint32(&c.Pending)&pendFlush != 0 }
+// RevokePending reports that the vCPU may still store as before a RevokeWrites.
+func (c *CPU) RevokePending() bool {
+	return atomic.LoadUint32(&c.Pending)&(pendFlush|pendAway|pendSleep) == pendFlush
+}
 
 // take clears bits of Pending and reports whether any was set.
 func (c *CPU) take(bits uint32) bool { return atomic.AndUint32(&c.Pending, ^bits)&bits != 0 }
@@ -71,6 +94,9 @@ func (c *CPU) interrupts() (leave bool) {
 		}
 		if p&pendCode != 0 {
 			c.dropWritten()
+		}
+		if p&pendPark != 0 {
+			c.group.park(c)
 		}
 		if p&pendKick != 0 && c.take(pendKick) {
 			c.exit = Exit{Reason: Kicked}

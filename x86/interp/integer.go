@@ -54,8 +54,14 @@ func (c *CPU) execInteger(in *decode.Inst) status {
 // integerSystem runs what touches segments, other privilege levels or nothing.
 func (c *CPU) integerSystem(in *decode.Inst) status {
 	switch in.Op {
-	case optab.NOP, optab.PAUSE, optab.PREFETCH, optab.PREFETCHW, optab.LFENCE, optab.SFENCE, optab.MFENCE:
+	case optab.NOP, optab.PREFETCH, optab.PREFETCHW, optab.LFENCE, optab.SFENCE:
 		return next // the engine runs in order, on a host that orders at least as strongly
+	case optab.MFENCE:
+		c.fence()
+		return next
+	case optab.PAUSE:
+		c.pause()
+		return next
 	case optab.CLFLUSH, optab.CLFLUSHOPT:
 		return c.cacheFlush(in)
 	case optab.BOUND:
@@ -71,6 +77,7 @@ func (c *CPU) integerSystem(in *decode.Inst) status {
 	case optab.RETFAR:
 		return c.farRet(in)
 	case optab.IRET:
+		c.fence()
 		return c.iret(in)
 	case optab.INT, optab.INT3, optab.INTO, optab.INT1:
 		return c.softInt(in)
@@ -81,6 +88,7 @@ func (c *CPU) integerSystem(in *decode.Inst) status {
 	case optab.OUT:
 		return c.portOut(in)
 	case optab.CPUID:
+		c.fence()
 		return c.cpuid(in)
 	case optab.RDTSC:
 		return c.rdtsc(in)

@@ -204,16 +204,19 @@ func (c *CPU) compareSwap128(va uint64, want, v [2]uint64) (old [2]uint64, ok bo
 		c.watchAccess(va, 16, true)
 		return old, true
 	}
-	if !c.probeWrite(va, 16) {
-		return old, false
-	}
-	if old, ok = c.ld128(va); !ok {
-		return old, false
-	}
-	if old != want {
-		v = old
-	}
-	return old, c.st128(va, v)
+	ok = c.group.alone(c, func() bool {
+		if !c.probeWrite(va, 16) {
+			return false
+		}
+		if old, ok = c.ld128(va); !ok {
+			return false
+		}
+		if old != want {
+			v = old
+		}
+		return c.st128(va, v)
+	})
+	return old, ok
 }
 
 // flagOp is the instructions that move and change single flags.

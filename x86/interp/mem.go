@@ -129,14 +129,13 @@ func setBit(w *uint64, bit uint64, on bool) {
 // For a write about to be made it marks the page dirty.
 func (c *CPU) writeUnseen(phys uint64, a mmu.Access) bool {
 	f := c.cfg.Memory.Flags(phys)
-	v := atomic.LoadUint32(f)
-	if v&guestmem.FlagDirty == 0 && c.cfg.Memory.DirtyLog() {
+	if atomic.LoadUint32(f)&guestmem.FlagDirty == 0 && c.cfg.Memory.DirtyLog() {
 		if a != mmu.Write {
 			return false
 		}
 		atomic.OrUint32(f, guestmem.FlagDirty)
 	}
-	return v&guestmem.FlagCode == 0
+	return guestmem.GrantDirect(f)
 }
 
 // watchAccess looks for data breakpoints on a slow access.

@@ -10,7 +10,8 @@ import (
 // thread that runs it.
 type CPU struct {
 	*Core
-	cfg Config
+	cfg   Config
+	group *Group
 
 	exc  exception // set by whoever returns faulted
 	exit Exit      // set by whoever returns stopped
@@ -19,6 +20,9 @@ type CPU struct {
 	fpu    fpuState    // x87, MMX and SSE registers
 	blocks blockCache
 	inst   decode.Inst // the instruction that step runs
+
+	pauses  uint64   // PAUSEs executed
+	tickets []uint64 // Group.endDirect's
 }
 
 // exception is a fault on its way to delivery.
@@ -63,9 +67,8 @@ type Config struct {
 	MMIO   IO // guest-physical space outside Memory
 	APIC   APIC
 	TSC    func() uint64 // guest TSC before TSC_ADJUST
-	// CodeHeld, if set, is told of each page that this vCPU begins to hold code of;
-	// it passes the news to every other vCPU's CodeHeld.
-	CodeHeld func(gpa uint64)
+	// Group is what the machine's vCPUs have in common; nil for a machine of one.
+	Group *Group
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
 }
@@ -92,7 +95,13 @@ func New(cfg Config) (*CPU, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CPU{Core: core, cfg: cfg}
+	c := &CPU{Core: core, cfg: cfg, group: cfg.Group}
+	if c.group == nil {
+		c.group = &Group{}
+	}
+	c.group.cpus = append(c.group.cpus, c)
+	c.blocks.max = maxHeld(max(1, cfg.CPUs))
+	c.depart()
 	c.clearBlocks()
 	c.Reset()
 	return c, nil

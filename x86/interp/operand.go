@@ -220,7 +220,12 @@ func (c *CPU) modifyMem(va uint64, size uint8, lock bool, f func(old uint64) uin
 			c.watchAccess(va, uint64(size), true)
 			return true
 		}
+		return c.group.alone(c, func() bool { return c.modifySlow(va, size, f) })
 	}
+	return c.modifySlow(va, size, f)
+}
+
+func (c *CPU) modifySlow(va uint64, size uint8, f func(old uint64) uint64) bool {
 	if !c.probeWrite(va, uint64(size)) {
 		return false
 	}

@@ -13,6 +13,8 @@ import (
 // Run executes the guest until Kick, a triple fault, or something this engine
 // cannot do, and says which.
 func (c *CPU) Run() Exit {
+	c.arrive()
+	defer c.depart()
 	for {
 		dropped := false
 		if p := atomic.LoadUint32(&c.Pending); p != 0 {

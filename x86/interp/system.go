@@ -59,6 +59,9 @@ func (c *CPU) execSystem(in *decode.Inst) status {
 	if in.Row.Flags&optab.Privileged != 0 && c.CPL != 0 {
 		return c.raiseErr(x86.GP, 0)
 	}
+	if serialising(in.Op) {
+		c.fence()
+	}
 	if in.Op >= optab.RDMSR {
 		return c.execSystem2(in)
 	}
@@ -107,6 +110,16 @@ func (c *CPU) execSystem(in *decode.Inst) status {
 		return c.invpcid(in)
 	}
 	return c.unimplemented(in)
+}
+
+// serialising instructions drain the store buffer (Intel SDM vol. 3A §8.3).
+func serialising(op optab.Op) bool {
+	switch op {
+	case optab.MOVCR, optab.MOVDR, optab.WRMSR, optab.LGDT, optab.LIDT, optab.LLDT, optab.LTR,
+		optab.INVLPG, optab.INVPCID, optab.INVD, optab.WBINVD:
+		return true
+	}
+	return false
 }
 
 func (c *CPU) execSystem2(in *decode.Inst) status {

@@ -145,7 +145,7 @@ func (t *translator) generic() uint16 {
 		switch op {
 		case optab.POPF, optab.POPSEG, optab.JMPFAR, optab.CALLFAR, optab.RETFAR, optab.IRET, optab.INT, optab.INT3,
 			optab.INTO, optab.INT1, optab.UD0, optab.UD1, optab.UD2, optab.LDS, optab.LES, optab.LFS, optab.LGS,
-			optab.LSS, optab.IN, optab.OUT, optab.INS, optab.OUTS:
+			optab.LSS, optab.IN, optab.OUT, optab.INS, optab.OUTS, optab.CPUID:
 			return uSystem
 		}
 	}
@@ -271,7 +271,7 @@ func (t *translator) specialise() bool {
 		ok = t.bitTest(&u)
 	case optab.PUSH, optab.POP, optab.LEAVE:
 		ok = t.stack(&u)
-	case optab.NOP, optab.PAUSE, optab.PREFETCH, optab.PREFETCHW, optab.LFENCE, optab.SFENCE, optab.MFENCE:
+	case optab.NOP, optab.PREFETCH, optab.PREFETCHW, optab.LFENCE, optab.SFENCE:
 		u.kind, ok = uNop, true
 	case optab.CBW, optab.CWD:
 		ok = t.widen(&u)
