@@ -104,6 +104,20 @@ type InstructionCounter interface {
 	Instructions() uint64 // since the vCPU was made
 }
 
+// NMIInjector is a VCPU whose NMI pin can be pulsed: LINT1 of its local APIC, which
+// the guest may have masked. Called by the thread that owns the vCPU.
+type NMIInjector interface {
+	InjectNMI() error
+}
+
+// MachineCheckInjector is a VCPU with machine-check banks. A corrected error is
+// logged for the guest to find; an uncorrected one raises #MC at the next Run,
+// or ends that with ExitShutdown if the guest cannot take it; one that the guest
+// has disabled is lost. Called by the thread that owns the vCPU.
+type MachineCheckInjector interface {
+	InjectMachineCheck(x86.MachineCheck) error
+}
+
 // DirtyLogger reports pages that vCPUs wrote.
 type DirtyLogger interface {
 	SetDirtyLog(on bool) error

@@ -12,6 +12,7 @@ const (
 	KVM_GET_VCPU_MMAP_SIZE         Request = 0xae04
 	KVM_GET_SUPPORTED_CPUID        Request = 0xc008ae05
 	KVM_GET_MSR_FEATURE_INDEX_LIST Request = 0xc004ae0a
+	KVM_X86_GET_MCE_CAP_SUPPORTED  Request = 0x8008ae9d
 )
 
 // Requests on a VM.
@@ -51,6 +52,9 @@ const (
 	KVM_SET_CPUID2      Request = 0x4008ae90
 	KVM_GET_MP_STATE    Request = 0x8004ae98
 	KVM_SET_MP_STATE    Request = 0x4004ae99
+	KVM_NMI             Request = 0xae9a
+	KVM_X86_SETUP_MCE   Request = 0x4008ae9c
+	KVM_X86_SET_MCE     Request = 0x4040ae9e
 	KVM_GET_VCPU_EVENTS Request = 0x8040ae9f
 	KVM_SET_VCPU_EVENTS Request = 0x4040aea0
 	KVM_GET_DEBUGREGS   Request = 0x8080aea1
@@ -79,7 +83,9 @@ const (
 	KVM_CAP_SET_TSS_ADDR          Cap = 4
 	KVM_CAP_EXT_CPUID             Cap = 7
 	KVM_CAP_MP_STATE              Cap = 14
+	KVM_CAP_USER_NMI              Cap = 22
 	KVM_CAP_IRQ_ROUTING           Cap = 25
+	KVM_CAP_MCE                   Cap = 31
 	KVM_CAP_IRQFD                 Cap = 32
 	KVM_CAP_PIT2                  Cap = 33
 	KVM_CAP_PIT_STATE2            Cap = 35

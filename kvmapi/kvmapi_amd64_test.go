@@ -72,6 +72,7 @@ var layouts = []struct {
 	{Sregs{}, "struct kvm_sregs", "cs ds es fs gs ss tr ldt gdt idt cr0 cr2 cr3 cr4 cr8 efer apic_base interrupt_bitmap"},
 	{Translation{}, "struct kvm_translation", "linear_address physical_address valid writeable usermode pad"},
 	{LAPICState{}, "struct kvm_lapic_state", "regs"},
+	{X86MCE{}, "struct kvm_x86_mce", "status addr misc mcg_status bank pad1 pad2"},
 	{MPState{}, "struct kvm_mp_state", "mp_state"},
 	{VCPUEvents{}, "struct kvm_vcpu_events", "exception interrupt nmi sipi_vector flags smi triple_fault reserved exception_has_payload exception_payload"},
 	{VCPUEvents{}.Exception, "typeof(((struct kvm_vcpu_events*)0)->exception)", "injected nr has_error_code pending error_code"},

@@ -19,6 +19,8 @@ func (v Request) String() string {
 		return "KVM_GET_SUPPORTED_CPUID"
 	case KVM_GET_MSR_FEATURE_INDEX_LIST:
 		return "KVM_GET_MSR_FEATURE_INDEX_LIST"
+	case KVM_X86_GET_MCE_CAP_SUPPORTED:
+		return "KVM_X86_GET_MCE_CAP_SUPPORTED"
 	case KVM_CREATE_VCPU:
 		return "KVM_CREATE_VCPU"
 	case KVM_GET_DIRTY_LOG:
@@ -81,6 +83,12 @@ func (v Request) String() string {
 		return "KVM_GET_MP_STATE"
 	case KVM_SET_MP_STATE:
 		return "KVM_SET_MP_STATE"
+	case KVM_NMI:
+		return "KVM_NMI"
+	case KVM_X86_SETUP_MCE:
+		return "KVM_X86_SETUP_MCE"
+	case KVM_X86_SET_MCE:
+		return "KVM_X86_SET_MCE"
 	case KVM_GET_VCPU_EVENTS:
 		return "KVM_GET_VCPU_EVENTS"
 	case KVM_SET_VCPU_EVENTS:
@@ -124,8 +132,12 @@ func (v Cap) String() string {
 		return "KVM_CAP_EXT_CPUID"
 	case KVM_CAP_MP_STATE:
 		return "KVM_CAP_MP_STATE"
+	case KVM_CAP_USER_NMI:
+		return "KVM_CAP_USER_NMI"
 	case KVM_CAP_IRQ_ROUTING:
 		return "KVM_CAP_IRQ_ROUTING"
+	case KVM_CAP_MCE:
+		return "KVM_CAP_MCE"
 	case KVM_CAP_IRQFD:
 		return "KVM_CAP_IRQFD"
 	case KVM_CAP_PIT2:

@@ -249,6 +249,17 @@ type LAPICState struct {
 	Regs [0x400]byte
 }
 
+// X86MCE is struct kvm_x86_mce.
+type X86MCE struct {
+	Status    uint64
+	Addr      uint64
+	Misc      uint64
+	MCGStatus uint64
+	Bank      uint8
+	_         [7]uint8
+	_         [3]uint64
+}
+
 // MPState is struct kvm_mp_state.
 type MPState struct {
 	MPState uint32

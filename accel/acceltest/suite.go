@@ -19,7 +19,7 @@ type Suite struct {
 }
 
 // Run runs the whole suite. What an accelerator does not offer (Doorbells,
-// DirtyLogger, Stater) is left out.
+// DirtyLogger, Stater, NMIInjector, MachineCheckInjector) is left out.
 func (suite Suite) Run(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -42,7 +42,15 @@ func (suite Suite) Run(t *testing.T) {
 	} {
 		t.Run(c.name, c.test)
 	}
-	vm := suite.NewGuest(t, "", 1).VM
+	g := suite.NewGuest(t, "", 1)
+	vm, vcpu := g.VM, g.CPUs[0].VCPU
+	if _, ok := vcpu.(accel.NMIInjector); ok {
+		t.Run("NMIs", suite.nmi)
+	}
+	if _, ok := vcpu.(accel.MachineCheckInjector); ok {
+		t.Run("MachineChecks", suite.machineChecks)
+		t.Run("AMachineCheckWithoutMCEIsAShutdown", suite.machineCheckWithoutMCE)
+	}
 	if _, ok := vm.(accel.DirtyLogger); ok {
 		t.Run("DirtyLog", suite.dirtyLog)
 	}

@@ -23,8 +23,6 @@ type msrSet struct {
 // Ranges of MSRs that KVM keeps but does not list.
 const (
 	mtrrVariable = 8 // pairs of base and mask, as KVM_NR_VAR_MTRR
-	mcBank0      = 0x400
-	mcBanks      = 32 // KVM's default of MCG_CAP
 )
 
 func newMSRSet(listed []uint32, log *slog.Logger) *msrSet {
@@ -38,8 +36,8 @@ func newMSRSet(listed []uint32, log *slog.Logger) *msrSet {
 		list = append(list, 0x268+i) // the 4 KiB ranges
 	}
 	list = append(list, x86.MSRMTRRDefType)
-	for i := range uint32(4 * mcBanks) {
-		list = append(list, mcBank0+i)
+	for i := range uint32(4 * x86.MCBanks) {
+		list = append(list, x86.MSRMC0Ctl+i)
 	}
 	for _, m := range listed {
 		if !notState(m) && !slices.Contains(list, m) {

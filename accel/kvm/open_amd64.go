@@ -144,5 +144,8 @@ var (
 	_ accel.Stater      = (*vm)(nil)
 	_ accel.ClockPauser = (*vm)(nil)
 	_ accel.VCPU        = (*vcpu)(nil)
-	_ accel.IRQChip     = (*chip)(nil)
+
+	_ accel.NMIInjector          = (*vcpu)(nil)
+	_ accel.MachineCheckInjector = (*vcpu)(nil)
+	_ accel.IRQChip              = (*chip)(nil)
 )

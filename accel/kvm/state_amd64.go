@@ -116,7 +116,11 @@ func (c *vcpu) setState(s *x86.State) error {
 	if _, err := kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_VCPU_EVENTS, &events); err != nil {
 		return err
 	}
-	mp := kvmapi.MPState{MPState: makeMP(s.MP)}
+	state := s.MP
+	if state == x86.MPHalted && (s.Events.Exception.Valid || s.Events.Interrupt.Valid) {
+		state = x86.MPRunnable // KVM does not wake a vCPU for what is half delivered
+	}
+	mp := kvmapi.MPState{MPState: makeMP(state)}
 	_, err = kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_MP_STATE, &mp)
 	return err
 }

@@ -75,6 +75,9 @@ func (c *vcpu) setUp() error {
 	if _, err := kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_CPUID2, cpuid); err != nil {
 		return err
 	}
+	if err := c.setUpMachineChecks(); err != nil {
+		return err
+	}
 	if vendor(c.vm.acc.cpuid) != vendorIntel {
 		return nil
 	}

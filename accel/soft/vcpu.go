@@ -111,3 +111,17 @@ func (c *cpu) Instructions() uint64 { return c.cpu.Instructions }
 
 // SetState implements accel.VCPU.
 func (c *cpu) SetState(s *x86.State) error { return c.cpu.SetState(s) }
+
+// InjectNMI implements accel.NMIInjector.
+func (c *cpu) InjectNMI() error {
+	c.vm.lapics.APIC(c.id).LINT1()
+	return nil
+}
+
+// InjectMachineCheck implements accel.MachineCheckInjector.
+func (c *cpu) InjectMachineCheck(m x86.MachineCheck) error {
+	if err := c.cpu.InjectMachineCheck(m); err != nil {
+		return fmt.Errorf("soft: vCPU %d: %w", c.id, err)
+	}
+	return nil
+}

@@ -275,10 +275,15 @@ func (l *LAPIC) setINTR(level bool) {
 	l.intr = level
 }
 
-// lint1 pulses LINT1, the NMI pin.
-func (l *LAPIC) lint1() {
+// LINT1 pulses that pin: an NMI, unless the guest has programmed it otherwise.
+// Where the APIC is off it is the processor's NMI pin (SDM §11.4.3).
+func (l *LAPIC) LINT1() {
 	l.mu.Lock()
 	defer l.leave()
+	if l.base.Load()&baseEnable == 0 {
+		l.nmi = true
+		return
+	}
 	l.local(regLINT1)
 }
 

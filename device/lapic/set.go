@@ -74,7 +74,7 @@ func (s *Set) SetINTR(level bool) {
 // NMI pulses every LINT1.
 func (s *Set) NMI() {
 	for _, l := range s.all {
-		l.lint1()
+		l.LINT1()
 	}
 }
 

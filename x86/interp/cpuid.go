@@ -49,7 +49,10 @@ const (
 const (
 	feat1EDX = 1<<0 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<9 | 1<<11 | 1<<12 | 1<<13 | 1<<14 |
 		1<<15 | 1<<16 | 1<<17 | 1<<19 | 1<<23 | 1<<24 | 1<<25 | 1<<26 | 1<<27
-	feat1HTT = 1 << 28
+	feat1HTT  = 1 << 28
+	feat1APIC = 1 << 9 // while IA32_APIC_BASE enables it
+
+	apicEnable = 1 << 11 // of IA32_APIC_BASE
 )
 
 // feat7EBX is CPUID.7.0:EBX: FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, FCS
@@ -92,13 +95,17 @@ func text(s string, i int) (v uint32) {
 const brand = "berth soft virtual CPU"
 
 func (c *CPU) leaf(n, sub uint32) regs4 {
+	basic := uint32(maxBasic)
+	if c.sys.msrs.miscEnable&miscLimitCPUID != 0 {
+		basic = 2
+	}
 	switch {
-	case n > maxBasic && n < 0x40000000, n > maxExtended, n > maxHypervisor && n < 0x80000000:
-		n = maxBasic // an unknown leaf reads as the highest basic one
+	case n > basic && n < 0x40000000, n > maxExtended, n > maxHypervisor && n < 0x80000000:
+		n = basic // an unknown leaf reads as the highest basic one
 	}
 	switch n {
 	case 0:
-		return regs4{maxBasic, text("Genu", 0), text("ntel", 0), text("ineI", 0)}
+		return regs4{basic, text("Genu", 0), text("ntel", 0), text("ineI", 0)}
 	case 1:
 		return c.leaf1()
 	case 2:
@@ -128,6 +135,9 @@ func (c *CPU) leaf(n, sub uint32) regs4 {
 		if c.Mode != decode.Mode64 {
 			r[3] &^= 1 << 11 // SYSCALL exists in 64-bit mode only
 		}
+		if c.sys.msrs.miscEnable&miscNoXD != 0 {
+			r[3] &^= 1 << 20
+		}
 		return r
 	case 0x80000002, 0x80000003, 0x80000004:
 		i := int(n-0x80000002) * 4
@@ -146,6 +156,9 @@ func (c *CPU) leaf1() regs4 {
 	r := regs4{signature, uint32(c.cfg.ID)<<24 | 64/8<<8, feat1ECX, feat1EDX}
 	if c.CR4&x86.CR4OSXSAVE != 0 {
 		r[2] |= feat1OSXSAVE
+	}
+	if base, ok := c.cfg.APIC.ReadMSR(x86.MSRAPICBase); ok && base&apicEnable == 0 {
+		r[3] &^= feat1APIC
 	}
 	if n := c.cpus(); n > 1 {
 		r[1] |= min(uint32(1)<<bits.Len32(n-1), 255) << 16

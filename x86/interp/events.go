@@ -8,18 +8,21 @@ import (
 
 // Bits of Core.Pending.
 const (
-	pendKick  = 1 << iota // Run was asked to return
-	pendIntr              // an interrupt may have become deliverable
-	pendNMI               // an NMI waits
-	pendInit              // INIT
-	pendSIPI              // start-up IPI
-	pendHalt              // the vCPU executed HLT or waits for INIT or SIPI
-	pendFlush             // someone else changed page flags: forget write permissions
-	pendCode              // host-side writes into pages with decoded code
-	pendDebug             // single step or breakpoints: see needStep
-	pendPark              // another vCPU wants the machine for itself: see Group
-	pendAway  = 1 << 30   // the vCPU looks at the other bits before it executes anything
-	pendSleep = 1 << 31   // likewise, and it sleeps on the word: wake it
+	pendKick     = 1 << iota // Run was asked to return
+	pendIntr                 // an interrupt may have become deliverable
+	pendNMI                  // an NMI waits
+	pendInit                 // INIT
+	pendSIPI                 // start-up IPI
+	pendHalt                 // the vCPU executed HLT or waits for INIT or SIPI
+	pendFlush                // someone else changed page flags: forget write permissions
+	pendCode                 // host-side writes into pages with decoded code
+	pendDebug                // single step or breakpoints: see needStep
+	pendPark                 // another vCPU wants the machine for itself: see Group
+	pendHeld                 // held waits to be delivered
+	pendMC                   // a machine check
+	pendShutdown             // a machine check that cannot be taken
+	pendAway     = 1 << 30   // the vCPU looks at the other bits before it executes anything
+	pendSleep    = 1 << 31   // likewise, and it sleeps on the word: wake it
 )
 
 // post sets bits of Pending and wakes the vCPU if it sleeps. Any thread.
@@ -134,11 +137,30 @@ func (c *CPU) codeBreaks() bool {
 	return c.deliver() == stopped
 }
 
-// deliverPending delivers an NMI or else an interrupt if there is one and it may
-// be; stop: Run must return.
+// awake reports whether events other than INIT and start-up IPIs reach the vCPU.
+func (c *CPU) awake() bool { return c.sys.mp == x86.MPRunnable || c.sys.mp == x86.MPHalted }
+
+// deliverPending delivers what a state left half delivered, a machine check, an
+// NMI or else an interrupt if there is one and it may be (Intel SDM vol. 3A table
+// 6-2); stop: Run must return.
 func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
-	if c.sys.mp != x86.MPRunnable && c.sys.mp != x86.MPHalted {
+	switch {
+	case !c.awake():
 		return false, false
+	case p&pendShutdown != 0 && c.take(pendShutdown):
+		c.exit = Exit{Reason: Shutdown}
+		return false, true
+	case p&pendHeld != 0 && c.take(pendHeld):
+		e := c.sys.held
+		e.rip, e.flags = c.RIP, c.rflags()
+		if e.source == fromException {
+			e.flags |= x86.FlagRF
+		}
+		c.sys.mp = x86.MPRunnable
+		return true, c.deliverEvent(e) == stopped
+	case p&pendMC != 0 && c.take(pendMC):
+		c.sys.mp = x86.MPRunnable
+		return true, c.deliverEvent(event{vector: x86.MC, rip: c.RIP, flags: c.rflags()}) == stopped
 	}
 	if c.sys.mp == x86.MPRunnable && c.inShadow() != shadowNone {
 		return false, false // Pending stays: asked again after the next instruction
@@ -176,8 +198,8 @@ func (c *CPU) deliverExternal(vector uint8) (stop bool) {
 // sleep waits until Pending has a bit that may end the halt.
 func (c *CPU) sleep() {
 	quiet := uint32(pendHalt | pendDebug)
-	if c.sys.mp != x86.MPHalted {
-		quiet |= pendIntr | pendNMI // wait for the start-up IPI too
+	if !c.awake() {
+		quiet |= pendIntr | pendNMI | pendHeld | pendMC | pendShutdown // wait for the start-up IPI too
 	}
 	p := atomic.LoadUint32(&c.Pending)
 	if p&^quiet != 0 {

@@ -7,12 +7,13 @@ const mtrrVariable = 8
 
 // msrState holds the MSRs that have no home in Core.
 type msrState struct {
-	star, lstar, cstar, fmask             uint64
-	kernelGSBase, tscAux                  uint64
-	tscAdjust, tscOffset                  uint64 // the architectural one, and what a restored state differs from the clock
-	sysenterCS, sysenterESP, sysenterEIP  uint64
-	pat, miscEnable, specCtrl, biosSignID uint64
-	featureControl, mcgStatus             uint64
+	star, lstar, cstar, fmask            uint64
+	kernelGSBase, tscAux                 uint64
+	tscAdjust, tscOffset                 uint64 // the architectural one, and what a restored state differs from the clock
+	sysenterCS, sysenterESP, sysenterEIP uint64
+	pat, miscEnable, biosSignID          uint64
+
+	mc machineCheck
 
 	mtrrDefType uint64
 	mtrrBase    [mtrrVariable]uint64
@@ -25,7 +26,7 @@ const (
 	// microcode is what IA32_BIOS_SIGN_ID reports in its upper half.
 	microcode = 1 << 32
 	// miscEnableReset: fast strings, and the branch-trace and PEBS units absent.
-	miscEnableReset = 1<<0 | 1<<11 | 1<<12
+	miscEnableReset = miscFastStrings | miscNoBTS | miscNoPEBS
 	patReset        = 0x0007040600070406
 	// mtrrCap: eight variable ranges, the fixed ones, and write-combining.
 	mtrrCap = mtrrVariable | 1<<8 | 1<<10
@@ -36,36 +37,35 @@ const (
 	archCaps = 1<<0 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<8 | 1<<13 | 1<<14 | 1<<15 | 1<<20 | 1<<24 | 1<<26 | 1<<27
 	// featureLocked: IA32_FEATURE_CONTROL locked with VMX off.
 	featureLocked = 1
-	// specCtrlBits are IBRS, STIBP and SSBD, which have nothing to do here.
-	specCtrlBits = 7
+	// fsb100MHz and perfStatus say the same as CPUID leaf 0x16: a bus of 100 MHz, ratio 10 now and at most.
+	fsb100MHz  = 5
+	perfStatus = 10<<40 | 10<<8
+	// l2Enabled: MSR_BBL_CR_CTL3's hardware and software enables of the L2 cache.
+	l2Enabled = 1<<0 | 1<<8
 )
 
-// Further MSRs that a PC operating system reads.
+const msrDebugCtl = 0x1d9
+
+// Bits of IA32_MISC_ENABLE (Intel SDM vol. 4 table 2-2).
 const (
-	msrPlatformInfo  = 0xce
-	msrEBLPowerOn    = 0x2a
-	msrSMICount      = 0x34
-	msrPredCmd       = 0x49
-	msrBiosUpdate    = 0x79
-	msrFSBFreq       = 0xcd
-	msrBBLCRCtl3     = 0x11e
-	msrMiscFeatures  = 0x140
-	msrThermStatus   = 0x19c
-	msrThermInt      = 0x19b
-	msrEnergyPerf    = 0x1b0
-	msrDebugCtl      = 0x1d9
-	msrLastBranch    = 0x1db
-	msrRAPLPowerUnit = 0x606
-	msrPPIN          = 0x4e
+	miscFastStrings = 1 << 0
+	miscNoBTS       = 1 << 11
+	miscNoPEBS      = 1 << 12
+	miscLimitCPUID  = 1 << 22
+	miscNoXD        = 1 << 34
+	miscWritable    = miscFastStrings | miscLimitCPUID | miscNoXD
+	// miscKnown adds those of the model that are fixed here: thermal control, performance
+	// monitoring, TM2, SpeedStep and its lock, MONITOR, xTPR messages.
+	miscKnown = miscWritable | miscNoBTS | miscNoPEBS | 1<<3 | 1<<7 | 1<<13 | 1<<16 | 1<<18 | 1<<20 | 1<<23
 )
 
 // reset gives the MSRs their power-on values.
 func (m *msrState) reset() {
 	*m = msrState{
-		pat:            patReset,
-		miscEnable:     miscEnableReset,
-		biosSignID:     microcode,
-		featureControl: featureLocked,
+		pat:        patReset,
+		miscEnable: miscEnableReset,
+		biosSignID: microcode,
+		mc:         newMachineCheck(),
 	}
 }
 
@@ -94,14 +94,37 @@ func (c *CPU) plain(i uint32) (p *uint64, writable uint64) {
 		return &m.tscAux, 1<<32 - 1
 	case x86.MSRSysenterCS:
 		return &m.sysenterCS, 1<<32 - 1
-	case x86.MSRSpecCtrl:
-		return &m.specCtrl, specCtrlBits
 	case x86.MSRMiscEnable:
-		return &m.miscEnable, all
+		return &m.miscEnable, miscKnown
 	case x86.MSRMCGStatus:
-		return &m.mcgStatus, 0
+		return &m.mc.status, mcgStatusBits
+	case x86.MSRMCGCtl:
+		return &m.mc.ctl, all
 	}
 	return nil, 0
+}
+
+// constantMSR returns the value of an MSR that cannot be written.
+func constantMSR(i uint32) (v uint64, ok bool) {
+	switch i {
+	case x86.MSRP5MCAddr, x86.MSRP5MCType, x86.MSRPlatformID, x86.MSREBLPowerOn:
+		return 0, true
+	case x86.MSRFeatureControl:
+		return featureLocked, true
+	case x86.MSRFSBFreq:
+		return fsb100MHz, true
+	case x86.MSRMTRRCap:
+		return mtrrCap, true
+	case x86.MSRArchCaps:
+		return archCaps, true
+	case x86.MSRL2Control:
+		return l2Enabled, true
+	case x86.MSRMCGCap:
+		return mcgCap, true
+	case x86.MSRPerfStatus:
+		return perfStatus, true
+	}
+	return 0, false
 }
 
 // address returns the place of an MSR that holds a canonical address.
@@ -164,6 +187,12 @@ func (c *CPU) readMSR(i uint32) (uint64, bool) {
 	if p, _ := c.mtrr(i); p != nil {
 		return *p, true
 	}
+	if p, _ := c.sys.msrs.mc.register(i); p != nil {
+		return *p, true
+	}
+	if v, ok := constantMSR(i); ok {
+		return v, true
+	}
 	switch i {
 	case x86.MSRTSC:
 		return c.tsc(), true
@@ -171,15 +200,9 @@ func (c *CPU) readMSR(i uint32) (uint64, bool) {
 		return c.sys.msrs.tscAdjust, true
 	case x86.MSREFER:
 		return c.EFER, true
-	case x86.MSRArchCaps:
-		return archCaps, true
-	case x86.MSRMTRRCap:
-		return mtrrCap, true
 	case x86.MSRBiosSignID:
 		return c.sys.msrs.biosSignID, true
-	case x86.MSRFeatureControl:
-		return c.sys.msrs.featureControl, true
-	case x86.MSRMCGCap, x86.MSRPlatformID, msrEBLPowerOn, msrSMICount, msrThermStatus, msrThermInt, msrDebugCtl, msrLastBranch, msrLastBranch + 1:
+	case msrDebugCtl:
 		return 0, true
 	}
 	return 0, c.unknownMSR(i, false)
@@ -196,11 +219,17 @@ func (c *CPU) unknownMSR(i uint32, write bool) bool {
 // writeMSR is WRMSR; not ok is #GP(0).
 func (c *CPU) writeMSR(i uint32, v uint64) bool {
 	if isAPICMSR(i) {
+		if i == x86.MSRAPICBase && v>>physBits != 0 {
+			return false
+		}
 		return c.cfg.APIC.WriteMSR(i, v)
 	}
 	if p, mask := c.plain(i); p != nil {
 		if v&^mask != 0 {
 			return false
+		}
+		if i == x86.MSRMiscEnable {
+			return c.writeMiscEnable(v)
 		}
 		*p = v
 		return true
@@ -220,6 +249,13 @@ func (c *CPU) writeMSR(i uint32, v uint64) bool {
 		*p = v
 		return true
 	}
+	if p, status := c.sys.msrs.mc.register(i); p != nil {
+		if status && v != 0 {
+			return false
+		}
+		*p = v
+		return true
+	}
 	switch i {
 	case x86.MSRTSC:
 		c.setTSCAdjust(c.sys.msrs.tscAdjust + v - c.tsc())
@@ -229,12 +265,13 @@ func (c *CPU) writeMSR(i uint32, v uint64) bool {
 		return true
 	case x86.MSREFER:
 		return c.writeEFER(v)
-	case msrPredCmd:
-		return v&^1 == 0
-	case x86.MSRBiosSignID, msrBiosUpdate, msrThermInt, msrThermStatus:
-		return true // SIGN_ID is loaded anew by CPUID; the others have nothing behind them
-	case msrDebugCtl, x86.MSRMCGCap:
+	case x86.MSRBiosSignID, x86.MSRBiosUpdate:
+		return true // SIGN_ID is loaded anew by CPUID; no update is newer than what there is
+	case msrDebugCtl:
 		return v == 0
+	}
+	if _, ok := constantMSR(i); ok {
+		return false
 	}
 	return c.unknownMSR(i, true)
 }
@@ -265,17 +302,34 @@ func validType(t uint8, pat bool) bool {
 	return t <= 1 || t >= 4 && t <= 6 || t == 7 && pat
 }
 
+// writeMiscEnable sets IA32_MISC_ENABLE; bits that are fixed here ignore the write.
+func (c *CPU) writeMiscEnable(v uint64) bool {
+	m := &c.sys.msrs.miscEnable
+	*m = *m&^miscWritable | v&miscWritable
+	if v&miscNoXD != 0 && c.EFER&x86.EFERNXE != 0 {
+		c.setEFER(c.EFER &^ x86.EFERNXE)
+	}
+	return true
+}
+
 // writeEFER sets the writable bits of EFER (Intel SDM vol. 3A §2.2.1).
 func (c *CPU) writeEFER(v uint64) bool {
 	const bits = x86.EFERSCE | x86.EFERLME | x86.EFERNXE
 	changed := c.EFER ^ v
-	if v&^(bits|x86.EFERLMA) != 0 || changed&x86.EFERLME != 0 && c.CR0&x86.CR0PG != 0 {
+	switch {
+	case v&^(bits|x86.EFERLMA) != 0, changed&x86.EFERLME != 0 && c.CR0&x86.CR0PG != 0,
+		v&x86.EFERNXE != 0 && c.sys.msrs.miscEnable&miscNoXD != 0:
 		return false
 	}
-	c.EFER = c.EFER&^bits | v&bits
+	c.setEFER(c.EFER&^bits | v&bits)
+	return true
+}
+
+func (c *CPU) setEFER(v uint64) {
+	nx := (c.EFER^v)&x86.EFERNXE != 0
+	c.EFER = v
 	c.pagingChanged()
-	if changed&x86.EFERNXE != 0 {
+	if nx {
 		c.flushTLB(false)
 	}
-	return true
 }

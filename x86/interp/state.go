@@ -109,6 +109,7 @@ func (c *CPU) GetState(s *x86.State) {
 			SIPIVector:  uint8(c.sys.sipi.Load()),
 		},
 	}
+	s.Events.Exception, s.Events.Interrupt = c.heldEvent()
 	c.saveFPU(&s.FPU)
 }
 
@@ -116,9 +117,6 @@ func (c *CPU) GetState(s *x86.State) {
 func (c *CPU) SetState(s *x86.State) error {
 	if s.Version != stateVersion {
 		return fmt.Errorf("interp: CPU state version %d, not %d", s.Version, stateVersion)
-	}
-	if s.Events.Exception.Valid || s.Events.Interrupt.Valid {
-		return fmt.Errorf("interp: CPU state with an event half delivered")
 	}
 	copy(c.R[:16], s.GPR[:])
 	c.RIP, c.Seg, c.GDT, c.IDT = s.RIP, s.Seg, s.GDT, s.IDT
@@ -131,7 +129,8 @@ func (c *CPU) SetState(s *x86.State) error {
 	c.cfg.APIC.SetTPR(uint8(s.CR8 & 15))
 	c.setEvents(&s.Events)
 	c.sys.dr6, c.exit = 0, Exit{}
-	c.take(pendHalt | pendNMI | pendInit | pendSIPI)
+	c.take(pendHalt | pendNMI | pendInit | pendSIPI | pendHeld | pendMC | pendShutdown)
+	c.holdEvent(&s.Events)
 	c.setMP(s.MP)
 	if s.MP == x86.MPSIPI {
 		c.setMP(x86.MPWaitSIPI)
@@ -160,6 +159,36 @@ func (c *CPU) cplOf(s *x86.State) uint8 {
 	return uint8(s.Seg[x86.CS].Selector & 3)
 }
 
+// holdEvent takes what a state has half delivered, to deliver it before the next
+// instruction. RIP and RFLAGS are the interrupted ones; an instruction that is an
+// interrupt itself (INT n) is executed anew.
+func (c *CPU) holdEvent(e *x86.Events) {
+	p, from := &e.Exception, fromException
+	if !p.Valid {
+		p, from = &e.Interrupt, fromExternal
+	}
+	if !p.Valid || p.Soft {
+		return
+	}
+	c.sys.held = event{vector: p.Vector, source: from, hasError: p.HasError, code: p.Error}
+	c.post(pendHeld)
+}
+
+// heldEvent is holdEvent's counterpart.
+func (c *CPU) heldEvent() (exception, interrupt x86.Pending) {
+	h := &c.sys.held
+	p := x86.Pending{Valid: true, Vector: h.vector, HasError: h.hasError, Error: h.code}
+	switch {
+	case c.Pending&pendHeld != 0 && h.source == fromExternal:
+		interrupt = p
+	case c.Pending&pendHeld != 0:
+		exception = p
+	case c.Pending&pendMC != 0:
+		exception = x86.Pending{Valid: true, Vector: x86.MC}
+	}
+	return exception, interrupt
+}
+
 func (c *CPU) setEvents(e *x86.Events) {
 	c.sys.nmi, c.sys.nmiMasked = false, e.NMIMasked
 	c.sys.sipi.Store(uint32(e.SIPIVector))
@@ -176,9 +205,13 @@ func (c *CPU) setEvents(e *x86.Events) {
 // savedMSRs are those that a state carries besides the ones with fields of their own.
 func savedMSRs() []uint32 {
 	list := []uint32{
-		x86.MSRTSCAdjust, x86.MSRTSC, x86.MSRSpecCtrl, x86.MSRSysenterCS, x86.MSRSysenterESP, x86.MSRSysenterEIP,
+		x86.MSRTSCAdjust, x86.MSRTSC, x86.MSRSysenterCS, x86.MSRSysenterESP, x86.MSRSysenterEIP,
 		x86.MSRMiscEnable, x86.MSRPAT, x86.MSRMTRRDefType, x86.MSRSTAR, x86.MSRLSTAR, x86.MSRCSTAR,
 		x86.MSRFMASK, x86.MSRKernelGSBase, x86.MSRTSCAux, x86.MSRMTRRFix64K, 0x258, 0x259,
+		x86.MSRMCGStatus, x86.MSRMCGCtl,
+	}
+	for i := range uint32(4 * x86.MCBanks) {
+		list = append(list, x86.MSRMC0Ctl+i)
 	}
 	for i := uint32(0x268); i <= 0x26f; i++ {
 		list = append(list, i)
@@ -206,6 +239,9 @@ func (c *CPU) loadMSRs(list []x86.MSR) {
 		case m.Index == x86.MSRTSC:
 			c.sys.msrs.tscOffset += m.Value - c.tsc()
 		case m.Index == x86.MSREFER, isAPICMSR(m.Index):
+		case m.Index >= x86.MSRMC0Ctl && m.Index < x86.MSRMC0Ctl+4*x86.MCBanks:
+			p, _ := c.sys.msrs.mc.register(m.Index)
+			*p = m.Value
 		default:
 			c.writeMSR(m.Index, m.Value)
 		}

@@ -20,6 +20,7 @@ type systemState struct {
 	sipi      atomic.Uint32 // the last start-up vector
 	nmi       bool          // one waits while nmiMasked
 	nmiMasked bool          // from an NMI's delivery to the next IRET
+	held      event         // see pendHeld
 	blocked   bool          // an interrupt may wait for IF, a shadow's end or an IRET
 
 	shadow    shadowKind
