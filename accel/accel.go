@@ -31,6 +31,9 @@ type Config struct {
 	// Topology.APICID(id).
 	Topology x86.Topology
 	Clock    clock.Clock
+	// APICOnly leaves out the 8254, and the 8259 pair where the engine can: the
+	// guest uses its APICs alone.
+	APICOnly bool
 }
 
 // VM is one guest's hardware as the engine provides it.
@@ -89,6 +92,12 @@ type Exit struct {
 }
 
 // Optional abilities, found by type assertion on VM or VCPU.
+
+// WallClock is a VM whose engine tells the guest the time of day, as kvmclock
+// does, if it says so: such a guest needs no RTC.
+type WallClock interface {
+	WallClock() bool
+}
 
 // Doorbells lets a device's notification register ring an eventfd without
 // leaving the guest (KVM's ioeventfd). size is the access width in bytes (0:

@@ -11,17 +11,24 @@ type Config struct {
 	// CPUs are the APIC IDs of the processors, the boot processor first. A
 	// processor's ACPI UID is its index.
 	CPUs       []uint32
+	SocketSize int    // processors in a socket, of which each is a container; 0: all in one
 	LAPIC      uint32 // address of the local APICs
 	IOAPIC     uint32 // address of the IOAPIC with GSI 0
 	IOAPICID   uint8
 	PM         PM
-	ECAM       Range   // 1 MiB per bus, from bus 0
+	PIC        bool    // an 8259 pair, and an 8254 whose line arrives at GSI 2
+	ECAM       Range   // 1 MiB per bus, from bus 0; empty: no PCI
 	PCIWindows []Range // where PCI BARs may lie, besides all ports but 0xcf8-0xcff
 	PCIRoutes  []Route // INTx of devices on bus 0
 	Serial     []Serial
-	RTC        bool // MC146818 at 0x70, IRQ 8
-	I8042      bool // keyboard controller at 0x60 and 0x64, IRQ 1 and 12
-	VGA        bool // legacy VGA ports and window
+	RTC        bool     // MC146818 at 0x70, IRQ 8
+	I8042      bool     // keyboard controller at 0x60 and 0x64, IRQ 1 and 12
+	VGA        bool     // legacy VGA ports and window
+	Panic      uint16   // port of the ISA pvpanic; 0: none
+	Virtio     []Virtio // memory-mapped ones
+	// Nodes are the NUMA nodes, with the distance from each to each, 10 to itself.
+	Nodes     []Node
+	Distances [][]uint8
 }
 
 // PM is the fixed power-management hardware (ACPI §4.8). ACPI mode is always on.
@@ -58,20 +65,21 @@ type Serial struct {
 	IRQ  uint8
 }
 
-// Board returns the description of berth's board with n processors, whose APIC
-// IDs are 0 to n-1. PCIWindows and PCIRoutes are left to the machine.
-func Board(n int) Config {
-	c := Config{
+// Virtio is a virtio device with memory-mapped registers.
+type Virtio struct {
+	Registers Range // below 4 GiB
+	GSI       uint32
+}
+
+// Board returns the description of what all boards have, and processors with
+// the given APIC IDs.
+func Board(cpus []uint32) Config {
+	return Config{
+		CPUs:  cpus,
 		LAPIC: 0xfee00000, IOAPIC: 0xfec00000,
 		PM:     PM{SCI: 9, Base: 0x600, Size: 0x80, Event: 0x600, Control: 0x604, Timer: 0x608, Reset: 0xcf9, ResetValue: 6},
-		ECAM:   Range{0xb0000000, 256 << 20},
 		Serial: []Serial{{0x3f8, 4}},
-		RTC:    true,
 	}
-	for id := range n {
-		c.CPUs = append(c.CPUs, uint32(id))
-	}
-	return c
 }
 
 // Tables are built tables, ready to be copied to guest memory.
@@ -106,8 +114,13 @@ func Build(c Config, base, limit uint64) (*Tables, error) {
 	roots := []uint64{
 		t.add("FACP", seal("FACP", 6, c.fadt(facs, dsdt))),
 		t.add("APIC", seal("APIC", 5, c.madt())),
-		t.add("MCFG", seal("MCFG", 1, c.mcfg())),
 		t.add("WAET", seal("WAET", 1, le32(waetPMTimer))),
+	}
+	if c.ECAM.Size > 0 {
+		roots = append(roots, t.add("MCFG", seal("MCFG", 1, c.mcfg())))
+	}
+	if len(c.Nodes) > 0 {
+		roots = append(roots, t.add("SRAT", seal("SRAT", 3, c.srat())), t.add("SLIT", seal("SLIT", 1, c.slit())))
 	}
 	var entries []byte
 	for _, a := range roots {
@@ -130,8 +143,8 @@ func (c *Config) check() error {
 	if len(c.CPUs) == 0 || len(c.CPUs) > 4096 {
 		return fmt.Errorf("%d processors", len(c.CPUs))
 	}
-	if buses := c.ECAM.Size >> 20; buses < 1 || buses > 256 || c.ECAM.Size&(1<<20-1) != 0 {
-		return fmt.Errorf("ECAM of 0x%x bytes is not 1 to 256 buses", c.ECAM.Size)
+	if buses := c.ECAM.Size >> 20; buses > 256 || c.ECAM.Size&(1<<20-1) != 0 {
+		return fmt.Errorf("ECAM of 0x%x bytes is not whole buses, 256 at most", c.ECAM.Size)
 	}
 	if c.ECAM.Base+c.ECAM.Size > 1<<32 {
 		return fmt.Errorf("ECAM at 0x%x is not below 4 GiB", c.ECAM.Base)
@@ -154,7 +167,12 @@ func (c *Config) check() error {
 			return fmt.Errorf("serial port on IRQ %d", s.IRQ)
 		}
 	}
-	return nil
+	for _, v := range c.Virtio {
+		if v.Registers.Base+v.Registers.Size > 1<<32 {
+			return fmt.Errorf("virtio registers at 0x%x are not below 4 GiB", v.Registers.Base)
+		}
+	}
+	return c.checkNodes()
 }
 
 // add appends a table and returns its address.

@@ -13,10 +13,21 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+// small is a board with little on it, and processors with the APIC IDs from 0 up.
+func small(cpus int) Config {
+	var ids []uint32
+	for id := range cpus {
+		ids = append(ids, uint32(id))
+	}
+	return Board(ids)
+}
+
 // full is a board with everything on it.
 func full(cpus int) Config {
-	c := Board(cpus)
-	c.I8042, c.VGA = true, true
+	c := small(cpus)
+	c.PIC, c.RTC, c.I8042, c.VGA, c.Panic = true, true, true, true, 0x505
+	c.ECAM = Range{0xb0000000, 256 << 20}
+	c.SocketSize = 2
 	c.PM.GPE0, c.PM.GPE0Len = 0x620, 16
 	c.PCIWindows = []Range{{0xc0000000, 0x3ec00000}, {1 << 40, 1 << 39}}
 	for dev := range uint8(3) {
@@ -24,6 +35,13 @@ func full(cpus int) Config {
 			c.PCIRoutes = append(c.PCIRoutes, Route{dev, pin, 16 + uint32(dev+pin)%8})
 		}
 	}
+	c.Virtio = []Virtio{{Range{0xd0000000, 0x1000}, 16}, {Range{0xd0001000, 0x1000}, 17}}
+	c.Nodes = []Node{{Memory: []Range{{0, 2 << 30}, {4 << 30, 1 << 30}}}, {Memory: []Range{{5 << 30, 3 << 30}}}}
+	for cpu := range cpus {
+		n := &c.Nodes[cpu%2]
+		n.CPUs = append(n.CPUs, cpu)
+	}
+	c.Distances = [][]uint8{{10, 21}, {31, 10}}
 	return c
 }
 
@@ -63,7 +81,7 @@ func TestChecksumsAndPointers(t *testing.T) {
 			}
 		}
 	}
-	if got := strings.Join(found, " "); got != "XSDT FACP FACS DSDT APIC MCFG WAET" {
+	if got := strings.Join(found, " "); got != "XSDT FACP FACS DSDT APIC WAET MCFG SRAT SLIT" {
 		t.Errorf("reached from the RSDP: %s", got)
 	}
 }
@@ -108,7 +126,7 @@ func TestIaslAcceptsEveryTable(t *testing.T) {
 			decompile(t, p)
 		}
 	}
-	for _, p := range build(t, Board(1)).Parts[1:] {
+	for _, p := range build(t, small(1)).Parts[1:] {
 		decompile(t, p)
 	}
 }
@@ -135,14 +153,23 @@ func TestTablesReadAsIntended(t *testing.T) {
 }
 
 func TestX2APICIDsFrom255(t *testing.T) {
-	c := Board(1)
-	c.CPUs = []uint32{0, 254, 255, 1000}
-	var kinds []byte
-	for b := c.madt()[8:]; len(b) > 0; b = b[b[1]:] {
-		kinds = append(kinds, b[0])
-	}
-	if want := []byte{madtLAPIC, madtLAPIC, madtX2APIC, madtX2APIC, madtIOAPIC, madtOverride, madtOverride, madtLAPICNMI, madtX2APICNMI}; !bytes.Equal(kinds, want) {
-		t.Errorf("entries %v, want %v", kinds, want)
+	c := Board([]uint32{0, 254, 255, 1000})
+	c.Nodes = []Node{{CPUs: []int{0, 1, 2, 3}}}
+	for _, table := range []struct {
+		name    string
+		entries []byte
+		want    []byte
+	}{
+		{"MADT", c.madt()[8:], []byte{madtLAPIC, madtLAPIC, madtX2APIC, madtX2APIC, madtIOAPIC, madtOverride, madtLAPICNMI, madtX2APICNMI}},
+		{"SRAT", c.srat()[12:], []byte{sratLAPIC, sratLAPIC, sratX2APIC, sratX2APIC}},
+	} {
+		var kinds []byte
+		for b := table.entries; len(b) > 0; b = b[b[1]:] {
+			kinds = append(kinds, b[0])
+		}
+		if !bytes.Equal(kinds, table.want) {
+			t.Errorf("%s: entries %v, want %v", table.name, kinds, table.want)
+		}
 	}
 }
 
@@ -172,6 +199,12 @@ func TestBadConfigs(t *testing.T) {
 		"ECAM place":     func(c *Config) { c.ECAM.Base = 1 << 32 },
 		"pin":            func(c *Config) { c.PCIRoutes = []Route{{0, 4, 16}} },
 		"serial IRQ":     func(c *Config) { c.Serial = []Serial{{0x3f8, 16}} },
+		"virtio place":   func(c *Config) { c.Virtio = []Virtio{{Range{1 << 32, 0x1000}, 16}} },
+		"no distances":   func(c *Config) { c.Distances = nil },
+		"short distance": func(c *Config) { c.Distances[1] = c.Distances[1][:1] },
+		"far from self":  func(c *Config) { c.Distances[1][1] = 20 },
+		"node's CPU":     func(c *Config) { c.Nodes[0].CPUs = []int{1} },
+		"node's memory":  func(c *Config) { c.Nodes[0].Memory = []Range{{1 << 63, 1 << 63}} },
 	} {
 		c := full(1)
 		change(&c)

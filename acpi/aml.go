@@ -168,6 +168,12 @@ func ports(base uint16, n uint8) []byte {
 
 func irqLine(n uint8) []byte { return append([]byte{0x22}, le16(1<<n)...) }
 
+// sharedInterrupt is a level-triggered, active-high interrupt that others may share.
+func sharedInterrupt(gsi uint32) []byte {
+	const consumer, shared = 1 << 0, 1 << 3
+	return join([]byte{0x89, 6, 0, consumer | shared, 1}, le32(gsi))
+}
+
 func fixedMemory(r Range) []byte {
 	return join([]byte{0x86, 9, 0, 1}, le32(uint32(r.Base)), le32(uint32(r.Size)))
 }

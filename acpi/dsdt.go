@@ -3,9 +3,12 @@ package acpi
 import "fmt"
 
 // dsdt returns the definition block after its header: the PCI root, the legacy
-// devices, the processors and the soft-off state.
+// devices, memory-mapped virtio devices, the processors and the soft-off state.
 func (c *Config) dsdt() []byte {
-	sb := [][]byte{c.pciRoot(), c.motherboard()}
+	sb := [][]byte{c.motherboard()}
+	if c.ECAM.Size > 0 {
+		sb = append(sb, c.pciRoot())
+	}
 	for i, s := range c.Serial {
 		sb = append(sb, device(fmt.Sprintf("COM%d", i+1),
 			name("_HID", eisaID("PNP0501")),
@@ -25,14 +28,40 @@ func (c *Config) dsdt() []byte {
 				name("_HID", eisaID("PNP0F13")),
 				name("_CRS", resources(irqLine(12)))))
 	}
-	for uid := range c.CPUs {
-		sb = append(sb, device(fmt.Sprintf("C%03X", uid),
-			name("_HID", text("ACPI0007")),
-			name("_UID", integer(uint64(uid)))))
+	if c.Panic != 0 {
+		sb = append(sb, device("PEVT",
+			name("_HID", text("QEMU0001")),
+			name("_CRS", resources(ports(c.Panic, 1)))))
 	}
+	for i, v := range c.Virtio {
+		sb = append(sb, device(fmt.Sprintf("VR%02X", i),
+			name("_HID", text("LNRO0005")),
+			name("_UID", integer(uint64(i))),
+			name("_CRS", resources(fixedMemory(v.Registers), sharedInterrupt(v.GSI)))))
+	}
+	sb = append(sb, c.sockets()...)
 	off := integer(uint64(c.PM.Off))
 	return join(scope(`\_SB`, sb...),
 		name(`\_S5`, list(off, off, integer(0), integer(0))))
+}
+
+// sockets are containers with the processors in them.
+func (c *Config) sockets() [][]byte {
+	size := c.SocketSize
+	if size == 0 {
+		size = len(c.CPUs)
+	}
+	var all [][]byte
+	for first := 0; first < len(c.CPUs); first += size {
+		terms := [][]byte{name("_HID", text("ACPI0010")), name("_UID", integer(uint64(first/size)))}
+		for uid := first; uid < min(first+size, len(c.CPUs)); uid++ {
+			terms = append(terms, device(fmt.Sprintf("C%03X", uid),
+				name("_HID", text("ACPI0007")),
+				name("_UID", integer(uint64(uid)))))
+		}
+		all = append(all, device(fmt.Sprintf("S%03X", first/size), terms...))
+	}
+	return all
 }
 
 // pciRoot is the PCI Express root with its windows, wires and _OSC.
@@ -77,9 +106,13 @@ func (c *Config) pciRoot() []byte {
 // someone reserves it, and the power-management ports: all that the LPC bridge
 // decodes, as Linux warns of a claim that covers a part of them.
 func (c *Config) motherboard() []byte {
+	crs := [][]byte{ports(c.PM.Base, c.PM.Size)}
+	if c.ECAM.Size > 0 {
+		crs = append(crs, fixedMemory(c.ECAM))
+	}
 	return device("MBRD",
 		name("_HID", eisaID("PNP0C02")),
-		name("_CRS", resources(fixedMemory(c.ECAM), ports(c.PM.Base, c.PM.Size))))
+		name("_CRS", resources(crs...)))
 }
 
 // _OSC of a PCI root (PCI Firmware 3.0 §4.5.1).

@@ -85,7 +85,10 @@ func (c *Config) fadt(facs, dsdt uint64) []byte {
 }
 
 func (c *Config) bootArch() uint16 {
-	f := uint16(bootLegacy | bootNoASPM)
+	f := uint16(bootNoASPM)
+	if c.PIC {
+		f |= bootLegacy
+	}
 	if c.I8042 {
 		f |= boot8042
 	}
@@ -128,14 +131,22 @@ const (
 	mcfgReserved  = 8
 )
 
+// isX2APIC reports whether a processor's numbers do not fit a local APIC's
+// entry, where 255 stands for all.
+func (c *Config) isX2APIC(uid int) bool { return c.CPUs[uid] >= firstX2APICID || uid >= allUIDs8 }
+
 // madt returns the interrupt controllers' table after its header: local APICs
 // (IDs from 255 up as x2APICs), the IOAPIC, the ISA timer on GSI 2, the SCI's
 // trigger mode, and NMI on LINT1 of all processors.
 func (c *Config) madt() []byte {
-	b := append(le32(c.LAPIC), le32(madtPCAT)...)
+	flags := uint32(0)
+	if c.PIC {
+		flags = madtPCAT
+	}
+	b := append(le32(c.LAPIC), le32(flags)...)
 	x2 := false
 	for uid, id := range c.CPUs {
-		if id < firstX2APICID && uid < allUIDs8 {
+		if !c.isX2APIC(uid) {
 			b = append(b, madtLAPIC, 8, uint8(uid), uint8(id))
 			b = append(b, le32(madtEnabled)...)
 			continue
@@ -149,7 +160,9 @@ func (c *Config) madt() []byte {
 	b = append(b, madtIOAPIC, 12, c.IOAPICID, 0)
 	b = append(b, le32(c.IOAPIC)...)
 	b = append(b, le32(0)...)
-	b = append(b, isaOverride(0, timerGSI, 0)...)
+	if c.PIC {
+		b = append(b, isaOverride(0, timerGSI, 0)...)
+	}
 	b = append(b, isaOverride(c.PM.SCI, uint32(c.PM.SCI), mpsActiveHigh|mpsLevel)...)
 	b = append(b, madtLAPICNMI, 6, allUIDs8, 0, 0, lint1)
 	if x2 {

@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"berth/accel"
 	"berth/accel/kvm"
@@ -13,29 +14,13 @@ import (
 	"berth/boot/direct"
 	"berth/bus"
 	"berth/clock"
+	"berth/device/pvpanic"
 	"berth/guestmem"
-	"berth/irq"
-	"berth/pci"
 	"berth/spec"
 	"berth/virtio"
 	"berth/virtio/blk"
 	"berth/virtio/rng"
-)
-
-// The board's map of guest-physical memory. ECAM, the 32-bit PCI window and the
-// interrupt controllers lie where package pci and the architecture have them.
-//
-//	0          RAM, at most 2 GiB of it
-//	0xb0000000 ECAM, 256 MiB
-//	0xc0000000 32-bit PCI window
-//	0xfec00000 IOAPIC     0xfee00000 LAPICs     0xfeffc000 KVM's own pages
-//	4 GiB      the rest of RAM
-//	mem64      64-bit PCI window, 64 GiB, aligned to its size, above RAM
-const (
-	lowRAM     = 2 << 30
-	highBase   = 4 << 30
-	mem64Size  = 64 << 30
-	maxAddress = 1 << 40 // what every guest CPU reaches: soft has 40 bits of physical address
+	"berth/x86"
 )
 
 // board is the machine without its vCPUs: memory, spaces, chips, devices.
@@ -45,16 +30,39 @@ type board struct {
 	clock       *clock.Host
 	vm          accel.VM
 	chips       accel.Stater
-	root        *pci.RootComplex
-	legacy
+	topology    x86.Topology
+	chipset
+	platform
 	disks      []block.Disk
-	transports []*virtio.PCI
-	mem64      pci.Range
+	transports []transport
+}
+
+// platform is what one kind of board has beside RAM, chips and devices: the way
+// to its virtio devices.
+type platform interface {
+	// attach puts a virtio device where the guest finds it.
+	attach(b *board, cfg Config, dev virtio.Device) (transport, error)
+	// describe adds what the platform has to the ACPI tables.
+	describe(*acpi.Config)
+	// reserved lists what the memory map names besides RAM.
+	reserved() []boot.Range
+	// assign gives devices their addresses, at first and after each reset.
+	assign() error
+	reset()
+	close() error
+}
+
+// transport is what stands between the guest and a virtio device.
+type transport interface {
+	Start() error
+	Pause()
+	Reset()
+	Close() error
 }
 
 // newBoard builds the board of cfg.Spec; post is told what devices want of the machine.
 func newBoard(cfg Config, post func(event)) (*board, error) {
-	b := &board{mem: guestmem.New(), ports: bus.New(1 << 16), mmio: bus.New(0)}
+	b := &board{ports: bus.New(1 << 16), mmio: bus.New(0)}
 	if err := b.build(cfg, post); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -65,15 +73,18 @@ func (b *board) build(cfg Config, post func(event)) error {
 	if err := b.openDisks(cfg.Spec.Disks); err != nil {
 		return err
 	}
-	if err := b.addRAM(uint64(cfg.Spec.Memory.Size)); err != nil {
+	if err := b.addRAM(cfg.Spec); err != nil {
 		return err
 	}
 	var err error
 	if b.clock, err = clock.New(); err != nil {
 		return err
 	}
+	small := strings.HasPrefix(cfg.Spec.Board, "microvm-")
+	cpus := cfg.Spec.CPUs
+	b.topology = x86.Topology{Sockets: cpus.Sockets, Cores: cpus.Cores, Threads: cpus.Threads}
 	b.vm, err = cfg.Accelerator.NewVM(accel.Config{
-		Memory: b.mem, Ports: b.ports, MMIO: b.mmio, CPUs: cfg.Spec.CPUs.Count, Clock: b.clock,
+		Memory: b.mem, Ports: b.ports, MMIO: b.mmio, CPUs: cpus.Count, Topology: b.topology, Clock: b.clock, APICOnly: small,
 	})
 	if err != nil {
 		return err
@@ -82,10 +93,15 @@ func (b *board) build(cfg Config, post func(event)) error {
 	if b.chips, ok = b.vm.(accel.Stater); !ok {
 		return fmt.Errorf("accelerator %s cannot save its interrupt controllers", cfg.Accelerator.Name())
 	}
-	if err := b.addLegacy(cfg, post); err != nil {
+	if small {
+		err = b.newMicroVM(cfg, post)
+	} else {
+		err = b.newQ35(cfg, post)
+	}
+	if err != nil {
 		return err
 	}
-	return b.addPCI(cfg)
+	return b.addDevices(cfg)
 }
 
 func (b *board) openDisks(disks []spec.Disk) error {
@@ -99,73 +115,42 @@ func (b *board) openDisks(disks []spec.Disk) error {
 	return nil
 }
 
-func (b *board) addRAM(size uint64) error {
-	low := min(size, lowRAM)
-	if _, err := b.mem.AddRAM(0, low); err != nil {
-		return err
-	}
-	top := uint64(highBase)
-	if size > low {
-		if _, err := b.mem.AddRAM(highBase, size-low); err != nil {
-			return err
-		}
-		top += size - low
-	}
-	b.mem64 = pci.Range{Base: (top + mem64Size - 1) &^ (mem64Size - 1), Size: mem64Size}
-	if b.mem64.Base+b.mem64.Size > maxAddress {
-		b.mem64 = pci.Range{}
-	}
-	return nil
-}
-
-// addPCI makes the root complex and everything on it, and assigns resources.
-func (b *board) addPCI(cfg Config) error {
-	chip := b.vm.IRQChip()
-	shared := map[uint32]*irq.Shared{}
-	var err error
-	b.root, err = pci.NewRootComplex(pci.Config{
-		Ports: b.ports, MMIO: b.mmio, Memory: b.mem, MSI: chip, Mem64: b.mem64, Reset: b.pm.ResetControl(),
-		Line: func(gsi uint32) irq.Line {
-			if shared[gsi] == nil {
-				shared[gsi] = irq.NewShared(irq.GSILine(chip, gsi))
-			}
-			return shared[gsi].Source()
-		},
-	})
-	if err != nil {
-		return err
-	}
-	slot := uint8(1)
+// addDevices makes the virtio devices, in the order in which guests find them.
+func (b *board) addDevices(cfg Config) error {
 	for i, d := range cfg.Spec.Disks {
 		dev, err := blk.New(b.disks[i], blk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly})
 		if err == nil {
-			err = b.addVirtio(cfg, slot, dev)
+			err = b.add(cfg, dev)
 		}
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", d.File, err)
 		}
-		slot++
 	}
-	if err := b.addVirtio(cfg, slot, rng.New()); err != nil {
+	if err := b.add(cfg, rng.New()); err != nil {
 		return err
 	}
-	return b.root.AssignResources()
+	return b.assign()
 }
 
-func (b *board) addVirtio(cfg Config, slot uint8, dev virtio.Device) error {
-	doorbells, _ := b.vm.(virtio.Doorbells)
-	t, err := virtio.NewPCI(dev, virtio.PCIConfig{Memory: b.mem, Doorbells: doorbells, Log: cfg.Log})
-	if err != nil {
-		return err
+func (b *board) add(cfg Config, dev virtio.Device) error {
+	t, err := b.attach(b, cfg, dev)
+	if err == nil {
+		b.transports = append(b.transports, t)
 	}
-	b.transports = append(b.transports, t)
-	return b.root.AddFunction(pci.Devfn(slot, 0), t.Function())
+	return err
+}
+
+// doorbells returns the engine's ability to take notifications off the guest's
+// hands, or nil.
+func (b *board) doorbells() virtio.Doorbells {
+	d, _ := b.vm.(virtio.Doorbells)
+	return d
 }
 
 // load puts the kernel, its command line, the initrd and the ACPI tables into memory.
 func (b *board) load(cfg Config) (*boot.Entry, error) {
 	p := boot.Params{Cmdline: cfg.Spec.Boot.Cmdline, Unpack: unpacker(cfg)}
-	p.Reserved = []boot.Range{{Addr: pci.ECAMBase, Size: pci.ECAMSize}, {Addr: kvm.ReservedBase, Size: kvm.ReservedSize}}
+	p.Reserved = append(b.reserved(), boot.Range{Addr: kvm.ReservedBase, Size: kvm.ReservedSize})
 	kernel, err := boot.OpenFile("kernel", cfg.Spec.Boot.Kernel)
 	if err != nil {
 		return nil, err
@@ -180,7 +165,7 @@ func (b *board) load(cfg Config) (*boot.Entry, error) {
 		defer initrd.Close()
 		p.Initrd = initrd.SectionReader
 	}
-	tables, err := acpi.Build(b.acpiConfig(cfg.Spec.CPUs.Count), boot.ACPIBase, boot.ACPIEnd)
+	tables, err := acpi.Build(b.acpiConfig(cfg.Spec), boot.ACPIBase, boot.ACPIEnd)
 	if err != nil {
 		return nil, err
 	}
@@ -210,15 +195,20 @@ func unpacker(cfg Config) boot.Unpack {
 	return boot.UnpackAuto
 }
 
-func (b *board) acpiConfig(cpus int) acpi.Config {
-	c := acpi.Board(cpus)
-	c.PCIWindows = []acpi.Range{{Base: pci.Mem32Base, Size: pci.Mem32Size}}
-	if b.mem64.Size != 0 {
-		c.PCIWindows = append(c.PCIWindows, acpi.Range(b.mem64))
+// acpiConfig describes the board for its ACPI tables.
+func (b *board) acpiConfig(m spec.Machine) acpi.Config {
+	var ids []uint32
+	for cpu := range m.CPUs.Count {
+		ids = append(ids, b.topology.APICID(cpu))
 	}
-	for _, r := range pci.Routes() {
-		c.PCIRoutes = append(c.PCIRoutes, acpi.Route{Device: r.Slot, Pin: r.Pin, GSI: r.GSI})
+	c := acpi.Board(ids)
+	c.SocketSize = b.topology.Cores * b.topology.Threads
+	c.RTC = b.rtc != nil
+	if m.PVPanic == "isa" {
+		c.Panic = pvpanic.Port
 	}
+	c.Nodes, c.Distances = b.nodes(m)
+	b.describe(&c)
 	return c
 }
 
@@ -250,12 +240,12 @@ func (b *board) reset() error {
 	for _, t := range b.transports {
 		t.Reset()
 	}
-	b.root.Reset()
-	b.resetLegacy()
+	b.platform.reset()
+	b.chipset.reset()
 	if err := b.mem.Clear(); err != nil {
 		return err
 	}
-	return b.root.AssignResources()
+	return b.assign()
 }
 
 // close releases everything in the reverse order of build. The vCPU threads have ended.
@@ -265,10 +255,10 @@ func (b *board) close() error {
 		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
 	}
-	if b.root != nil {
-		errs = append(errs, b.root.Close())
+	if b.platform != nil {
+		errs = append(errs, b.platform.close())
 	}
-	errs = append(errs, b.closeLegacy())
+	errs = append(errs, b.chipset.close())
 	if b.vm != nil {
 		errs = append(errs, b.vm.Close())
 	}
@@ -278,5 +268,8 @@ func (b *board) close() error {
 	for _, d := range b.disks {
 		errs = append(errs, d.Close())
 	}
-	return errors.Join(append(errs, b.mem.Close())...)
+	if b.mem != nil {
+		errs = append(errs, b.mem.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -53,6 +53,7 @@ const (
 	eventPowerOff eventKind = iota
 	eventReset
 	eventDebugExit
+	eventPanic
 	eventStop
 	eventKill
 )
@@ -178,6 +179,12 @@ func (m *Machine) wait() (o Outcome, reset bool, err error) {
 			return o, true, nil
 		case eventDebugExit:
 			return Outcome{Kind: DebugExit, Code: e.code}, false, nil
+		case eventPanic:
+			if m.cfg.Spec.OnPanic == "reset" {
+				m.log.Warn("the guest's kernel panicked, and is reset")
+				return o, true, nil
+			}
+			return Outcome{Kind: Panicked, Detail: "the guest's kernel panicked"}, false, nil
 		case eventStop:
 			return Outcome{Kind: Left}, false, nil
 		case eventKill:

@@ -1,12 +1,14 @@
 package machine
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,11 +30,13 @@ type script struct {
 	err   error // of Run, once the exits are used up
 	ports accel.IO
 	vcpus []*scriptVCPU
+
+	topology x86.Topology
 }
 
 func (s *script) Name() string { return "script" }
 func (s *script) NewVM(c accel.Config) (accel.VM, error) {
-	s.ports = c.Ports
+	s.ports, s.topology = c.Ports, c.Topology
 	return s, nil
 }
 func (s *script) NewVCPU(id int) (accel.VCPU, error) {
@@ -171,6 +175,15 @@ func TestEngineFailureIsAnError(t *testing.T) {
 	}
 }
 
+func TestEveryBoardBootsAgain(t *testing.T) {
+	for name, m := range boards(t, func(*spec.Machine) {}) {
+		s := &script{exits: []accel.Exit{{Reason: accel.ExitReset}, {Reason: accel.ExitReset}, {Reason: accel.ExitPowerOff}}}
+		if o := run(t, newFrom(t, m, s)); o.Kind != PowerOff || s.vcpus[0].sets != 5 {
+			t.Errorf("%s: %+v after %d states", name, o, s.vcpus[0].sets)
+		}
+	}
+}
+
 func TestResetsBootAgainUntilTheyLoop(t *testing.T) {
 	s := &script{}
 	for range resetLoopCount - 1 {
@@ -283,7 +296,7 @@ func TestKillDoesNotWaitForTheConsole(t *testing.T) {
 func TestCloseEndsQueueWorkers(t *testing.T) {
 	m := newMachine(t, &script{}, 1, port{make(chan struct{})})
 	const okay = virtio.StatusAcknowledge | virtio.StatusDriver | virtio.StatusFeaturesOK | virtio.StatusDriverOK
-	rng := m.board.transports[0]
+	rng := m.board.transports[0].(*virtio.PCI)
 	rng.Pause()
 	err := rng.Load(virtio.State{
 		Version: virtio.StateVersion, ID: virtio.IDRNG, Status: okay, Acked: virtio.FeatureVersion1,
@@ -314,4 +327,107 @@ func awaitWorker(t *testing.T, want bool) {
 func workerRuns() bool {
 	b := make([]byte, 1<<20)
 	return strings.Contains(string(b[:runtime.Stack(b, true)]), "virtio.(*Queue).run")
+}
+
+// boards is a machine of each board that there is, completed.
+func boards(t *testing.T, change func(*spec.Machine)) map[string]spec.Machine {
+	t.Helper()
+	all := map[string]spec.Machine{}
+	for _, b := range spec.Boards() {
+		m := spec.Default()
+		m.Board, m.Boot.Kernel, m.Memory.Size = b.Name, kernel(t), 64<<20
+		change(&m)
+		if err := m.Complete(); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		all[b.Name] = m
+	}
+	return all
+}
+
+func newFrom(t *testing.T, m spec.Machine, s *script) *Machine {
+	t.Helper()
+	vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := vm.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return vm
+}
+
+// Every board has the ports by which a guest resets, powers off and panics.
+func TestEveryBoardEndsAsAsked(t *testing.T) {
+	for name, m := range boards(t, func(m *spec.Machine) { m.NoReboot = true }) {
+		for _, c := range []struct {
+			port uint64
+			data []byte
+			want Kind
+		}{
+			{0x604, []byte{0, 0x20}, PowerOff},
+			{0x505, []byte{1}, Panicked},
+			{0xcf9, []byte{6}, Rebooted},
+		} {
+			s := &script{}
+			vm := newFrom(t, m, s)
+			err := vm.vcpus[0].do(func(accel.VCPU) error {
+				s.ports.Write(c.port, c.data)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o := run(t, vm); o.Kind != c.want {
+				t.Errorf("%s: port 0x%x: %+v", name, c.port, o)
+			}
+		}
+	}
+}
+
+// The guest's APIC IDs are the same in the tables and in the engine.
+func TestTopologyReachesEngineAndTables(t *testing.T) {
+	for name, m := range boards(t, func(m *spec.Machine) { m.CPUs = spec.CPUs{Count: 6, Sockets: 2} }) {
+		s := &script{}
+		vm := newFrom(t, m, s)
+		want := x86.Topology{Sockets: 2, Cores: 3, Threads: 1}
+		c := vm.board.acpiConfig(m)
+		if s.topology != want || !slices.Equal(c.CPUs, []uint32{0, 1, 2, 4, 5, 6}) || c.SocketSize != 3 {
+			t.Errorf("%s: engine %+v, tables %v, %d a socket", name, s.topology, c.CPUs, c.SocketSize)
+		}
+	}
+}
+
+func TestPanicsThatDoNotEndTheVM(t *testing.T) {
+	var log bytes.Buffer
+	for policy, want := range map[string]string{"ignore": "ignored", "reset": "is reset"} {
+		log.Reset()
+		m := boards(t, func(m *spec.Machine) { m.OnPanic = policy })["q35-1"]
+		s := &script{}
+		vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = vm.vcpus[0].do(func(accel.VCPU) error {
+			for range 100 {
+				s.ports.Write(0x505, []byte{1})
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.exits = []accel.Exit{{Reason: accel.ExitPowerOff}}
+		if o := run(t, vm); o.Kind != PowerOff || strings.Count(log.String(), "panicked") != 1 || !strings.Contains(log.String(), want) {
+			t.Errorf("%s: %+v, log %s", policy, o, log.String())
+		}
+		if err := vm.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -11,6 +11,7 @@ const (
 	InternalError             // the engine could not go on
 	ResetLoop                 // the guest reset itself again and again
 	DebugExit                 // the guest wrote to the debug-exit port
+	Panicked                  // the guest's kernel said by pvpanic that it panicked
 	Left                      // Stop: the user left the console
 	Killed                    // Kill: somebody would not wait for the guest
 )

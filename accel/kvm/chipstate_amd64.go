@@ -20,7 +20,7 @@ func (v *vm) SaveChip() (irq.ChipState, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	err := v.saveControllers(&s)
-	if err == nil {
+	if err == nil && !v.cfg.APICOnly {
 		err = v.savePIT(&s.PIT)
 	}
 	if err == nil {
@@ -58,7 +58,7 @@ func (v *vm) LoadChip(s irq.ChipState) error {
 	if err == nil {
 		err = v.loadControllers(&s)
 	}
-	if err == nil {
+	if err == nil && !v.cfg.APICOnly {
 		err = v.loadPIT(s.PIT)
 	}
 	if err != nil {

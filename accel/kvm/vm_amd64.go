@@ -76,9 +76,11 @@ func (v *vm) setUp() error {
 	if _, err := kvmapi.Ioctl(v.fd, kvmapi.KVM_CREATE_IRQCHIP, 0); err != nil {
 		return err
 	}
-	// The dummy speaker makes KVM answer port 0x61, which guests calibrate the TSC with.
-	if _, err := kvmapi.IoctlPtr(v.fd, kvmapi.KVM_CREATE_PIT2, &kvmapi.PITConfig{Flags: kvmapi.KVM_PIT_SPEAKER_DUMMY}); err != nil {
-		return err
+	if !v.cfg.APICOnly {
+		// The dummy speaker makes KVM answer port 0x61, which guests calibrate the TSC with.
+		if _, err := kvmapi.IoctlPtr(v.fd, kvmapi.KVM_CREATE_PIT2, &kvmapi.PITConfig{Flags: kvmapi.KVM_PIT_SPEAKER_DUMMY}); err != nil {
+			return err
+		}
 	}
 	var err error
 	if v.chip, err = newChip(v); err != nil {
@@ -102,6 +104,17 @@ func (v *vm) setMemslots(flags uint32) error {
 		}
 	}
 	return nil
+}
+
+// WallClock reports whether KVM shows this host's guests kvmclock.
+func (v *vm) WallClock() bool {
+	const features, clock, clock2 = 0x40000001, 1 << 0, 1 << 3 // Documentation/virt/kvm/x86/cpuid.rst
+	for _, e := range v.acc.cpuid.Entries[:v.acc.cpuid.Nent] {
+		if e.Function == features {
+			return e.EAX&(clock|clock2) != 0
+		}
+	}
+	return false
 }
 
 // IRQChip returns the in-kernel interrupt controllers.

@@ -23,7 +23,7 @@ func (v *VM) SetGSI(gsi uint32, level bool) {
 	if gsi == 0 {
 		pin = timerPin
 	}
-	if gsi != timerPin { // the 8259s' cascade
+	if gsi != timerPin && !v.cfg.APICOnly { // pin 2 is the 8259s' cascade
 		v.pic.Set(gsi, level)
 	}
 	v.ioapic.Set(pin, level)
@@ -92,13 +92,17 @@ func (r rest) Write(off uint64, p []byte) { r.io.Write(r.base+off, p) }
 // spaces lays the chips over the machine's I/O spaces, as KVM's in-kernel chips
 // shadow what lies behind them. The local APICs' page is each vCPU's own.
 func (v *VM) spaces() (ports, mmio *bus.Space, err error) {
-	ports, err = overlay(1<<16, v.cfg.Ports, []bus.Window{
+	legacy := []bus.Window{
 		{Base: pic.MasterBase, Size: pic.Size, Name: "8259 master", Handler: v.pic.Master()},
 		{Base: pit.Base, Size: pit.Size, Name: "8254", Handler: v.pit.Counters()},
 		{Base: pit.SpeakerBase, Size: pit.SpeakerSize, Name: "port 0x61", Handler: v.pit.Speaker()},
 		{Base: pic.SlaveBase, Size: pic.Size, Name: "8259 slave", Handler: v.pic.Slave()},
 		{Base: pic.ELCRBase, Size: pic.Size, Name: "ELCR", Handler: v.pic.ELCR()},
-	})
+	}
+	if v.cfg.APICOnly {
+		legacy = nil
+	}
+	ports, err = overlay(1<<16, v.cfg.Ports, legacy)
 	if err != nil {
 		return nil, nil, err
 	}

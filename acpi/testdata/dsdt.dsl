@@ -2,6 +2,24 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
 {
     Scope (\_SB)
     {
+        Device (MBRD)
+        {
+            Name (_HID, EisaId ("PNP0C02") /* PNP Motherboard Resources */)  // _HID: Hardware ID
+            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
+            {
+                IO (Decode16,
+                    0x0600,             // Range Minimum
+                    0x0600,             // Range Maximum
+                    0x01,               // Alignment
+                    0x80,               // Length
+                    )
+                Memory32Fixed (ReadWrite,
+                    0xB0000000,         // Address Base
+                    0x10000000,         // Address Length
+                    )
+            })
+        }
+
         Device (PCI0)
         {
             Name (_HID, EisaId ("PNP0A08") /* PCI Express Bus */)  // _HID: Hardware ID
@@ -187,24 +205,6 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
             })
         }
 
-        Device (MBRD)
-        {
-            Name (_HID, EisaId ("PNP0C02") /* PNP Motherboard Resources */)  // _HID: Hardware ID
-            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
-            {
-                Memory32Fixed (ReadWrite,
-                    0xB0000000,         // Address Base
-                    0x10000000,         // Address Length
-                    )
-                IO (Decode16,
-                    0x0600,             // Range Minimum
-                    0x0600,             // Range Maximum
-                    0x01,               // Alignment
-                    0x80,               // Length
-                    )
-            })
-        }
-
         Device (COM1)
         {
             Name (_HID, EisaId ("PNP0501") /* 16550A-compatible COM Serial Port */)  // _HID: Hardware ID
@@ -270,16 +270,69 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
             })
         }
 
-        Device (C000)
+        Device (PEVT)
         {
-            Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
-            Name (_UID, Zero)  // _UID: Unique ID
+            Name (_HID, "QEMU0001")  // _HID: Hardware ID
+            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
+            {
+                IO (Decode16,
+                    0x0505,             // Range Minimum
+                    0x0505,             // Range Maximum
+                    0x01,               // Alignment
+                    0x01,               // Length
+                    )
+            })
         }
 
-        Device (C001)
+        Device (VR00)
         {
-            Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
+            Name (_HID, "LNRO0005")  // _HID: Hardware ID
+            Name (_UID, Zero)  // _UID: Unique ID
+            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
+            {
+                Memory32Fixed (ReadWrite,
+                    0xD0000000,         // Address Base
+                    0x00001000,         // Address Length
+                    )
+                Interrupt (ResourceConsumer, Level, ActiveHigh, Shared, ,, )
+                {
+                    0x00000010,
+                }
+            })
+        }
+
+        Device (VR01)
+        {
+            Name (_HID, "LNRO0005")  // _HID: Hardware ID
             Name (_UID, One)  // _UID: Unique ID
+            Name (_CRS, ResourceTemplate ()  // _CRS: Current Resource Settings
+            {
+                Memory32Fixed (ReadWrite,
+                    0xD0001000,         // Address Base
+                    0x00001000,         // Address Length
+                    )
+                Interrupt (ResourceConsumer, Level, ActiveHigh, Shared, ,, )
+                {
+                    0x00000011,
+                }
+            })
+        }
+
+        Device (S000)
+        {
+            Name (_HID, "ACPI0010" /* Processor Container Device */)  // _HID: Hardware ID
+            Name (_UID, Zero)  // _UID: Unique ID
+            Device (C000)
+            {
+                Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
+                Name (_UID, Zero)  // _UID: Unique ID
+            }
+
+            Device (C001)
+            {
+                Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
+                Name (_UID, One)  // _UID: Unique ID
+            }
         }
     }
 

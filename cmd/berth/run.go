@@ -31,8 +31,9 @@ SIGTERM and SIGINT press the power button; a second one stops the VM at once.
 
 Exit status: 0 power-off, or left with Ctrl-A X; 2 bad input, or the VM could
 not be started; 10 triple fault; 12 internal error of the engine; 14 the guest
-reset itself again and again; 16 stopped by a second signal; with --debug-exit,
-value*2+1 of what the guest wrote to port 0xf4.`
+reset itself again and again; 16 stopped by a second signal; 18 the guest's
+kernel panicked (--on-panic); with --debug-exit, value*2+1 of what the guest
+wrote to port 0xf4.`
 
 const runExample = `  berth run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
   berth run --kernel vmlinuz --initrd initrd.img --append "console=ttyS0 root=/dev/vda" \
@@ -166,7 +167,7 @@ func ended(o machine.Outcome, verbose bool) error {
 		if verbose {
 			e.text += fmt.Sprintf("; RIP 0x%x: %s", o.RIP, hexBytes(o.Bytes))
 		}
-	case machine.ResetLoop, machine.Killed:
+	case machine.ResetLoop, machine.Killed, machine.Panicked:
 		e.text = o.Detail
 	}
 	if e.status == statusOK {

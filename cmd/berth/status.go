@@ -11,6 +11,7 @@ const (
 	statusInternal  = 12 // the engine could not go on
 	statusResetLoop = 14 // the guest reset itself again and again
 	statusKilled    = 16 // a second SIGTERM or SIGINT stopped the VM at once
+	statusPanicked  = 18 // the guest's kernel panicked
 )
 
 // statusOf returns the exit status for the way a VM ended.
@@ -26,6 +27,8 @@ func statusOf(o machine.Outcome) int {
 		return o.Code & 0xff
 	case machine.Killed:
 		return statusKilled
+	case machine.Panicked:
+		return statusPanicked
 	}
 	return statusOK
 }
