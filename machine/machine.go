@@ -71,6 +71,9 @@ func New(cfg Config) (*Machine, error) {
 	if m.board, err = newBoard(cfg, m.post); err != nil {
 		return nil, err
 	}
+	// Guest time begins with Run. All vCPUs are given their state at one instant,
+	// so that their time-stamp counters agree.
+	m.board.clock.Pause()
 	if err := m.startVCPUs(); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -133,6 +136,7 @@ func (m *Machine) Run() (Outcome, error) {
 	if err := m.board.start(); err != nil {
 		return Outcome{}, err
 	}
+	m.board.clock.Resume()
 	m.askAll(running)
 	var loop resetLoop
 	for {

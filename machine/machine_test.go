@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"berth/accel"
+	"berth/accel/soft"
 	"berth/chardev"
 	"berth/irq"
 	"berth/spec"
@@ -134,7 +135,7 @@ func buildWith(t *testing.T, s *script, cpus int, console chardev.Port) *Machine
 }
 
 // newMachine builds a machine that the caller closes.
-func newMachine(t *testing.T, s *script, cpus int, console chardev.Port) *Machine {
+func newMachine(t *testing.T, s accel.Accelerator, cpus int, console chardev.Port) *Machine {
 	t.Helper()
 	m := spec.Default()
 	m.CPUs.Count, m.Boot.Kernel, m.Memory.Size = cpus, kernel(t), 64<<20
@@ -203,6 +204,37 @@ func TestResetsBootAgainUntilTheyLoop(t *testing.T) {
 	}
 	if o := run(t, build(t, s, 1)); o.Kind != ResetLoop {
 		t.Errorf("%+v", o)
+	}
+}
+
+// At power-on and after a reset all vCPUs' time-stamp counters show the same.
+func TestTimeStampCountersAgree(t *testing.T) {
+	m := newMachine(t, soft.New(slog.New(slog.DiscardHandler)), 4, port{make(chan struct{})})
+	agree := func(when string) {
+		t.Helper()
+		m.board.clock.Pause()
+		var first uint64
+		for i, c := range m.vcpus {
+			var s x86.State
+			if err := c.do(func(v accel.VCPU) error { return v.GetState(&s) }); err != nil {
+				t.Fatal(err)
+			}
+			at := slices.IndexFunc(s.MSRs, func(r x86.MSR) bool { return r.Index == x86.MSRTSC })
+			if tsc := s.MSRs[at].Value; i == 0 {
+				first = tsc
+			} else if tsc != first {
+				t.Errorf("%s: vCPU %d shows %d, vCPU 0 %d", when, i, tsc, first)
+			}
+		}
+	}
+	agree("power-on")
+	m.board.clock.Resume()
+	if err := m.reset(); err != nil {
+		t.Fatal(err)
+	}
+	agree("reset")
+	if err := m.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

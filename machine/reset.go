@@ -31,9 +31,12 @@ func (m *Machine) saveInitial() error {
 }
 
 // reset puts every device, chip and vCPU back as they were at power-on and
-// boots again in cleared RAM. The vCPUs are paused.
+// boots again in cleared RAM. The vCPUs are paused, and so is guest time until
+// their counters are set.
 func (m *Machine) reset() error {
 	m.dropEvents()
+	m.board.clock.Pause()
+	defer m.board.clock.Resume()
 	if err := m.board.reset(); err != nil {
 		return err
 	}
