@@ -13,6 +13,9 @@ type Suite struct {
 	Open    func(t *testing.T) accel.Accelerator
 	MaxCPUs int  // more vCPUs than this are not tried
 	AVX     bool // guests have AVX
+	// EmulatesKernel: KVM here is one that emulates kernel-mode code, so what the
+	// hardware would make atomic is not.
+	EmulatesKernel bool
 	// Check, if set, is held against every state given to SetState and read
 	// after it.
 	Check func(*x86.State) error
@@ -39,6 +42,7 @@ func (suite Suite) Run(t *testing.T) {
 		{"StateRoundTrip", suite.stateRoundTrip},
 		{"StateOfAnotherVersionIsRefused", suite.stateVersion},
 		{"AGuestMovesToAnotherVM", suite.move},
+		{"Litmus", suite.litmus},
 	} {
 		t.Run(c.name, c.test)
 	}
