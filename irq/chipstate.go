@@ -60,6 +60,11 @@ type PITChannel struct {
 	BCD           bool
 	Gate          bool
 	LoadTime      uint64 // guest time in ns at which Count was loaded
+	// What KVM's timer does not know, and leaves 0:
+	Idle     bool   // nothing counts: no count since the control word, or modes 1 and 5 wait for the gate
+	Next     uint32 // the count to take up at NextTime (modes 2 and 3) or with the gate (all but 0 and 4); 0: none
+	NextTime uint64 // guest time in ns
+	Stopped  uint64 // how long it had counted, in ns, when the gate stopped it
 }
 
 // LAPICState is one local APIC: its registers as the xAPIC page shows them,

@@ -450,6 +450,13 @@ func TestLINT0FixedAndLINT1NMI(t *testing.T) {
 	if r.cpus[0].nmis != 0 || r.cpus[1].nmis != 1 {
 		t.Error("NMI by LINT1")
 	}
+	r.APIC(0).LINT1() // masked
+	if r.APIC(0).WriteMSR(x86.MSRAPICBase, DefaultBase); r.cpus[0].nmis != 0 {
+		t.Error("an NMI though LINT1 is masked")
+	}
+	if r.APIC(0).LINT1(); r.cpus[0].nmis != 1 {
+		t.Error("LINT1 is not the NMI pin of a CPU without an APIC")
+	}
 }
 
 // SDM §11.12.1, figure 11-27.
@@ -571,10 +578,13 @@ func TestTimerOneShot(t *testing.T) {
 	r.put(0, regInitial, 1000)
 	r.clock.Advance(15999)
 	r.ack(0, -1)
-	if v := r.get(0, regCurrent); v != 0 {
-		t.Errorf("count %d", v)
+	if v := r.get(0, regCurrent); v != 1 {
+		t.Errorf("count %d before the end", v)
 	}
 	r.clock.Advance(1)
+	if v := r.get(0, regCurrent); v != 0 {
+		t.Errorf("count %d at the end", v)
+	}
 	r.ack(0, 0x41)
 	r.put(0, regEOI, 0)
 	r.clock.Advance(1e9)

@@ -31,12 +31,12 @@ func (l *LAPIC) arm(due uint64) {
 	l.timer.Set(l.due)
 }
 
-// current is the count that is left.
+// current is the count that is left: 0 once the timer has fired, not before.
 func (l *LAPIC) current(now uint64) uint32 {
 	if l.due <= now || l.timerMode() == timerDeadline {
 		return 0
 	}
-	return uint32(min((l.due-now)/l.divisor(), uint64(l.r[regInitial])))
+	return uint32(min((l.due-now-1)/l.divisor()+1, uint64(l.r[regInitial])))
 }
 
 func (l *LAPIC) setInitial(v uint32) {

@@ -62,7 +62,7 @@ func (p *PIT) reset() {
 	p.stop()
 	p.speaker = false
 	for i := range p.ch {
-		p.ch[i] = channel{irq.PITChannel{Count: 0x10000, Mode: 3, Gate: i != 2, LoadTime: p.clock.Now()}}
+		p.ch[i] = channel{irq.PITChannel{Count: 0x10000, Mode: 3, Gate: i != 2, LoadTime: p.clock.Now(), Idle: true}}
 	}
 }
 
@@ -82,15 +82,16 @@ func (p *PIT) read(off uint64) byte {
 	if off >= 3 {
 		return 0 // the control word cannot be read
 	}
-	return p.ch[off].read(p.clock.Now())
+	now := p.now()
+	return p.ch[off].read(now)
 }
 
 func (p *PIT) write(off uint64, v byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.clock.Now()
+	now := p.now()
 	if off < 3 {
-		if p.ch[off].write(v, now) && off == 0 {
+		if p.ch[off].write(v, now); off == 0 {
 			p.start(now)
 		}
 		return
@@ -106,6 +107,15 @@ func (p *PIT) write(off uint64, v byte) {
 			p.ch[n].readBack(v, now)
 		}
 	}
+}
+
+// now returns the guest time, to which every channel is brought.
+func (p *PIT) now() uint64 {
+	now := p.clock.Now()
+	for i := range p.ch {
+		p.ch[i].settle(now)
+	}
+	return now
 }
 
 // stop cancels channel 0's edge and lowers the line.
@@ -127,7 +137,7 @@ func (p *PIT) start(now uint64) {
 func (p *PIT) fire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.clock.Now()
+	now := p.now()
 	if p.edge == 0 || now < p.edge {
 		return // reprogrammed meanwhile
 	}
@@ -145,7 +155,7 @@ func (p *PIT) fire() {
 func (p *PIT) readSpeaker(uint64) byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.clock.Now()
+	now := p.now()
 	v := byte(now/refreshHalf&1) << 4
 	if p.ch[2].Gate {
 		v |= 1
@@ -163,7 +173,7 @@ func (p *PIT) writeSpeaker(_ uint64, v byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.speaker = v&2 != 0
-	p.ch[2].gate(v&1 != 0, p.clock.Now())
+	p.ch[2].gate(v&1 != 0, p.now())
 }
 
 // Save returns the timer's state.
@@ -181,7 +191,7 @@ func (p *PIT) Save() irq.PITState {
 // to which the state belongs.
 func (p *PIT) Load(s irq.PITState) error {
 	for i, c := range s.Channel {
-		if c.Count == 0 || c.Count > 0x10000 || c.Mode > 5 || c.RWMode > 3 ||
+		if c.Count == 0 || max(c.Count, c.Next) > 0x10000 || c.Mode > 5 || c.RWMode > 3 ||
 			c.ReadState > 4 || c.WriteState > 4 || c.CountLatched > 4 {
 			return fmt.Errorf("pit: channel %d: impossible state", i)
 		}

@@ -193,6 +193,7 @@ func TestBCD(t *testing.T) {
 	if v := r.get16(0); v != 0x0999 {
 		t.Errorf("count %#x, want 0x0999", v)
 	}
+	r.put(3, 0x35)
 	r.put(0, 0, 0) // 10000
 	if v := r.get16(0); v != 0 {
 		t.Errorf("count %#x, want 0 for 10000", v)
@@ -243,6 +244,150 @@ func TestGateRestartsMode3(t *testing.T) {
 	r.Speaker().Write(0, []byte{1})
 	if v := r.get16(2); v != 0x1000 {
 		t.Errorf("count %#x after the gate rose", v)
+	}
+}
+
+// 8254 datasheet, "writing a new count while counting": the period at hand is
+// finished in mode 2, the half period in mode 3.
+func TestNewCountWaitsForThePeriod(t *testing.T) {
+	r := newRig(t)
+	r.put(3, 0x34)
+	r.put(0, 0xe8, 0x03) // 1000
+	r.to(1500)
+	r.wantRises(1)
+	r.put(0, 0x64, 0x00) // 100
+	r.put(3, 0xc2)
+	if s, v := r.get(0), r.get16(0); s != 0xf4 || v != 500 {
+		t.Errorf("status %#x, count %d while the new count waits", s, v)
+	}
+	r.to(1999)
+	r.wantRises(0)
+	r.to(2000)
+	r.wantRises(1)
+	r.put(3, 0xe2)
+	if s := r.get(0); s != 0xb4 {
+		t.Errorf("status %#x once it is taken up", s)
+	}
+	r.to(2300)
+	r.wantRises(1) // more are lost: see minPeriod
+
+	r = newRig(t)
+	r.Speaker().Write(0, []byte{1})
+	r.put(3, 0xb6) // channel 2, mode 3
+	r.put(2, 0xe8, 0x03)
+	r.to(100)
+	r.put(2, 0x64, 0x00)
+	for _, s := range []struct {
+		at   uint64
+		high bool
+	}{{499, true}, {500, false}, {549, false}, {550, true}, {599, true}, {600, false}} {
+		if r.to(s.at); r.port61()&0x20 != 0 != s.high {
+			t.Errorf("output high: %t at %d", !s.high, s.at)
+		}
+	}
+}
+
+// 8254 datasheet: the first of two bytes stops mode 0, whose output is low from
+// the control word on.
+func TestMode0StopsBetweenTwoBytes(t *testing.T) {
+	r := newRig(t)
+	r.put(3, 0x30)
+	r.put(3, 0xe2)
+	if s := r.get(0); s != 0x70 {
+		t.Errorf("status %#x after the control word, want null count and a low output", s)
+	}
+	r.put(0, 0x10, 0)
+	r.to(0x10)
+	r.wantRises(1)
+	r.put(0, 0x20)
+	r.put(3, 0xe2)
+	if s := r.get(0); s != 0x70 {
+		t.Errorf("status %#x after half a count", s)
+	}
+	r.to(0x1000)
+	r.wantRises(0)
+	r.put(0, 0)
+	r.to(0x1021)
+	r.wantRises(1)
+}
+
+// 8254 datasheet, "gate": it holds modes 0 and 4.
+func TestGateStopsModes0And4(t *testing.T) {
+	for _, mode := range []byte{0, 4} {
+		r := newRig(t)
+		r.put(3, 0xb0|mode<<1)
+		r.put(2, 0xe8, 0x03) // 1000, the gate low
+		r.to(500)
+		if v := r.get16(2); v != 1000 {
+			t.Errorf("mode %d: count %d with the gate low", mode, v)
+		}
+		r.Speaker().Write(0, []byte{1})
+		r.to(800)
+		r.Speaker().Write(0, []byte{0})
+		r.to(5000)
+		if v := r.get16(2); v != 700 {
+			t.Errorf("mode %d: count %d, want 700", mode, v)
+		}
+		s := r.Save()
+		r = newRig(t)
+		r.to(5000)
+		if err := r.Load(s); err != nil {
+			t.Fatal(err)
+		}
+		r.Speaker().Write(0, []byte{1})
+		r.to(5100)
+		if v := r.get16(2); v != 600 {
+			t.Errorf("mode %d: count %d, want 600", mode, v)
+		}
+		if r.to(5700); mode == 0 && r.port61()&0x20 == 0 || mode == 4 && r.port61()&0x20 != 0 {
+			t.Errorf("mode %d: port 0x61 %#x at the end", mode, r.port61())
+		}
+	}
+}
+
+// 8254 datasheet, modes 1 and 5: nothing counts before the gate rises, a rising
+// gate begins anew, and takes up a new count.
+func TestGateTriggersModes1And5(t *testing.T) {
+	for _, mode := range []byte{1, 5} {
+		r := newRig(t)
+		low := func(at uint64) {
+			t.Helper()
+			// Mode 1 is low while it counts, mode 5 for one clock at its end.
+			if r.to(at); r.port61()&0x20 != 0 {
+				t.Errorf("mode %d: output high at %d", mode, at)
+			}
+		}
+		high := func(at uint64) {
+			t.Helper()
+			if r.to(at); r.port61()&0x20 == 0 {
+				t.Errorf("mode %d: output low at %d", mode, at)
+			}
+		}
+		r.put(3, 0xb0|mode<<1)
+		r.put(2, 100, 0)
+		high(5000)
+		r.Speaker().Write(0, []byte{1})
+		if mode == 1 {
+			low(5001)
+			low(5099)
+			high(5100)
+		} else {
+			high(5099)
+			low(5100)
+			high(5101)
+		}
+		r.put(2, 10, 0) // for the next trigger
+		r.Speaker().Write(0, []byte{0})
+		high(6000)
+		r.Speaker().Write(0, []byte{1})
+		if mode == 1 {
+			low(6009)
+			high(6011)
+		} else {
+			high(6009)
+			low(6011)
+			high(6012)
+		}
 	}
 }
 
