@@ -1,9 +1,8 @@
 package kvm
 
 import (
-	"math/bits"
-
 	"berth/kvmapi"
+	"berth/x86"
 )
 
 // CPUID feature bits that guestCPUID changes (Intel SDM vol. 2A, CPUID; AMD APM vol. 3 appendix E).
@@ -47,10 +46,13 @@ func (a *Accelerator) hasTSCDeadline() bool {
 
 // guestCPUID returns what vCPU id of cpus shows: all that KVM supports, less
 // what x86.State cannot hold (VMX, SVM, SGX, Processor Trace), with the topology
-// one socket of single-threaded cores. KVM's own leaves (0x40000000 on: kvmclock,
-// steal time, …) are kept.
-func guestCPUID(supported *kvmapi.CPUID2, id, cpus int, tscDeadline bool) *kvmapi.CPUID2 {
-	t := topology{id: uint32(id), cpus: uint32(cpus), bits: uint32(bits.Len32(uint32(cpus) - 1)), tscDeadline: tscDeadline}
+// given. KVM's own leaves (0x40000000 on: kvmclock, steal time, …) are kept.
+func guestCPUID(supported *kvmapi.CPUID2, id, cpus int, shape x86.Topology, tscDeadline bool) *kvmapi.CPUID2 {
+	full := shape.Resolve(cpus)
+	t := topology{
+		id: shape.APICID(id), cpus: uint32(full.Cores * full.Threads), threads: uint32(full.Threads),
+		threadBits: uint32(full.ThreadBits()), bits: uint32(full.ThreadBits() + full.CoreBits()), tscDeadline: tscDeadline,
+	}
 	if v := vendor(supported); v == vendorAMD || v == vendorHygon {
 		t.amd = true
 	}
@@ -76,9 +78,12 @@ func guestCPUID(supported *kvmapi.CPUID2, id, cpus int, tscDeadline bool) *kvmap
 	return out
 }
 
-// topology is one vCPU's place among cpus cores; an APIC ID's low bits number the core.
+// topology is the place of one vCPU, whose APIC ID is id, in its socket.
 type topology struct {
-	id, cpus, bits   uint32
+	id               uint32
+	cpus, bits       uint32 // of a socket, and the width of the APIC ID's fields for them
+	threads          uint32 // of a core
+	threadBits       uint32
 	amd, tscDeadline bool
 }
 
@@ -98,7 +103,7 @@ func (t *topology) fix(e *kvmapi.CPUIDEntry2) {
 			e.EDX |= leaf1EDXHTT
 		}
 	case 4:
-		e.EAX = t.share(e.EAX)&^(0x3f<<26) | min(uint32(1)<<t.bits-1, 0x3f)<<26
+		e.EAX = t.share(e.EAX)&^(0x3f<<26) | min(uint32(1)<<(t.bits-t.threadBits)-1, 0x3f)<<26
 	case 7:
 		if e.Index == 0 {
 			e.EBX &^= leaf7EBXSGX | leaf7EBXPT
@@ -116,7 +121,7 @@ func (t *topology) fix(e *kvmapi.CPUIDEntry2) {
 	case 0x8000001d:
 		e.EAX = t.share(e.EAX)
 	case 0x8000001e:
-		e.EAX, e.EBX, e.ECX = t.id, t.id&0xff, 0
+		e.EAX, e.EBX, e.ECX = t.id, t.id>>t.threadBits&0xff|(t.threads-1)<<8, 0
 	}
 }
 
@@ -126,15 +131,14 @@ func (t *topology) share(eax uint32) uint32 {
 	if eax&0x1f == 0 {
 		return eax
 	}
-	eax &^= 0xfff << 14
+	width := t.threadBits
 	if eax>>5&7 >= 3 {
-		eax |= (uint32(1)<<t.bits - 1) << 14
+		width = t.bits
 	}
-	return eax
+	return eax&^(0xfff<<14) | (uint32(1)<<width-1)<<14
 }
 
-// leafB returns leaf 0xb: the thread level (one thread to a core), the core
-// level and the end of the list.
+// leafB returns leaf 0xb: the thread level, the core level and the end of the list.
 func (t *topology) leafB() []kvmapi.CPUIDEntry2 {
 	level := func(index, shift, count, kind uint32) kvmapi.CPUIDEntry2 {
 		return kvmapi.CPUIDEntry2{
@@ -142,5 +146,5 @@ func (t *topology) leafB() []kvmapi.CPUIDEntry2 {
 			EAX: shift, EBX: count, ECX: index | kind<<8, EDX: t.id,
 		}
 	}
-	return []kvmapi.CPUIDEntry2{level(0, 0, 1, 1), level(1, t.bits, t.cpus, 2), level(2, 0, 0, 0)}
+	return []kvmapi.CPUIDEntry2{level(0, t.threadBits, t.threads, 1), level(1, t.bits, t.cpus, 2), level(2, 0, 0, 0)}
 }

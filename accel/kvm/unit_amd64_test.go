@@ -97,7 +97,7 @@ func cpuidTable(vendor uint32) *kvmapi.CPUID2 {
 }
 
 func TestCPUIDShowsOneSocketOfSingleThreadedCores(t *testing.T) {
-	c := guestCPUID(cpuidTable(vendorIntel), 2, 3, true)
+	c := guestCPUID(cpuidTable(vendorIntel), 2, 3, x86.Topology{}, true)
 	one := leaf(t, c, 1, 0)
 	if one.EBX != 2<<24|4<<16|0x0800 || one.EDX&leaf1EDXHTT == 0 {
 		t.Errorf("leaf 1: %+v", one)
@@ -132,7 +132,7 @@ func TestCPUIDShowsOneSocketOfSingleThreadedCores(t *testing.T) {
 }
 
 func TestCPUIDOnAMD(t *testing.T) {
-	c := guestCPUID(cpuidTable(vendorAMD), 1, 4, false)
+	c := guestCPUID(cpuidTable(vendorAMD), 1, 4, x86.Topology{}, false)
 	if e := leaf(t, c, 0x80000008, 0); e.ECX != 2<<12|3 {
 		t.Errorf("leaf 0x80000008: 0x%x", e.ECX)
 	}
@@ -145,12 +145,36 @@ func TestCPUIDOnAMD(t *testing.T) {
 	if e := leaf(t, c, 0x8000001d, 3); e.EAX != 3<<14|0x163 {
 		t.Errorf("leaf 0x8000001d: 0x%x", e.EAX)
 	}
-	one := guestCPUID(cpuidTable(vendorAMD), 0, 1, false)
+	one := guestCPUID(cpuidTable(vendorAMD), 0, 1, x86.Topology{}, false)
 	if e := leaf(t, one, 1, 0); e.EDX&leaf1EDXHTT != 0 || e.EBX>>16&0xff != 1 || e.ECX&leaf1ECXTSCDeadline != 0 {
 		t.Errorf("one vCPU: %+v", e)
 	}
 	if e := leaf(t, one, 0xb, 1); e.EAX != 0 || e.EBX != 1 {
 		t.Errorf("one vCPU: leaf 0xb.1 %+v", e)
+	}
+}
+
+func TestCPUIDOfATopology(t *testing.T) {
+	shape := x86.Topology{Sockets: 2, Cores: 3, Threads: 2}
+	c := guestCPUID(cpuidTable(vendorIntel), 9, 12, shape, false) // socket 1, core 1, thread 1
+	if e := leaf(t, c, 1, 0); e.EBX>>24 != 8|1<<1|1 || e.EBX>>16&0xff != 8 {
+		t.Errorf("leaf 1: EBX 0x%x", e.EBX)
+	}
+	if e := leaf(t, c, 0xb, 0); e.EAX != 1 || e.EBX != 2 || e.EDX != 11 {
+		t.Errorf("leaf 0xb.0: %+v", e)
+	}
+	if e := leaf(t, c, 0xb, 1); e.EAX != 3 || e.EBX != 6 {
+		t.Errorf("leaf 0xb.1: %+v", e)
+	}
+	if e := leaf(t, c, 4, 0); e.EAX>>26 != 3 || e.EAX>>14&0xfff != 1 {
+		t.Errorf("leaf 4: EAX 0x%x", e.EAX)
+	}
+	amd := guestCPUID(cpuidTable(vendorAMD), 9, 12, shape, false)
+	if e := leaf(t, amd, 0x8000001e, 0); e.EAX != 11 || e.EBX != 1<<8|5 {
+		t.Errorf("leaf 0x8000001e: %+v", e)
+	}
+	if e := leaf(t, amd, 0x80000008, 0); e.ECX != 3<<12|5 {
+		t.Errorf("leaf 0x80000008: ECX 0x%x", e.ECX)
 	}
 }
 

@@ -52,7 +52,7 @@ func (v *vm) NewVCPU(id int) (accel.VCPU, error) {
 	if id < 0 || id >= v.cfg.CPUs {
 		return nil, fmt.Errorf("kvm: vCPU %d of %d", id, v.cfg.CPUs)
 	}
-	fd, err := kvmapi.Ioctl(v.fd, kvmapi.KVM_CREATE_VCPU, uintptr(id))
+	fd, err := kvmapi.Ioctl(v.fd, kvmapi.KVM_CREATE_VCPU, uintptr(v.cfg.Topology.APICID(id))) // its number is its APIC ID
 	if err != nil {
 		return nil, fmt.Errorf("kvm: %w", err)
 	}
@@ -71,7 +71,7 @@ func (c *vcpu) setUp() error {
 		return fmt.Errorf("mapping kvm_run: %w", err)
 	}
 	c.mapping, c.run = m, kvmapi.MapRun(m)
-	cpuid := guestCPUID(c.vm.acc.cpuid, c.id, c.vm.cfg.CPUs, c.vm.acc.hasTSCDeadline())
+	cpuid := guestCPUID(c.vm.acc.cpuid, c.id, c.vm.cfg.CPUs, c.vm.cfg.Topology, c.vm.acc.hasTSCDeadline())
 	if _, err := kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_CPUID2, cpuid); err != nil {
 		return err
 	}

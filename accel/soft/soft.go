@@ -96,7 +96,7 @@ func (v *VM) newChips() (err error) {
 	for id := range v.cfg.CPUs {
 		c := &cpu{vm: v, id: id}
 		v.cpus = append(v.cpus, c)
-		lc.CPUs = append(lc.CPUs, lapic.CPUConfig{ID: uint32(id), CPU: port{c}, TSCTime: c.tscTime})
+		lc.CPUs = append(lc.CPUs, lapic.CPUConfig{ID: v.cfg.Topology.APICID(id), CPU: port{c}, TSCTime: c.tscTime})
 	}
 	if v.lapics, err = lapic.New(lc); err != nil {
 		return fmt.Errorf("soft: %w", err)

@@ -26,6 +26,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 	i, err := interp.New(interp.Config{
 		ID:         c.id,
 		CPUs:       c.vm.cfg.CPUs,
+		Topology:   c.vm.cfg.Topology,
 		Memory:     c.vm.cfg.Memory,
 		Ports:      ports,
 		MMIO:       lapic.Overlay{APIC: l, Next: mmio},

@@ -1,8 +1,6 @@
 package interp
 
 import (
-	"math/bits"
-
 	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/mmu"
@@ -153,30 +151,30 @@ func (c *CPU) leaf(n, sub uint32) regs4 {
 }
 
 func (c *CPU) leaf1() regs4 {
-	r := regs4{signature, uint32(c.cfg.ID)<<24 | 64/8<<8, feat1ECX, feat1EDX}
+	r := regs4{signature, c.apicID()<<24 | 64/8<<8, feat1ECX, feat1EDX}
 	if c.CR4&x86.CR4OSXSAVE != 0 {
 		r[2] |= feat1OSXSAVE
 	}
 	if base, ok := c.cfg.APIC.ReadMSR(x86.MSRAPICBase); ok && base&apicEnable == 0 {
 		r[3] &^= feat1APIC
 	}
-	if n := c.cpus(); n > 1 {
-		r[1] |= min(uint32(1)<<bits.Len32(n-1), 255) << 16
+	if t := c.topology(); t.Cores*t.Threads > 1 {
+		r[1] |= min(uint32(1)<<(t.ThreadBits()+t.CoreBits()), 255) << 16
 		r[3] |= feat1HTT
 	}
 	return r
 }
 
-func (c *CPU) cpus() uint32 { return uint32(max(c.cfg.CPUs, 1)) }
+func (c *CPU) topology() x86.Topology { return c.cfg.Topology.Resolve(max(c.cfg.CPUs, 1)) }
 
-// coreBits is how many APIC ID bits name a core within the one package.
-func (c *CPU) coreBits() uint32 { return uint32(bits.Len32(c.cpus() - 1)) }
+func (c *CPU) apicID() uint32 { return c.cfg.Topology.APICID(c.cfg.ID) }
 
 // cacheLeaf is leaf 4: 32 KiB of L1 data and code and 1 MiB of L2 for each core.
 func (c *CPU) cacheLeaf(sub uint32) regs4 {
-	cores := (uint32(1)<<c.coreBits() - 1) << 26
+	t := c.topology()
+	sharing := (uint32(1)<<t.CoreBits()-1)<<26 | (uint32(1)<<t.ThreadBits()-1)<<14
 	cache := func(kind, level, ways, sets uint32) regs4 {
-		return regs4{kind | level<<5 | 1<<8 | cores, (ways-1)<<22 | 63, sets - 1, 0}
+		return regs4{kind | level<<5 | 1<<8 | sharing, (ways-1)<<22 | 63, sets - 1, 0}
 	}
 	switch sub {
 	case 0:
@@ -189,14 +187,14 @@ func (c *CPU) cacheLeaf(sub uint32) regs4 {
 	return regs4{}
 }
 
-// topologyLeaf is leaf 0xb: one thread a core, all cores in one package.
+// topologyLeaf is leaf 0xb: threads in a core, CPUs in a package.
 func (c *CPU) topologyLeaf(sub uint32) regs4 {
-	id := uint32(c.cfg.ID)
+	id, t := c.apicID(), c.topology()
 	switch sub {
 	case 0:
-		return regs4{0, 1, 1<<8 | sub, id}
+		return regs4{uint32(t.ThreadBits()), uint32(t.Threads), 1<<8 | sub, id}
 	case 1:
-		return regs4{c.coreBits(), c.cpus(), 2<<8 | sub, id}
+		return regs4{uint32(t.ThreadBits() + t.CoreBits()), uint32(t.Cores * t.Threads), 2<<8 | sub, id}
 	}
 	return regs4{0, 0, sub & 0xff, id}
 }

@@ -8,7 +8,8 @@ import (
 
 // Group is what the vCPUs of one machine have in common: how one of them has
 // all others give up their direct stores to a page, and how one has the
-// machine for itself. The protocol is docs/decisions/0015. A vCPU that waits
+// machine for itself. The protocol is
+// docs/decisions/0015-how-vcpus-share-memory.md. A vCPU that waits
 // here for others holds no lock that they could want, and does meanwhile what
 // others wait for it to do. All vCPUs are made before the first runs.
 type Group struct {

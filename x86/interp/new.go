@@ -2,6 +2,7 @@ package interp
 
 import (
 	"berth/guestmem"
+	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/optab"
 )
@@ -60,13 +61,15 @@ type APIC interface {
 
 // Config is what a CPU needs around it.
 type Config struct {
-	ID     int
-	CPUs   int // how many the machine has, for CPUID
-	Memory *guestmem.Memory
-	Ports  IO // 64 KiB of ports
-	MMIO   IO // guest-physical space outside Memory
-	APIC   APIC
-	TSC    func() uint64 // guest TSC before TSC_ADJUST
+	ID   int // the vCPU's number; its APIC ID follows from Topology
+	CPUs int // how many the machine has, for CPUID
+	// Topology groups them.
+	Topology x86.Topology
+	Memory   *guestmem.Memory
+	Ports    IO // 64 KiB of ports
+	MMIO     IO // guest-physical space outside Memory
+	APIC     APIC
+	TSC      func() uint64 // guest TSC before TSC_ADJUST
 	// Group is what the machine's vCPUs have in common; nil for a machine of one.
 	Group *Group
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
