@@ -27,6 +27,8 @@ type Region struct {
 
 	flags    []uint32 // per page: FlagCode, FlagDirty; atomic
 	reserved []byte   // the mapping that Host is part of, guards included
+
+	fileOffset uint64 // of Host in the memory's file, where it has one
 }
 
 // End returns the first guest-physical address past the region.
@@ -99,17 +101,18 @@ type CodeWatcher func(gpa uint64)
 // access of 1, 2, 4 or 8 bytes through Load and Store is one host access.
 type Memory struct {
 	regions  []*Region // sorted by GPA, disjoint
+	backing  backing
 	watch    atomic.Pointer[CodeWatcher]
 	logging  atomic.Bool
 	closeOne sync.Once
 }
 
-// New returns a memory with no regions.
-func New() *Memory { return &Memory{} }
+// New returns a memory with no regions, whose RAM will be anonymous.
+func New() *Memory { return &Memory{backing: backing{fd: -1}} }
 
-// AddRAM maps size bytes of zeroed anonymous memory at gpa, with transparent
-// huge pages and no reservation of swap: pages the guest never touches cost
-// nothing. Both arguments must be multiples of PageSize.
+// AddRAM maps size bytes of zeroed memory at gpa. Unless it comes from a pool of
+// huge pages, no swap is reserved: pages the guest never touches cost nothing.
+// Both arguments must be multiples of PageSize, or of the huge pages' size.
 func (m *Memory) AddRAM(gpa, size uint64) (*Region, error) {
 	if gpa%PageSize != 0 || size%PageSize != 0 || size == 0 || gpa+size < gpa {
 		return nil, fmt.Errorf("guestmem: region 0x%x+0x%x is not whole pages", gpa, size)
@@ -119,8 +122,14 @@ func (m *Memory) AddRAM(gpa, size uint64) (*Region, error) {
 			return nil, fmt.Errorf("guestmem: region 0x%x+0x%x overlaps 0x%x+0x%x", gpa, size, r.GPA, len(r.Host))
 		}
 	}
-	reserved, host, err := mapAnonymous(gpa, size)
-	if err != nil {
+	if b := &m.backing; b.HugePages != 0 && (gpa%b.HugePages != 0 || size%b.HugePages != 0) || b.Size != 0 && size > b.Size-b.used {
+		return nil, fmt.Errorf("guestmem: region 0x%x+0x%x is not whole huge pages, or more than was announced", gpa, size)
+	}
+	reserved, host, err := m.backing.mapRAM(gpa, size)
+	switch {
+	case errors.Is(err, unix.ENOMEM) && m.backing.HugePages != 0:
+		return nil, fmt.Errorf("memory: %w", m.backing.poolError())
+	case err != nil:
 		return nil, fmt.Errorf("guestmem: reserving %d MiB: %w", size>>20, err)
 	}
 	flags, err := mapFlags(size / PageSize)
@@ -128,7 +137,8 @@ func (m *Memory) AddRAM(gpa, size uint64) (*Region, error) {
 		err = errors.Join(err, unix.Munmap(reserved))
 		return nil, fmt.Errorf("guestmem: page flags for %d MiB: %w", size>>20, err)
 	}
-	r := &Region{GPA: gpa, Host: host, flags: flags, reserved: reserved}
+	r := &Region{GPA: gpa, Host: host, flags: flags, reserved: reserved, fileOffset: m.backing.used}
+	m.backing.used += size
 	i := 0
 	for i < len(m.regions) && m.regions[i].GPA < gpa {
 		i++
@@ -148,18 +158,19 @@ func (m *Memory) Close() error {
 			err = errors.Join(err, unmap(r))
 		}
 		m.regions = nil
+		err = errors.Join(err, m.backing.close())
 	})
 	return err
 }
 
-// Clear makes all RAM zero again and gives its pages back to the host. No vCPU
+// Clear makes all RAM zero again and gives what pages it may back to the host. No vCPU
 // runs and no device works meanwhile.
 func (m *Memory) Clear() error {
 	for _, r := range m.regions {
 		if r.ReadOnly {
 			continue
 		}
-		if err := unix.Madvise(r.Host, unix.MADV_DONTNEED); err != nil {
+		if err := m.backing.clear(r); err != nil {
 			return fmt.Errorf("guestmem: clearing 0x%x+0x%x: %w", r.GPA, len(r.Host), err)
 		}
 		for p := range r.flags { // only read: pages of flags that nobody touched stay unmapped

@@ -18,26 +18,28 @@ const (
 	hugePage = 2 << 20
 )
 
-// mapAnonymous maps size bytes between guards and returns the whole reservation
-// and the bytes in its middle; huge pages are advice, so a refusal is ignored.
+// mapRAM maps size bytes between guards and returns the whole reservation and
+// the bytes in its middle; transparent huge pages are advice, so a refusal is ignored.
 // unsafe: the second mapping replaces part of the first, which nobody else knows yet.
-func mapAnonymous(gpa, size uint64) (reserved, host []byte, err error) {
+func (b *backing) mapRAM(gpa, size uint64) (reserved, host []byte, err error) {
 	if size > maxRegion {
 		return nil, nil, unix.ENOMEM
 	}
-	const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
-	reserved, err = unix.Mmap(-1, 0, int(size+2*guard+hugePage), unix.PROT_NONE, flags)
+	align := max(hugePage, b.HugePages)
+	reserved, err = unix.Mmap(-1, 0, int(size+2*guard+align), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, nil, err
 	}
 	base := uint64(uintptr(unsafe.Pointer(&reserved[0])))
-	off := guard + (gpa-base-guard)%hugePage // congruent to gpa modulo a huge page
+	off := guard + (gpa-base-guard)%align // congruent to gpa modulo a huge page
 	at := unsafe.Pointer(&reserved[off])
-	if _, err := unix.MmapPtr(-1, 0, at, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags|unix.MAP_FIXED); err != nil {
+	if _, err := unix.MmapPtr(b.fd, int64(b.used), at, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, b.mapFlags()|unix.MAP_FIXED); err != nil {
 		return nil, nil, errors.Join(err, unix.Munmap(reserved))
 	}
 	host = reserved[off : off+size : off+size]
-	_ = unix.Madvise(host, unix.MADV_HUGEPAGE)
+	if b.HugePages == 0 {
+		_ = unix.Madvise(host, unix.MADV_HUGEPAGE)
+	}
 	return reserved, host, nil
 }
 

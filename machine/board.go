@@ -26,6 +26,7 @@ import (
 // board is the machine without its vCPUs: memory, spaces, chips, devices.
 type board struct {
 	mem         *guestmem.Memory
+	prefault    bool // all of it is taken from the host before the guest runs
 	ports, mmio *bus.Space
 	clock       *clock.Host
 	vm          accel.VM
@@ -243,6 +244,9 @@ func (b *board) reset() error {
 	b.platform.reset()
 	b.chipset.reset()
 	if err := b.mem.Clear(); err != nil {
+		return err
+	}
+	if err := b.takeRAM(); err != nil {
 		return err
 	}
 	return b.assign()

@@ -436,10 +436,12 @@ func TestTopologyReachesEngineAndTables(t *testing.T) {
 }
 
 func TestPanicsThatDoNotEndTheVM(t *testing.T) {
-	var log bytes.Buffer
-	for policy, want := range map[string]string{"ignore": "ignored", "reset": "is reset"} {
-		log.Reset()
-		m := boards(t, func(m *spec.Machine) { m.OnPanic = policy })["q35-1"]
+	for policy, want := range map[string]struct {
+		kind Kind
+		log  string
+	}{"ignore": {PowerOff, "ignored"}, "reset": {Rebooted, "is reset"}} {
+		var log bytes.Buffer
+		m := boards(t, func(m *spec.Machine) { m.OnPanic, m.NoReboot = policy, true })["q35-1"]
 		s := &script{}
 		vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
@@ -449,13 +451,13 @@ func TestPanicsThatDoNotEndTheVM(t *testing.T) {
 			for range 100 {
 				s.ports.Write(0x505, []byte{1})
 			}
+			s.ports.Write(0x604, []byte{0, 0x20})
 			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.exits = []accel.Exit{{Reason: accel.ExitPowerOff}}
-		if o := run(t, vm); o.Kind != PowerOff || strings.Count(log.String(), "panicked") != 1 || !strings.Contains(log.String(), want) {
+		if o := run(t, vm); o.Kind != want.kind || strings.Count(log.String(), "panicked") != 1 || !strings.Contains(log.String(), want.log) {
 			t.Errorf("%s: %+v, log %s", policy, o, log.String())
 		}
 		if err := vm.Close(); err != nil {

@@ -35,7 +35,7 @@ type Memory struct {
 func (m *Memory) Set(s string) error { return setKeys(s, m) }
 
 // PageSize returns the size of the huge pages asked for, in bytes: 0 for none,
-// 1 for whatever is the host's usual size.
+// 1 (guestmem.UsualHugePages) for whatever is the host's usual size.
 func (m *Memory) PageSize() uint64 {
 	switch m.HugePages {
 	case "", "off":
