@@ -2,6 +2,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -137,7 +138,7 @@ func (l *Layout) ReadInto(gpa, size uint64, src io.ReaderAt, off int64, what str
 	}
 	n, err := src.ReadAt(dst, off)
 	if uint64(n) < size {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = fmt.Errorf("file ends after %d of %d bytes", n, size)
 		}
 		return fmt.Errorf("%s: %w", what, err)

@@ -205,7 +205,7 @@ func parseNotes(b []byte, align uint64) []Note {
 }
 
 func truncated(err error, what string) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return fmt.Errorf("truncated inside its %s", what)
 	}
 	return fmt.Errorf("reading %s: %w", what, err)

@@ -51,7 +51,7 @@ func (f *FD) leave() {
 // release closes the pipe after Close, once nobody polls it.
 func (f *FD) release() {
 	if f.closed && f.users == 0 && f.wake[0] >= 0 {
-		unix.Close(f.wake[0])
+		_ = unix.Close(f.wake[0])
 		f.wake[0] = -1
 	}
 }
@@ -127,7 +127,7 @@ func (f *FD) Close() error {
 	defer f.mu.Unlock()
 	if !f.closed {
 		f.closed = true
-		unix.Close(f.wake[1]) // wake[0] polls as hung up
+		_ = unix.Close(f.wake[1]) // wake[0] polls as hung up
 		f.release()
 	}
 	return nil

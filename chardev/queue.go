@@ -121,7 +121,7 @@ func (q *Queue) wait() bool {
 	if !q.closed {
 		q.mu.Unlock()
 		pause := unix.NsecToTimespec(coalesce)
-		unix.Nanosleep(&pause, nil) // cut short by a signal: the write is only smaller
+		_ = unix.Nanosleep(&pause, nil) // cut short by a signal: the write is only smaller
 		q.mu.Lock()
 	}
 	return true

@@ -55,8 +55,8 @@ func (h *Host) Now() uint64 {
 		p := h.phase.Load()
 		if p == nil {
 			h.mu.Lock() // the change is made under mu
+			p = h.phase.Load()
 			h.mu.Unlock()
-			continue
 		}
 		if p.paused {
 			return p.at
@@ -165,7 +165,7 @@ func (h *Host) Pause() {
 		h.phase.Store(&phase{paused: true, at: nanotime() - p.at})
 	}
 	h.mu.Unlock()
-	h.firing.Lock() // the last call has returned
+	h.firing.Lock() //nolint:staticcheck // empty, for when it is entered the last call has returned
 	h.firing.Unlock()
 }
 

@@ -69,9 +69,10 @@ func (r *rig) fuzzStep(fn *Function, what, width byte, off uint16, v uint32) {
 	case 6:
 		fn.SetINTx(v&1 != 0)
 	case 7:
-		if v%16 == 0 {
+		switch v % 16 {
+		case 0:
 			r.Reset()
-		} else if v%16 == 1 {
+		case 1:
 			_ = r.AssignResources()
 		}
 	}

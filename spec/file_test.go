@@ -73,7 +73,7 @@ func TestBadMachineFiles(t *testing.T) {
 		"# nothing\n":                            ": is empty",
 		"kernel\n":                               ":1: the machine: its keys are expected here",
 		"- a\n":                                  ":1: the machine: its keys are expected here",
-		"name: a\nnmae: b\n":                     `:2: unknown key "nmae": did you mean "name"?`,
+		"name: a\nnome: b\n":                     `:2: unknown key "nome": did you mean "name"?`,
 		"debug-exit: on\n":                       `:1: unknown key "debug-exit": write it "debugExit"`,
 		"boot:\n  kernel: k\n  zzzzzzzz: 1\n":    `:3: unknown key "zzzzzzzz": the keys of boot are kernel, initrd, cmdline, decompress`,
 		"disks:\n- fiel: a\n":                    `:2: unknown key "fiel": did you mean "file"?`,

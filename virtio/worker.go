@@ -135,7 +135,7 @@ func (q *Queue) drain() {
 	w := &q.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for (w.alive && !(w.parked && w.paused.Load() && !w.stopping.Load())) || q.busy() {
+	for (w.alive && (!w.parked || !w.paused.Load() || w.stopping.Load())) || q.busy() {
 		w.cond.Wait()
 	}
 }

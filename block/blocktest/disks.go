@@ -63,7 +63,7 @@ func (m *Mem) do(r *block.Request) error {
 		return nil
 	}
 	for _, b := range r.IOV {
-		n := 0
+		var n int
 		if r.Op == block.OpRead {
 			n = copy(b, p)
 		} else {

@@ -16,7 +16,7 @@ import (
 func RAM(t testing.TB, size uint64) *guestmem.Memory {
 	t.Helper()
 	mem := guestmem.New()
-	t.Cleanup(func() { mem.Close() })
+	t.Cleanup(func() { _ = mem.Close() })
 	add := func(at, n uint64) {
 		if _, err := mem.AddRAM(at, n); err != nil {
 			t.Fatal(err)

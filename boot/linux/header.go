@@ -73,7 +73,7 @@ type header struct {
 func readHeader(r *io.SectionReader) (*header, error) {
 	b := make([]byte, maxHeaderEnd)
 	if n, err := r.ReadAt(b, 0); err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("bzImage is truncated: %d bytes are less than its header", n)
 		}
 		return nil, err

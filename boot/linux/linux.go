@@ -131,7 +131,7 @@ func (l *loader) unpackHere(h *header) (uint64, string, error) {
 	if !f.Class64 {
 		return 0, "", errors.New("kernel payload is a 32-bit ELF file")
 	}
-	entry, err := l.Layout.LoadELF(f, u, u.Size())
+	entry, err := l.LoadELF(f, u, u.Size())
 	if err != nil {
 		return 0, "", err
 	}

@@ -102,7 +102,7 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(tint.NewHandler(stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !interactive}))
+	log := slog.New(tint.NewTextHandler(stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !interactive}))
 	accelerator, why, err := chooseAccelerator(m, log)
 	if err != nil {
 		return err
@@ -112,7 +112,11 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if err != nil {
 		return err
 	}
-	defer vm.Close()
+	defer func() {
+		if err := vm.Close(); err != nil {
+			log.Warn("closing the VM", "err", err)
+		}
+	}()
 	if err := os.WriteFile("/proc/self/comm", []byte(m.Name), 0); err != nil {
 		log.Warn("naming the process", "err", err)
 	}

@@ -247,9 +247,9 @@ func (l *LAPIC) setBase(v uint64) bool {
 		return false
 	}
 	l.base.Store(v&^baseBSP | old&baseBSP)
-	switch {
-	case to == from:
-	case to == 0:
+	switch to {
+	case from:
+	case 0:
 		l.reset()
 	default:
 		l.r[regICRHigh] = 0

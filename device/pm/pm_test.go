@@ -195,7 +195,7 @@ func TestStateRoundTripInMidOperation(t *testing.T) {
 	if !n.sci {
 		t.Error("the timer's event is lost")
 	}
-	n.PM.Reset()
+	n.Reset()
 	if n.sci || n.Save().Enable != 0 {
 		t.Error("reset")
 	}

@@ -26,8 +26,9 @@ type Regression struct {
 func (r *Regression) String() string {
 	var b bytes.Buffer
 	s := &r.Case.State
-	binary.Write(&b, binary.LittleEndian, s.GPR)
-	binary.Write(&b, binary.LittleEndian, [3]uint64{s.RFLAGS, s.FSBase, s.GSBase})
+	for _, v := range append(s.GPR[:], s.RFLAGS, s.FSBase, s.GSBase) {
+		b.Write(binary.LittleEndian.AppendUint64(nil, v))
+	}
 	b.Write(s.FX[:])
 	return fmt.Sprintf("%s %d %d %d %x %x", r.Name, 16<<r.Case.Mode, r.Slot, r.ImageSeed, r.Case.Code, b.Bytes())
 }

@@ -52,7 +52,7 @@ func NewHost() (h *Host, err error) {
 	h = &Host{}
 	defer func() {
 		if err != nil {
-			h.Close()
+			_ = h.Close()
 		}
 	}()
 	fd, err := unix.MemfdCreate("hostcpu", unix.MFD_CLOEXEC)
@@ -108,12 +108,12 @@ func (h *Host) Close() error {
 		h.from.Close()
 	}
 	if h.cmd != nil && h.cmd.Process != nil {
-		timer := time.AfterFunc(5*time.Second, func() { h.cmd.Process.Kill() })
-		h.cmd.Wait()
+		timer := time.AfterFunc(5*time.Second, func() { _ = h.cmd.Process.Kill() })
+		_ = h.cmd.Wait() // killed or not, it is gone
 		timer.Stop()
 	}
 	if h.mem != nil {
-		unix.Munmap(h.mem)
+		_ = unix.Munmap(h.mem)
 	}
 	if h.file != nil {
 		h.file.Close()

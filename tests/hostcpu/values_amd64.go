@@ -161,7 +161,7 @@ func randomMXCSR(r *rand.Rand) uint32 {
 	v := uint32(0x1f80) | uint32(r.IntN(4))<<13
 	switch r.IntN(6) {
 	case 0:
-		v = uint32(r.Uint32()) & 0xffff
+		v = r.Uint32() & 0xffff
 	case 1:
 		v |= 1 << 15
 	case 2:

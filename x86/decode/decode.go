@@ -117,7 +117,7 @@ func (d *decoder) opcode() error {
 	if err := d.immediates(info); err != nil {
 		return err
 	}
-	if in.Lock && !(info.lockable && in.Mem) || !d.regValid(info.reg) {
+	if in.Lock && (!info.lockable || !in.Mem) || !d.regValid(info.reg) {
 		return ErrUndefined
 	}
 	return nil

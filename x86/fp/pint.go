@@ -386,7 +386,7 @@ func softPairs(op optab.Op, d, s *[2]uint64) bool {
 // softWiden is PMOVSX and PMOVZX.
 func softWiden(op optab.Op, d, s *[2]uint64) bool {
 	var from, to uint
-	sign := true
+	var sign bool
 	switch op {
 	case optab.PMOVSXBW, optab.PMOVZXBW:
 		from, to, sign = 8, 16, op == optab.PMOVSXBW

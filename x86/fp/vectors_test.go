@@ -70,7 +70,8 @@ func TestVectors(t *testing.T) {
 			&want[0], &want[1], &flags); err != nil {
 			t.Fatalf("%q: %v", sc.Text(), err)
 		}
-		got, sw := a, uint16(0)
+		got := a
+		var sw uint16
 		if op := ops[name]; op <= optab.LastX87 {
 			r := [2]x86.F80{{Mant: a[0], SE: uint16(a[1])}, {Mant: b[0], SE: uint16(b[1])}}
 			sw = Soft.X87(op, &r, uint16(env)) & (C1 | uint16(AllFlags))

@@ -39,10 +39,8 @@ func (c *ctx) fromBig(x *big.Float, exact bool) num {
 	m.Abs(m)
 	m.SetMantExp(m, 64)
 	hi, acc := m.Uint64()
-	lo := uint64(1)
-	if acc == big.Exact && exact {
-		lo = 0
-	} else {
+	var lo uint64
+	if acc != big.Exact || !exact {
 		m.Sub(m, bigNum().SetUint64(hi))
 		m.SetMantExp(m, 64)
 		lo, _ = m.Uint64()

@@ -75,7 +75,7 @@ func runTest(t testing.TB, c *CPU, stepping bool) {
 
 func runToFault(c *CPU, stepping bool) status {
 	for {
-		st := next
+		var st status
 		if stepping {
 			st = c.step()
 		} else {

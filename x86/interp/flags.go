@@ -196,7 +196,7 @@ func (k *Core) setCarry(cf bool) {
 }
 
 // rflags returns RFLAGS with the lazy flags worked out.
-func (c *CPU) rflags() uint64 { return c.Flags | c.Core.status() }
+func (c *CPU) rflags() uint64 { return c.Flags | c.status() }
 
 // setRFlags replaces all of RFLAGS, with what follows from IF, TF, RF and AC;
 // whoever changes VM also calls modeChanged.

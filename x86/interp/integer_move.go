@@ -26,9 +26,10 @@ func (c *CPU) move(in *decode.Inst) status {
 		return done(c.write(in, 0, b2u(c.cond(in.Opcode))))
 	case optab.BSWAP:
 		v := bits.ReverseBytes64(c.R[in.Reg&15])
-		if in.OpSize == 4 {
+		switch in.OpSize {
+		case 4:
 			v >>= 32
-		} else if in.OpSize == 2 {
+		case 2:
 			v = 0 // undefined by the architecture; what processors do
 		}
 		c.setReg(in, in.Reg, in.OpSize, v)

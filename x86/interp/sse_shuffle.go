@@ -38,7 +38,7 @@ func (c *CPU) sseShuffle(in *decode.Inst) status {
 		return next
 	}
 	var src [2]uint64
-	ok := true
+	var ok bool
 	if in.Mem {
 		size, aligned := shuffleSize(in.Op)
 		va, inside := c.sseAddr(in, size, aligned, false)

@@ -12,7 +12,7 @@ const stateVersion = 1
 // Reset gives the CPU its power-on state (Intel SDM vol. 3A §9.1.1): vCPU 0 runs
 // at the reset vector, the others wait for a start-up IPI.
 func (c *CPU) Reset() {
-	mp := x86.MPState(x86.MPRunnable)
+	mp := x86.MPRunnable
 	if c.cfg.ID != 0 {
 		mp = x86.MPWaitSIPI
 	}
@@ -26,7 +26,7 @@ func (c *CPU) Reset() {
 // initReset is what an INIT message does: registers as at reset, but for the
 // caches' bits of CR0, the FPU and the MSRs.
 func (c *CPU) initReset() {
-	mp := x86.MPState(x86.MPRunnable)
+	mp := x86.MPRunnable
 	if c.cfg.ID != 0 {
 		mp = x86.MPWaitSIPI
 	}

@@ -242,7 +242,8 @@ func (c *CPU) x87LoadPush(in *decode.Inst, v x86.F80, denormal bool) {
 // x87Store is FST, FIST, FBSTP and their kin to memory.
 func (c *CPU) x87Store(in *decode.Inst, va uint64) status {
 	s := &c.fpu
-	v, sw := x86.F80{}, uint16(0)
+	var v x86.F80
+	var sw uint16
 	if s.empty(0) {
 		if s.fcw&fswIE == 0 {
 			return c.x87NoStore(in, va, stackUnderflow)

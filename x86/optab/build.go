@@ -5,12 +5,12 @@ package optab
 // the operands: a memory-only operand gives ModMem, a register-only one ModReg.
 func row(op Op, opcode int, args ...Arg) Row {
 	r := Row{Op: op, Opcode: uint8(opcode), Digit: -1, RM: -1, Args: args}
-	switch {
-	case opcode>>8 == 0x0f38:
+	switch opcode >> 8 {
+	case 0x0f38:
 		r.Map = Map0F38
-	case opcode>>8 == 0x0f3a:
+	case 0x0f3a:
 		r.Map = Map0F3A
-	case opcode>>8 == 0x0f:
+	case 0x0f:
 		r.Map = Map0F
 	}
 	for _, a := range args {

@@ -50,7 +50,7 @@ func bench(runs int, dir string, limit time.Duration, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }()
 	vmlinux := filepath.Join(scratch, "vmlinux")
 	if err := extract(kernel, vmlinux); err != nil {
 		return err
@@ -131,7 +131,7 @@ func (r *row) run(limit time.Duration) error {
 	}
 	err = cmd.Wait()
 	if !seen || err != nil {
-		return fmt.Errorf("no userland within %s (%v): %s", limit, err, said.String())
+		return fmt.Errorf("no userland within %s (%w): %s", limit, err, said.String())
 	}
 	if m := regexp.MustCompile(`instructions=(\d+)`).FindSubmatch(said.Bytes()); m != nil {
 		n, _ := strconv.ParseFloat(string(m[1]), 64)
