@@ -257,7 +257,8 @@ func TestSmallBlocksAreBounded(t *testing.T) {
 func TestProgressOnAPageThatOthersWrite(t *testing.T) {
 	c := newTestCPU(t, unhex(t, "b805000000ffc0ffc0")) // mov eax, 5; inc eax; inc eax; ud2
 	done := make(chan struct{})
-	go func() {
+	var writer sync.WaitGroup
+	writer.Go(func() {
 		for {
 			select {
 			case <-done:
@@ -266,10 +267,11 @@ func TestProgressOnAPageThatOthersWrite(t *testing.T) {
 				c.CodeWritten(testCode)
 			}
 		}
-	}()
+	})
 	if e := c.Run(); e.Reason != Shutdown { // there is no IDT
 		t.Errorf("%+v", e)
 	}
 	close(done)
+	writer.Wait() // the vCPU is closed with the test
 	wantReg(t, c, x86.RAX, 7)
 }
