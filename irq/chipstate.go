@@ -8,8 +8,15 @@ type ChipState struct {
 	IOAPIC  IOAPICState
 	PIT     PITState
 	LAPIC   []LAPICState // by vCPU
+	FERR    FERRState
 	// ParavirtClock is what kvmclock shows, in ns; 0 where the engine has none.
 	ParavirtClock uint64
+}
+
+// FERRState is a PC's logic for the FPU's error pin. KVM has none.
+type FERRState struct {
+	Asserted bool // FERR#
+	Ignored  bool // IGNNE#
 }
 
 // PICState is one 8259A: request, mask and service registers, and where its

@@ -7,6 +7,7 @@ import (
 
 	"berth/accel"
 	"berth/bus"
+	"berth/device/ferr"
 	"berth/device/ioapic"
 	"berth/device/pic"
 	"berth/device/pit"
@@ -16,6 +17,9 @@ import (
 // timerPin is the I/O APIC's input for GSI 0: a PC wires the interval timer there
 // (ACPI's interrupt source override says so).
 const timerPin = 2
+
+// ferrGSI is where a PC reports errors of the FPU.
+const ferrGSI = 13
 
 // SetGSI implements irq.Sink.
 func (v *VM) SetGSI(gsi uint32, level bool) {
@@ -97,6 +101,7 @@ func (v *VM) spaces() (ports, mmio *bus.Space, err error) {
 		{Base: pit.Base, Size: pit.Size, Name: "8254", Handler: v.pit.Counters()},
 		{Base: pit.SpeakerBase, Size: pit.SpeakerSize, Name: "port 0x61", Handler: v.pit.Speaker()},
 		{Base: pic.SlaveBase, Size: pic.Size, Name: "8259 slave", Handler: v.pic.Slave()},
+		{Base: ferr.Base, Size: ferr.Size, Name: "FPU error", Handler: v.ferr.Port()},
 		{Base: pic.ELCRBase, Size: pic.Size, Name: "ELCR", Handler: v.pic.ELCR()},
 	}
 	if v.cfg.APICOnly {
@@ -141,6 +146,7 @@ func (v *VM) SaveChip() (irq.ChipState, error) {
 		IOAPIC:  v.ioapic.Save(),
 		PIT:     v.pit.Save(),
 		LAPIC:   v.lapics.Save(),
+		FERR:    v.ferr.Save(),
 	}, nil
 }
 
@@ -150,7 +156,7 @@ func (v *VM) LoadChip(s irq.ChipState) error {
 	if s.Version != chipVersion {
 		return fmt.Errorf("soft: interrupt controllers' state version %d, not %d", s.Version, chipVersion)
 	}
-	return errors.Join(v.pic.Load(s.PIC), v.ioapic.Load(s.IOAPIC), v.pit.Load(s.PIT), v.lapics.Load(s.LAPIC))
+	return errors.Join(v.pic.Load(s.PIC), v.ioapic.Load(s.IOAPIC), v.pit.Load(s.PIT), v.lapics.Load(s.LAPIC), v.ferr.Load(s.FERR))
 }
 
 const chipVersion = 1

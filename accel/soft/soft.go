@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/accel"
+	"berth/device/ferr"
 	"berth/device/ioapic"
 	"berth/device/lapic"
 	"berth/device/pic"
@@ -40,6 +41,7 @@ type VM struct {
 	ioapic *ioapic.IOAPIC
 	pic    *pic.PIC
 	pit    *pit.PIT
+	ferr   *ferr.FERR // of vCPU 0
 
 	unknownMSRs atomic.Int32 // reported so far
 }
@@ -104,6 +106,9 @@ func (v *VM) newChips() (err error) {
 	v.ioapic = ioapic.New(ioapic.Version20, v.lapics.Deliver)
 	v.pic = pic.New(irq.LineFunc(v.lapics.SetINTR))
 	v.pit = pit.New(irq.GSILine(v, 0), v.cfg.Clock)
+	v.ferr = ferr.New(irq.GSILine(v, ferrGSI), func(on bool) {
+		v.cpus[0].signal(func(i *interp.CPU) { i.SetIGNNE(on) })
+	})
 	return nil
 }
 

@@ -23,7 +23,7 @@ type cpu struct {
 
 func (c *cpu) open(ports, mmio accel.IO) error {
 	l := c.vm.lapics.APIC(c.id)
-	i, err := interp.New(interp.Config{
+	cfg := interp.Config{
 		ID:         c.id,
 		CPUs:       c.vm.cfg.CPUs,
 		Topology:   c.vm.cfg.Topology,
@@ -34,7 +34,11 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		TSC:        c.vm.cfg.Clock.Now,
 		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
-	})
+	}
+	if c.id == 0 && !c.vm.cfg.APICOnly {
+		cfg.FERR = c.vm.ferr.Set
+	}
+	i, err := interp.New(cfg)
 	if err != nil {
 		return fmt.Errorf("soft: vCPU %d: %w", c.id, err)
 	}

@@ -15,7 +15,7 @@ x86/decode x86/fp
 x86/interp
 
 # parts
-device/uart device/rtc device/pit device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic
+device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic
 pci block/blocktest boot/boottest
 accel virtio acpi block/raw boot/unpack
 boot

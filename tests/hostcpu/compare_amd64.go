@@ -44,7 +44,7 @@ func Compare(c *Case, want, got *Result) []string {
 	}
 	last, single := &insts[len(insts)-1], len(insts) == 1
 	if want.Vector == x86.AC && got.Vector != x86.AC && anyLong(insts) {
-		return nil // whether operands over 8 bytes are checked is the processor's choice (SDM vol. 2, MOVUPS)
+		return nil // how operands over 8 bytes are checked is the processor's choice (SDM vol. 2, MOVUPS)
 	}
 	d := differ{c: c, insts: insts, last: last, single: single}
 	d.exception(want, got)

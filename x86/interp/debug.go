@@ -71,6 +71,9 @@ func (c *CPU) stepped(st status) status {
 	if st == faulted || st == stopped {
 		return st
 	}
+	if st == again && c.sys.mp != x86.MPRunnable {
+		return st // waiting for an interrupt, it has done nothing: see raiseX87
+	}
 	if st == again {
 		c.Flags |= x86.FlagRF // the rest of a repetition meets no breakpoint again
 	}

@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"slices"
 	"testing"
 
 	"berth/x86"
@@ -172,7 +173,71 @@ func TestPendingX87Exception(t *testing.T) {
 	}
 	must(t, c, addps...)
 	c.CR0 &^= x86.CR0NE
+	must(t, c, fwait...) // nothing is wired to FERR#
+	var ferr []bool
+	c.cfg.FERR = func(on bool) { ferr = append(ferr, on) }
+	for _, code := range [][]byte{fwait, fld1, paddb} {
+		c.sys.mp, c.Pending = x86.MPRunnable, 0
+		if st := do(t, c, code...); st != again || c.sys.mp != x86.MPHalted || c.Pending != pendHalt {
+			t.Errorf("% x with CR0.NE clear: status %d, MP state %d", code, st, c.sys.mp)
+		}
+	}
+	c.SetIGNNE(true)
 	must(t, c, fwait...)
+	must(t, c, fnstsw...)
+	if !slices.Equal(ferr, []bool{true, true, true}) {
+		t.Errorf("FERR#: %t", ferr)
+	}
+	must(t, c, 0xdb, 0xe2) // fnclex
+	if !slices.Equal(ferr, []bool{true, true, true, false}) {
+		t.Errorf("FERR# after FNCLEX: %t", ferr)
+	}
+}
+
+// TestAlignmentChecks: which operands are checked at CPL 3, and to what (Intel SDM
+// vol. 3A table 6-7).
+func TestAlignmentChecks(t *testing.T) {
+	at := func(offset uint64, code ...byte) status {
+		c := fpuCPU(t)
+		c.CR0 |= x86.CR0AM
+		c.CPL = 3
+		c.setRFlags(x86.FlagR1 | x86.FlagAC)
+		c.modeChanged()
+		c.R[x86.RSI], c.R[x86.RSP] = testData+0x100+offset, testStack+offset
+		st := do(t, c, code...)
+		if st == faulted && (c.exc.vector != x86.AC || !c.exc.hasError || c.exc.code != 0) {
+			t.Errorf("% x: %+v", code, c.exc)
+		}
+		return st
+	}
+	for _, x := range []struct {
+		name     string
+		boundary uint64
+		code     []byte
+	}{
+		{"byte", 1, []byte{0x8a, 0x06}}, {"word", 2, []byte{0x66, 0x8b, 0x06}}, {"doubleword", 4, []byte{0x8b, 0x06}},
+		{"quadword", 8, []byte{0x48, 0x8b, 0x06}}, {"store", 8, []byte{0x48, 0x89, 0x06}}, {"locked", 4, []byte{0xf0, 0xff, 0x06}},
+		{"exchange", 4, []byte{0x87, 0x06}}, {"bit string", 4, []byte{0x0f, 0xa3, 0x06}}, {"CMPXCHG8B", 8, []byte{0x0f, 0xc7, 0x0e}},
+		{"push", 8, []byte{0x50}}, {"push of memory", 8, []byte{0xff, 0x36}}, {"pop", 8, []byte{0x58}}, {"ENTER", 8, []byte{0xc8, 0, 0, 0}}, {"PUSHF", 8, []byte{0x9c}},
+		{"LODSD", 4, []byte{0xad}}, {"OUTS's like, MOVSX", 2, []byte{0x0f, 0xbf, 0x06}}, {"32-bit FLD", 4, []byte{0xd9, 0x06}},
+		{"64-bit FLD", 8, []byte{0xdd, 0x06}}, {"80-bit FLD", 8, []byte{0xdb, 0x2e}}, {"80-bit FSTP", 8, []byte{0xdb, 0x3e}},
+		{"FBLD", 8, []byte{0xdf, 0x26}}, {"FBSTP", 8, []byte{0xdf, 0x36}}, {"16-bit FILD", 2, []byte{0xdf, 0x06}}, {"FLDCW", 2, []byte{0xd9, 0x2e}},
+		{"FNSTENV", 4, []byte{0xd9, 0x36}}, {"16-bit FNSTENV", 2, []byte{0x66, 0xd9, 0x36}}, {"FNSAVE", 4, []byte{0xdd, 0x36}},
+		{"FRSTOR", 4, []byte{0xdd, 0x26}}, {"16-bit FLDENV", 2, []byte{0x66, 0xd9, 0x26}},
+		{"MOVUPS", 8, []byte{0x0f, 0x10, 0x06}}, {"MOVUPS store", 8, []byte{0x0f, 0x11, 0x06}}, {"MOVSS", 4, []byte{0xf3, 0x0f, 0x10, 0x06}},
+		{"MOVQ mm", 8, []byte{0x0f, 0x6f, 0x06}}, {"LDMXCSR", 4, []byte{0x0f, 0xae, 0x16}}, {"PINSRW", 2, []byte{0x66, 0x0f, 0xc4, 0x06, 0}},
+		{"SIDT", 0, []byte{0x0f, 0x01, 0x0e}},
+	} {
+		for offset := range uint64(9) {
+			want := next
+			if x.boundary != 0 && offset%x.boundary != 0 || x.boundary == 0 && offset%8 != 6 {
+				want = faulted
+			}
+			if st := at(offset, x.code...); st != want {
+				t.Errorf("%s at offset %d: status %d, want %d", x.name, offset, st, want)
+			}
+		}
+	}
 }
 
 // Nothing is read beyond the operand, and a store that faults changes nothing.

@@ -146,9 +146,14 @@ func (c *CPU) watchAccess(va, n uint64, write bool) {
 }
 
 // aligned applies alignment checking, during which all accesses at CPL 3 are
-// slow; false: exc is #AC(0). Operands over 8 bytes have rules of their own.
-func (c *CPU) aligned(va, n uint64) bool {
-	if !c.sys.alignCheck || c.MMUIndex != mmuUser || n > 8 || va&(n-1) == 0 {
+// slow, to an operand of n bytes (Intel SDM vol. 3A table 6-7); false: exc is
+// #AC(0). Operands over 8 bytes are checked as those of 8, which the SDM leaves
+// to the processor for those of 16.
+func (c *CPU) aligned(va, n uint64) bool { return c.alignedTo(va, min(n, 8)) }
+
+// alignedTo is aligned for an operand with a boundary of its own, a power of 2.
+func (c *CPU) alignedTo(va, boundary uint64) bool {
+	if !c.sys.alignCheck || c.MMUIndex != mmuUser || va&(boundary-1) == 0 {
 		return true
 	}
 	return c.fail(x86.AC, 0)
@@ -157,6 +162,11 @@ func (c *CPU) aligned(va, n uint64) bool {
 // loadSlow is a load of n ≤ 16 bytes that the TLB could not serve: misses, page
 // crossings, I/O, faults. intent is Write for the load of a read-modify-write.
 func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
+	return c.loadPiece(va, n, intent, min(n, 8))
+}
+
+// loadPiece is loadSlow for what must lie at a boundary.
+func (c *CPU) loadPiece(va, n uint64, intent mmu.Access, boundary uint64) ([]byte, bool) {
 	va = c.linear(va)
 	p := c.sys.mem.buf[:n]
 	first := min(n, pageSize-va%pageSize)
@@ -168,7 +178,7 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 		return nil, false
 	}
 	if first == n {
-		if !c.aligned(va, n) {
+		if !c.alignedTo(va, boundary) {
 			return nil, false
 		}
 		c.physRead(r, gpa, p)
@@ -176,7 +186,7 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 		return p, true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), intent)
-	if !ok || !c.aligned(va, n) {
+	if !ok || !c.alignedTo(va, boundary) {
 		return nil, false
 	}
 	c.physRead(r, gpa, p[:first])
@@ -187,6 +197,11 @@ func (c *CPU) loadSlow(va, n uint64, intent mmu.Access) ([]byte, bool) {
 
 // storeSlow stores p, n ≤ 16 bytes, under the same circumstances.
 func (c *CPU) storeSlow(va uint64, p []byte) bool {
+	return c.storePiece(va, p, min(uint64(len(p)), 8))
+}
+
+// storePiece is storeSlow for what must lie at a boundary.
+func (c *CPU) storePiece(va uint64, p []byte, boundary uint64) bool {
 	va = c.linear(va)
 	n := uint64(len(p))
 	first := min(n, pageSize-va%pageSize)
@@ -198,7 +213,7 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 		return false
 	}
 	if first == n {
-		if !c.aligned(va, n) {
+		if !c.alignedTo(va, boundary) {
 			return false
 		}
 		c.physWrite(r, gpa, p)
@@ -206,7 +221,7 @@ func (c *CPU) storeSlow(va uint64, p []byte) bool {
 		return true
 	}
 	gpa2, r2, ok := c.translate(c.after(va, first), mmu.Write)
-	if !ok || !c.aligned(va, n) {
+	if !ok || !c.alignedTo(va, boundary) {
 		return false
 	}
 	c.physWrite(r, gpa, p[:first])
@@ -320,18 +335,18 @@ func (c *CPU) st128Slow(va uint64, v [2]uint64) bool {
 	return c.storeSlow(va, p)
 }
 
-// ldChunk loads n ≤ 64 bytes; the result is valid until the next access.
+// ldChunk loads n ≤ 64 bytes of any alignment; the result is valid until the next access.
 func (c *CPU) ldChunk(va, n uint64) ([]byte, bool) {
 	if h := c.readPtr(va, n-1); h != nil {
 		p := c.sys.mem.buf[:n]
 		loadHost(hostBytes(h, n), p)
 		return p, true
 	}
-	return c.loadSlow(va, n, mmu.Read)
+	return c.loadPiece(va, n, mmu.Read, 1)
 }
 
-// ldBytes loads len(p) ≥ 1 bytes, however many pages they span. If it faults p is
-// partly filled.
+// ldBytes loads len(p) ≥ 1 bytes, however many pages they span, whatever their
+// alignment. If it faults p is partly filled.
 func (c *CPU) ldBytes(va uint64, p []byte) bool {
 	if h := c.readPtr(va, uint64(len(p))-1); h != nil {
 		loadHostBytes(hostBytes(h, uint64(len(p))), p)
@@ -349,7 +364,8 @@ func (c *CPU) ldBytes(va uint64, p []byte) bool {
 	return true
 }
 
-// stBytes stores p, 1 byte to less than a page; nothing is stored if it faults.
+// stBytes stores p, 1 byte to less than a page, at any alignment; nothing is stored
+// if it faults.
 func (c *CPU) stBytes(va uint64, p []byte) bool {
 	if !c.probeWrite(va, uint64(len(p))) {
 		return false
@@ -362,7 +378,7 @@ func (c *CPU) stBytes(va uint64, p []byte) bool {
 		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
 		b := c.sys.mem.buf[:n]
 		copy(b, p)
-		if !c.storeSlow(va, b) {
+		if !c.storePiece(va, b, 1) {
 			return false
 		}
 		va, p = c.after(va, n), p[n:]

@@ -72,6 +72,9 @@ type Config struct {
 	TSC      func() uint64 // guest TSC before TSC_ADJUST
 	// Group is what the machine's vCPUs have in common; nil for a machine of one.
 	Group *Group
+	// FERR, if set, is the pin that reports x87 exceptions while CR0.NE is clear.
+	// Without it they are ignored.
+	FERR func(asserted bool)
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
 }

@@ -187,6 +187,7 @@ func (c *CPU) fxrstor(in *decode.Inst) status {
 	c.getX87Image(p, in.OpSize == 8)
 	c.fpu.mxcsr = get32(p[24:])
 	c.getXMM(p, xmmCount(in))
+	c.settleFERR()
 	return next
 }
 
@@ -270,6 +271,7 @@ func (c *CPU) xrstor(in *decode.Inst) status {
 			c.fpu.initX87()
 			c.fpu.regs = [8]x86.F80{}
 		}
+		c.settleFERR()
 	}
 	if rfbm&xcr0SSE != 0 {
 		if has&xcr0SSE == 0 {

@@ -21,6 +21,7 @@ type systemState struct {
 	nmi       bool          // one waits while nmiMasked
 	nmiMasked bool          // from an NMI's delivery to the next IRET
 	held      event         // see pendHeld
+	ignne     atomic.Bool   // the IGNNE# pin
 	blocked   bool          // an interrupt may wait for IF, a shadow's end or an IRET
 
 	shadow    shadowKind
@@ -283,7 +284,9 @@ func (c *CPU) storeTable(in *decode.Inst) status {
 	var p [10]byte
 	binary.LittleEndian.PutUint16(p[:], t.Limit)
 	binary.LittleEndian.PutUint64(p[2:], t.Base)
-	return done(c.stBytes(va, p[:n]))
+	// A word and the base behind it (Intel SDM vol. 3A §3.5.1).
+	ok = c.probeWrite(va, uint64(n)) && c.alignedTo(va, 2) && c.alignedTo(c.after(va, 2), uint64(n-2)&^3)
+	return done(ok && c.stBytes(va, p[:n]))
 }
 
 // storeSystem is SLDT, STR and SMSW.
@@ -457,7 +460,7 @@ func (c *CPU) invpcid(in *decode.Inst) status {
 	}
 	pcid, addr := desc[0], desc[1]
 	switch {
-	case kind > 3, pcid>>12 != 0 && kind < 2,
+	case kind > 3, pcid>>12 != 0,
 		kind < 2 && pcid != 0 && c.CR4&x86.CR4PCIDE == 0,
 		kind == 0 && !c.canonical(addr):
 		return c.raiseErr(x86.GP, 0)

@@ -20,6 +20,13 @@ func (c *CPU) execX87(in *decode.Inst) status {
 			return st
 		}
 	}
+	st := c.runX87(in)
+	c.settleFERR()
+	return st
+}
+
+// runX87 is execX87 once nothing stands in the way.
+func (c *CPU) runX87(in *decode.Inst) status {
 	switch in.Op {
 	case optab.FNSTCW:
 		va, ok := c.memAddr(in, 2, true)

@@ -259,7 +259,7 @@ func (c *CPU) x87Store(in *decode.Inst, va uint64) status {
 	const stops = uint16(fp.AllFlags &^ fp.PE)
 	if sw&stops&^s.fcw == 0 {
 		if size := x87Size(in); size == 10 {
-			if !c.stBytes(va, s.tenBytes(p)) {
+			if !c.probeWrite(va, 10) || !c.aligned(va, 10) || !c.stBytes(va, s.tenBytes(p)) {
 				return faulted
 			}
 		} else if !c.store(va, u, size) {
@@ -277,7 +277,7 @@ func (c *CPU) x87Store(in *decode.Inst, va uint64) status {
 // x87NoStore ends a store that an unmasked exception stops: the memory operand
 // still faults first.
 func (c *CPU) x87NoStore(in *decode.Inst, va uint64, sw uint16) status {
-	if !c.probeWrite(va, uint64(x87Size(in))) {
+	if size := uint64(x87Size(in)); !c.probeWrite(va, size) || !c.aligned(va, size) {
 		return faulted
 	}
 	c.x87Flags(sw)

@@ -19,6 +19,7 @@ type fpuState struct {
 	fip   uint64
 	fdp   uint64
 	mxcsr uint32
+	ferr  bool // FERR# may be asserted
 	xmm   [16][2]uint64
 	ymmh  [16][2]uint64
 	arith fp.Arith
@@ -63,6 +64,7 @@ func (c *CPU) loadFPU(f *x86.FPU) {
 	s.valid, s.fop = f.FTW, f.FOP&0x7ff
 	s.fip, s.fdp, s.mxcsr, s.xmm, s.ymmh = f.FIP, f.FDP, f.MXCSR&mxcsrMask, f.XMM, f.YMMH
 	s.setControlWord(f.FCW)
+	s.ferr = c.cfg.FERR != nil && s.fsw&fswES != 0
 }
 
 // st returns stack register i.
@@ -148,15 +150,34 @@ func (s *fpuState) setFullTags(w uint16) {
 	}
 }
 
-// raiseX87 reports a pending unmasked exception. With CR0.NE clear it would go
-// out as FERR#; no board of ours wires that to IRQ 13, and the exception is
-// ignored as with IGNNE# asserted.
+// raiseX87 reports a pending unmasked exception before a waiting instruction: #MF
+// or, with CR0.NE clear, FERR#. Then the instruction waits for an interrupt, which
+// FERR# is to bring about, unless IGNNE# says to go on (Intel SDM vol. 1 §D.2).
 func (c *CPU) raiseX87() status {
-	if c.CR0&x86.CR0NE == 0 {
+	switch {
+	case c.CR0&x86.CR0NE != 0:
+		return c.raise(x86.MF)
+	case c.cfg.FERR == nil || c.sys.ignne.Load():
 		return next
 	}
-	return c.raise(x86.MF)
+	c.fpu.ferr = true
+	c.cfg.FERR(true)
+	c.sys.mp = x86.MPHalted
+	c.post(pendHalt)
+	return again
 }
+
+// settleFERR ends FERR# with the exceptions that it reported.
+func (c *CPU) settleFERR() {
+	if c.fpu.ferr && c.fpu.fsw&fswES == 0 {
+		c.fpu.ferr = false
+		c.cfg.FERR(false)
+	}
+}
+
+// SetIGNNE drives the pin that has x87 exceptions ignored while CR0.NE is clear.
+// Any thread.
+func (c *CPU) SetIGNNE(on bool) { c.sys.ignne.Store(on) }
 
 // envSize is the bytes of FNSTENV's image.
 func envSize(in *decode.Inst) int {
@@ -245,8 +266,9 @@ func (c *CPU) x87Image(in *decode.Inst) status {
 	if all {
 		p = s.scratch[:n+80]
 	}
-	va, ok := c.imageAddr(in, uint64(len(p)), uint64(min(in.OpSize, 4)), 1, store)
-	if !ok {
+	piece := uint64(min(in.OpSize, 4))
+	va, ok := c.imageAddr(in, uint64(len(p)), piece, 1, store)
+	if !ok || !c.alignedTo(va, piece) {
 		return faulted
 	}
 	if !store {
