@@ -8,7 +8,7 @@ import (
 )
 
 // CR4 bits that this CPU has.
-const cr4Supported = x86.CR4TSD | x86.CR4DE | x86.CR4PSE | x86.CR4PAE | x86.CR4MCE | x86.CR4PGE | x86.CR4PCE |
+const cr4Supported = x86.CR4VME | x86.CR4PVI | x86.CR4TSD | x86.CR4DE | x86.CR4PSE | x86.CR4PAE | x86.CR4MCE | x86.CR4PGE | x86.CR4PCE |
 	x86.CR4OSFXSR | x86.CR4OSXMMEXCPT | x86.CR4UMIP | x86.CR4FSGSBASE | x86.CR4PCIDE | x86.CR4OSXSAVE |
 	x86.CR4SMEP | x86.CR4SMAP
 
@@ -111,24 +111,32 @@ func (c *CPU) setCR0(v uint64) status {
 	return next
 }
 
-// loadPDPTEs reads the four registers of PAE paging if the control registers
-// given mean it (Intel SDM vol. 3A §4.4.1); false: exc is set.
+// loadPDPTEs loads the four registers of PAE paging if the control registers
+// given mean it; false: exc is set.
 func (c *CPU) loadPDPTEs(cr0, cr3, cr4, efer uint64) bool {
-	if cr0&x86.CR0PG == 0 || cr4&x86.CR4PAE == 0 || efer&x86.EFERLMA != 0 {
-		return true
+	pdpte, ok := c.readPDPTEs(cr0, cr3, cr4, efer)
+	if ok {
+		c.sys.mem.regs.PDPTE = pdpte
 	}
-	var pdpte [4]uint64
+	return ok
+}
+
+// readPDPTEs reads their new values (Intel SDM vol. 3A §4.4.1), or the present
+// ones if paging is of another kind.
+func (c *CPU) readPDPTEs(cr0, cr3, cr4, efer uint64) (pdpte [4]uint64, ok bool) {
+	if cr0&x86.CR0PG == 0 || cr4&x86.CR4PAE == 0 || efer&x86.EFERLMA != 0 {
+		return c.sys.mem.regs.PDPTE, true
+	}
 	for i := range pdpte {
 		gpa := cr3&0xffffffe0 + uint64(i)*8
 		c.physRead(c.cfg.Memory.Find(gpa), gpa, c.sys.mem.buf[:8])
 		v := leUint64(c.sys.mem.buf[:8])
 		if v&1 != 0 && v&(^uint64(1<<mmu.PhysBits-1)|0x1e6) != 0 {
-			return c.fail(x86.GP, 0)
+			return pdpte, c.fail(x86.GP, 0)
 		}
 		pdpte[i] = v
 	}
-	c.sys.mem.regs.PDPTE = pdpte
-	return true
+	return pdpte, true
 }
 
 // setCR3 switches the address space. With PCIDs bit 63 keeps the translations

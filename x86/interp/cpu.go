@@ -81,7 +81,8 @@ type status uint8
 const (
 	next    status = iota // done: RIP moves past it
 	jumped                // done: RIP was set
-	faulted               // exc says why; no state but exc changed; RIP is still the instruction's
-	again                 // RIP stays: a repeated instruction paused between iterations, state consistent
-	stopped               // leave Run: exit is filled
+	faulted               // exc says why; no state but exc changed; RIP is still the instruction's.
+	// Or the instruction is complete, and exc comes before the one at RIP
+	again   // RIP stays: a repeated instruction paused between iterations, state consistent
+	stopped // leave Run: exit is filled
 )

@@ -42,10 +42,10 @@ const (
 		feat1POPCNT | feat1TSCDL | feat1XSAVE | feat1Hyper
 )
 
-// feat1EDX is CPUID.1:EDX: FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR,
+// feat1EDX is CPUID.1:EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR,
 // PGE, MCA, CMOV, PAT, PSE-36, CLFSH, MMX, FXSR, SSE, SSE2, SS and, with several CPUs, HTT.
 const (
-	feat1EDX = 1<<0 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<9 | 1<<11 | 1<<12 | 1<<13 | 1<<14 |
+	feat1EDX = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<9 | 1<<11 | 1<<12 | 1<<13 | 1<<14 |
 		1<<15 | 1<<16 | 1<<17 | 1<<19 | 1<<23 | 1<<24 | 1<<25 | 1<<26 | 1<<27
 	feat1HTT  = 1 << 28
 	feat1APIC = 1 << 9 // while IA32_APIC_BASE enables it

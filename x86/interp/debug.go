@@ -10,8 +10,9 @@ import (
 const (
 	dr6BD    = 1 << 13
 	dr6BS    = 1 << 14
+	dr6BT    = 1 << 15
 	dr6Reset = 0xffff0ff0
-	dr6Bits  = 0xf | dr6BD | dr6BS | 1<<15
+	dr6Bits  = 0xf | dr6BD | dr6BS | dr6BT
 
 	dr7GD    = 1 << 13
 	dr7Reset = 1 << 10

@@ -81,7 +81,7 @@ func (c *CPU) deliverEvent(e event) status {
 			return stopped
 		}
 		second := c.faultEvent()
-		second.rip, second.flags = e.rip, e.flags
+		second.rip, second.flags = e.rip, e.flags|second.flags&x86.FlagRF
 		switch next := faultClass(&second); {
 		case e.vector == x86.DF && e.source == fromException:
 			c.exit = Exit{Reason: Shutdown}
@@ -146,16 +146,23 @@ func (c *CPU) injectReal(e *event) bool {
 	if off+3 > uint64(c.IDT.Limit) {
 		return c.fail(x86.GP, e.gateError())
 	}
-	v, ok := c.sys32(c.IDT.Base + off)
+	return c.enter8086(e, c.IDT.Base, e.flags, x86.FlagIF|x86.FlagAC)
+}
+
+// enter8086 goes through the vector table at a linear address, in real mode or
+// for a program in virtual-8086 mode: image is what the handler finds as FLAGS,
+// and the flags given are cleared besides TF and RF.
+func (c *CPU) enter8086(e *event, table, image, clear uint64) bool {
+	v, ok := c.sys32(table + uint64(e.vector)*4)
 	if !ok {
 		return false
 	}
 	st := c.stack(2)
-	if !st.push(e.flags) || !st.push(uint64(c.Seg[x86.CS].Selector)) || !st.push(e.rip) {
+	if !st.pushAll(image, c.sel(x86.CS), e.rip) {
 		return false
 	}
 	st.commit()
-	c.setRFlags(e.flags &^ (x86.FlagIF | x86.FlagTF | x86.FlagAC | x86.FlagRF))
+	c.setRFlags(e.flags &^ (x86.FlagTF | x86.FlagRF | clear))
 	c.Seg[x86.CS] = c.realSegment(c.Seg[x86.CS], uint16(v>>16))
 	c.RIP = uint64(v & 0xffff)
 	c.modeChanged()
@@ -215,7 +222,7 @@ func (c *CPU) handlerCode(selector uint16, ext uint32) (s x86.Segment, va uint64
 	}
 	d, va, ok := c.readDesc(selector, x86.GP)
 	if !ok {
-		c.exc.code |= ext
+		c.exc.addExt(ext)
 		return s, 0, false
 	}
 	a := d.attr()
@@ -316,8 +323,7 @@ func (c *CPU) injectProtected(e *event) bool {
 		return false
 	}
 	if g.attr().Type() == typeTask {
-		c.unimplementedText("task gate")
-		return false
+		return c.injectTask(e, &g)
 	}
 	cs, _, ok := c.handlerCode(g.selector(), e.ext())
 	if !ok {
@@ -398,9 +404,7 @@ func (c *CPU) innerStack(cpl uint8, size uint64, ext uint32) (st pusher, ss x86.
 	}
 	ss, ok = c.checkSS(sel, cpl, x86.TS, false)
 	if !ok {
-		if c.exc.vector != x86.PF {
-			c.exc.code |= ext
-		}
+		c.exc.addExt(ext)
 		return st, ss, false
 	}
 	st = c.stackOn(&ss, uint64(sp), size)

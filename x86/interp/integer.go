@@ -104,10 +104,14 @@ func (c *CPU) integerSystem(in *decode.Inst) status {
 	return c.unimplemented(in)
 }
 
-// cacheFlush is CLFLUSH and CLFLUSHOPT: a load's checks and no more.
+// cacheFlush is CLFLUSH and CLFLUSHOPT: a load's checks and no more, but for
+// execute-only segments, which are allowed.
 func (c *CPU) cacheFlush(in *decode.Inst) status {
-	va, ok := c.memAddr(in, 1, false)
-	return done(ok && c.probeRead(va, 1))
+	off, s := c.offset(in), &c.Seg[in.Seg]
+	if c.Mode != decode.Mode64 && !(isCode(s.Attr) && inLimit(s, off, 1)) && !c.checkSeg(in.Seg, off, 1, false) {
+		return faulted
+	}
+	return done(c.probeRead(c.segLinear(in.Seg, off, c.Mode), 1))
 }
 
 // bound is BOUND: #BR unless the signed index lies within the pair in memory.
@@ -138,12 +142,14 @@ func (c *CPU) arpl(in *decode.Inst) status {
 		return c.raise(x86.UD)
 	}
 	rpl := c.R[in.Reg&15] & 3
-	v, ok := c.read(in, 0)
+	raised := false
+	ok := c.modify(in, func(old uint64) uint64 {
+		if raised = old&3 < rpl; raised {
+			return old&^3 | rpl
+		}
+		return old
+	})
 	if !ok {
-		return faulted
-	}
-	raised := v&3 < rpl
-	if raised && !c.write(in, 0, v&^3|rpl) {
 		return faulted
 	}
 	c.setStatus(c.status()&^x86.FlagZF | b2u(raised)<<6)

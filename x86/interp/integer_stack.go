@@ -160,6 +160,9 @@ func (c *CPU) popSeg(in *decode.Inst) status {
 
 func (c *CPU) pusha(in *decode.Inst) status {
 	size := in.OpSize
+	if sp := c.stackOffset(0); !c.protected() && sp&1 != 0 && sp >= 7 && sp <= 15 {
+		return c.raiseErr(x86.GP, 0) // not #SS: SDM vol. 2, PUSHA
+	}
 	for i := range uint8(8) { // all or nothing: the lowest is checked by the first pass
 		off := c.stackOffset(-uint64(size) * uint64(i+1))
 		va, ok := c.addr(x86.SS, off, size, true)
@@ -195,11 +198,6 @@ func (c *CPU) popa(in *decode.Inst) status {
 	return next
 }
 
-// virtual86 reports that IOPL-sensitive instructions must be trapped: virtual-8086 mode below IOPL 3.
-func (c *CPU) virtual86() bool {
-	return c.Flags&x86.FlagVM != 0 && c.Flags&x86.FlagIOPL != x86.FlagIOPL
-}
-
 // pushf is PUSHF. RF and VM read as 0 on the stack.
 func (c *CPU) pushf(in *decode.Inst) status {
 	v := c.rflags() &^ (x86.FlagVM | x86.FlagRF)
@@ -207,7 +205,7 @@ func (c *CPU) pushf(in *decode.Inst) status {
 		if c.CR4&x86.CR4VME == 0 || in.OpSize != 2 {
 			return c.raiseErr(x86.GP, 0)
 		}
-		v = v&^x86.FlagIF | v>>19&1<<9 | x86.FlagIOPL // VIF stands in for IF
+		v = virtualImage(v)
 	}
 	return done(c.push(v, in.OpSize))
 }
@@ -230,11 +228,11 @@ func (c *CPU) popf(in *decode.Inst) status {
 	old := c.rflags()
 	switch {
 	case v86:
-		if v&x86.FlagTF != 0 || v&x86.FlagIF != 0 && old&x86.FlagVIP != 0 {
+		if c.refusesFlags(v) {
 			return c.raiseErr(x86.GP, 0)
 		}
 		mask |= x86.FlagVIF
-		v = v&^x86.FlagVIF | v>>9&1<<19
+		v = fromVirtualImage(v)
 	case c.CPL == 0 && c.Flags&x86.FlagVM == 0:
 		mask |= x86.FlagIOPL | x86.FlagIF
 	case uint64(c.CPL) <= c.Flags>>12&3 || c.Flags&x86.FlagVM != 0:

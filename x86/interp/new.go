@@ -36,6 +36,13 @@ type exception struct {
 	nonCanonical bool
 }
 
+// addExt sets the EXT bit of an error code that has one: all but a page fault's.
+func (e *exception) addExt(ext uint32) {
+	if e.vector != x86.PF {
+		e.code |= ext
+	}
+}
+
 // IO is a space reached synchronously in the middle of an instruction.
 type IO interface {
 	Read(addr uint64, p []byte)

@@ -16,15 +16,12 @@ func (c *CPU) ioAllowed(port uint16, size uint8) bool {
 	if c.CR0&x86.CR0PE == 0 || c.Flags&x86.FlagVM == 0 && c.CPL <= c.iopl() {
 		return true
 	}
-	tr := &c.Seg[x86.TR]
-	if t := tr.Attr.Type(); t != typeTSS && t != typeTSSBusy || tr.Limit < 103 {
-		return c.fail(x86.GP, 0)
-	}
-	base, ok := c.sys16(tr.Base + 102)
+	base, ok := c.ioMap()
 	if !ok {
 		return false
 	}
-	off := uint64(base) + uint64(port)/8
+	tr := &c.Seg[x86.TR]
+	off := base + uint64(port)/8
 	if off+1 > uint64(tr.Limit) {
 		return c.fail(x86.GP, 0)
 	}
@@ -36,6 +33,17 @@ func (c *CPU) ioAllowed(port uint16, size uint8) bool {
 		return c.fail(x86.GP, 0)
 	}
 	return true
+}
+
+// ioMap returns where in the TSS the I/O permission bitmap begins; a TSS that has
+// none, as one of 16 bits, refuses: exc is set.
+func (c *CPU) ioMap() (base uint64, ok bool) {
+	tr := &c.Seg[x86.TR]
+	if t := tr.Attr.Type(); t != typeTSS && t != typeTSSBusy || tr.Limit < 103 {
+		return 0, c.fail(x86.GP, 0)
+	}
+	v, ok := c.sys16(tr.Base + 102)
+	return uint64(v), ok
 }
 
 // portOperands returns the port and width of IN or OUT.

@@ -16,6 +16,12 @@ func (c *CPU) Run() Exit {
 	c.arrive()
 	defer c.depart()
 	for {
+		if c.sys.dr6&dr6BT != 0 { // the T flag of the task just entered
+			c.raise(x86.DB)
+			if c.deliver() == stopped {
+				return c.exit
+			}
+		}
 		dropped := false
 		if p := atomic.LoadUint32(&c.Pending); p != 0 {
 			if p&pendCode != 0 {
@@ -27,13 +33,18 @@ func (c *CPU) Run() Exit {
 			}
 		}
 		var st status
-		if c.needStep() {
+		switch {
+		case c.sys.dr6&dr6BT != 0:
+			continue // Pending has been looked at: tasks that trap to one another can be stopped
+		case c.virtualPending():
+			st = faulted
+		case c.needStep():
 			st = c.stepped(c.step())
-		} else if dropped {
+		case dropped:
 			// One instruction past the blocks: a vCPU that keeps writing to this page
 			// may have the next block dropped as well before it begins.
 			st = c.step()
-		} else {
+		default:
 			st = c.runBlocks()
 		}
 		if st == faulted {

@@ -28,7 +28,8 @@ func (d descriptor) segment(selector uint16) x86.Segment {
 	return x86.Segment{Selector: selector, Attr: d.attr(), Limit: d.limit(), Base: d.base()}
 }
 
-// Types of system descriptors (Intel SDM vol. 3A table 3-2).
+// Types of system descriptors (Intel SDM vol. 3A table 3-2). AttrRW is the busy
+// flag of a TSS.
 const (
 	typeTSS16     = 1
 	typeLDT       = 2
@@ -181,11 +182,12 @@ func (c *CPU) touch(d *descriptor, va uint64) bool {
 		return true
 	}
 	*d |= 1 << 40
-	return c.setSys8(va+5, uint8(*d>>40))
+	return c.lockedSys8(va+5, func(v uint64) uint64 { return v | 1 })
 }
 
-func (c *CPU) setSys8(va uint64, v uint8) bool {
-	return c.asSupervisor(func() bool { return c.st8(va, v) })
+// lockedSys8 replaces a byte of a descriptor as the processor does: atomically.
+func (c *CPU) lockedSys8(va uint64, f func(old uint64) uint64) bool {
+	return c.asSupervisor(func() bool { return c.modifyMem(va, 1, true, f) })
 }
 
 // fail raises a fault and reports false.
@@ -194,17 +196,22 @@ func (c *CPU) fail(vector uint8, code uint32) bool {
 	return false
 }
 
-// realSegment is what loading a selector does in real and virtual-8086 mode.
+// realSegment is what loading a selector does in real and virtual-8086 mode. In
+// real mode limit and attributes stay as they were, which protected mode may have
+// made larger than 64 KiB; only a null segment becomes what it is after a reset.
 func (c *CPU) realSegment(old x86.Segment, selector uint16) x86.Segment {
-	old.Selector, old.Base = selector, uint64(selector)<<4
-	if c.Flags&x86.FlagVM != 0 {
-		old.Limit, old.Attr = 0xffff, vm86Attr
+	switch {
+	case c.Flags&x86.FlagVM != 0:
+		old.Limit, old.Attr = 0xffff, realAttr|3<<5
+	case old.Attr&x86.AttrUnusable != 0:
+		old.Limit, old.Attr = 0xffff, realAttr
 	}
+	old.Selector, old.Base = selector, uint64(selector)<<4
 	return old
 }
 
-// vm86Attr is every segment's in virtual-8086 mode: writable data, DPL 3.
-const vm86Attr = x86.AttrP | 3<<5 | x86.AttrS | x86.AttrRW | x86.AttrAccessed
+// realAttr is every segment's after a reset, and with DPL 3 in virtual-8086 mode: writable data.
+const realAttr = x86.AttrP | x86.AttrS | x86.AttrRW | x86.AttrAccessed
 
 // loadSeg is MOV or POP to a segment register other than CS; false: exc is set
 // and nothing changed. SS starts an interrupt shadow in the callers' instructions.
@@ -215,7 +222,7 @@ func (c *CPU) loadSeg(seg uint8, selector uint16) bool {
 		if seg == x86.SS {
 			s, ok = c.checkSS(selector, c.CPL, x86.GP, c.Mode == decode.Mode64)
 		} else {
-			s, ok = c.checkData(selector, c.CPL)
+			s, ok = c.checkData(selector, c.CPL, x86.GP)
 		}
 		if !ok {
 			return false
@@ -270,19 +277,20 @@ func (c *CPU) checkSS(selector uint16, cpl, vector uint8, nullOK bool) (s x86.Se
 	return d.segment(selector), true
 }
 
-// checkData loads a descriptor for DS, ES, FS or GS.
-func (c *CPU) checkData(selector uint16, cpl uint8) (s x86.Segment, ok bool) {
+// checkData loads a descriptor for DS, ES, FS or GS. vector is that of its faults:
+// #GP, or #TS in a task switch.
+func (c *CPU) checkData(selector uint16, cpl, vector uint8) (s x86.Segment, ok bool) {
 	if selector&^3 == 0 {
 		return nullSegment(selector), true
 	}
-	d, va, ok := c.readDesc(selector, x86.GP)
+	d, va, ok := c.readDesc(selector, vector)
 	if !ok {
 		return s, false
 	}
 	a := d.attr()
 	rpl := uint8(selector & 3)
 	if !isReadable(a) || !isConforming(a) && max(rpl, cpl) > a.DPL() {
-		return s, c.fail(x86.GP, errSel(selector))
+		return s, c.fail(vector, errSel(selector))
 	}
 	if a&x86.AttrP == 0 {
 		return s, c.fail(x86.NP, errSel(selector))

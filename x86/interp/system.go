@@ -168,7 +168,7 @@ func (c *CPU) setEDXEAX(v uint64) {
 // setIF is CLI and STI. STI begins a shadow of one instruction if IF was clear.
 func (c *CPU) setIF(in *decode.Inst) status {
 	if c.CR0&x86.CR0PE != 0 && c.CPL > c.iopl() {
-		return c.raiseErr(x86.GP, 0)
+		return c.setVIF(in)
 	}
 	if in.Op == optab.CLI {
 		c.Flags &^= x86.FlagIF
@@ -355,7 +355,7 @@ func (c *CPU) setSystemSeg(op optab.Op, sel uint16, d descriptor, high, va uint6
 		return next
 	}
 	s.Attr |= x86.AttrRW // busy
-	if !c.setSys8(va+5, uint8(d>>40)|2) {
+	if !c.lockedSys8(va+5, func(v uint64) uint64 { return v | 2 }) {
 		return faulted
 	}
 	c.Seg[x86.TR] = s

@@ -39,14 +39,16 @@ func (c *CPU) farJump(in *decode.Inst) status {
 	if !c.protected() {
 		return c.realJump(sel, off)
 	}
-	cs, off, _, ok := c.farTarget(sel, off, false)
-	if !ok {
+	to, ok := c.farTarget(sel, off, false)
+	switch {
+	case !ok:
 		return faulted
-	}
-	if !c.ripFits(&cs, off) {
+	case to.isTask:
+		return c.transferTask(&to.task, taskJump, c.nextRIP(in))
+	case !c.ripFits(&to.cs, to.rip):
 		return c.raiseErr(x86.GP, 0)
 	}
-	c.setCS(cs, off)
+	c.setCS(to.cs, to.rip)
 	return jumped
 }
 
@@ -65,45 +67,58 @@ func (c *CPU) setCS(cs x86.Segment, rip uint64) {
 	c.modeChanged()
 }
 
-// farTarget resolves the selector of a far JMP or CALL: a code segment, or a
-// call gate with the gate's own entry point. A call to more privileged code
-// returns a segment whose RPL is less than CPL.
-func (c *CPU) farTarget(sel uint16, off uint64, call bool) (cs x86.Segment, rip uint64, g *gate, ok bool) {
+// target is where a far JMP or CALL leads.
+type target struct {
+	cs     x86.Segment
+	rip    uint64
+	gate   *gate // the call gate on the way, or nil
+	task   task
+	isTask bool
+}
+
+// farTarget resolves the selector of a far JMP or CALL: a code segment, a call
+// gate with the gate's own entry point, or a task. A call to more privileged
+// code returns a segment whose RPL is less than CPL.
+func (c *CPU) farTarget(sel uint16, off uint64, call bool) (to target, ok bool) {
 	if sel&^3 == 0 {
-		return cs, 0, nil, c.fail(x86.GP, 0)
+		return to, c.fail(x86.GP, 0)
 	}
 	d, va, ok := c.readDesc(sel, x86.GP)
 	if !ok {
-		return cs, 0, nil, false
+		return to, false
 	}
-	if d.attr()&x86.AttrS != 0 {
-		cs, ok = c.checkCode(sel, d, va)
-		return cs, off, nil, ok
+	a := d.attr()
+	if a&x86.AttrS != 0 {
+		to.rip = off
+		to.cs, ok = c.checkCode(sel, d, va)
+		return to, ok
 	}
-	switch t := d.attr().Type(); {
-	case t == typeCall, t == typeCall16 && !c.longMode():
-	case (t == typeTask || t == typeTSS || t == typeTSS16) && !c.longMode():
-		c.unimplementedText("task switch by a far transfer")
-		return cs, 0, nil, false
-	default:
-		return cs, 0, nil, c.fail(x86.GP, errSel(sel))
+	t := a.Type()
+	isCall := t == typeCall || t == typeCall16 && !c.longMode()
+	to.isTask = (t == typeTask || t == typeTSS || t == typeTSS16) && !c.longMode()
+	if !isCall && !to.isTask || a.DPL() < max(c.CPL, uint8(sel&3)) {
+		return to, c.fail(x86.GP, errSel(sel))
 	}
-	g = &gate{descriptor: d}
-	if d.attr().DPL() < max(c.CPL, uint8(sel&3)) {
-		return cs, 0, nil, c.fail(x86.GP, errSel(sel))
+	to.gate = &gate{descriptor: d}
+	if isCall && c.longMode() && !c.gateHigh(to.gate, sel) {
+		return to, false
 	}
-	if c.longMode() && !c.gateHigh(g, sel) {
-		return cs, 0, nil, false
+	if a&x86.AttrP == 0 {
+		return to, c.fail(x86.NP, errSel(sel))
 	}
-	if d.attr()&x86.AttrP == 0 {
-		return cs, 0, nil, c.fail(x86.NP, errSel(sel))
+	if to.isTask {
+		if t == typeTask {
+			sel = to.gate.selector()
+		}
+		to.task, ok = c.openTask(sel, taskNested, 0)
+		return to, ok
 	}
-	cs, ok = c.gateCode(g, call)
-	rip = g.offset()
-	if d.attr().Type() == typeCall16 {
-		rip &= 0xffff
+	to.cs, ok = c.gateCode(to.gate, call)
+	to.rip = to.gate.offset()
+	if t == typeCall16 {
+		to.rip &= 0xffff
 	}
-	return cs, rip, g, ok
+	return to, ok
 }
 
 // gateHigh loads the upper half of a 64-bit call gate.
@@ -171,10 +186,14 @@ func (c *CPU) farCall(in *decode.Inst) status {
 		}
 		return r
 	}
-	cs, rip, g, ok := c.farTarget(sel, off, true)
+	to, ok := c.farTarget(sel, off, true)
 	if !ok {
 		return faulted
 	}
+	if to.isTask {
+		return c.transferTask(&to.task, taskNested, ret)
+	}
+	cs, rip, g := to.cs, to.rip, to.gate
 	if g != nil {
 		size = c.gateSize(g)
 		if cpl := uint8(cs.Selector & 3); cpl < c.CPL {
@@ -380,17 +399,16 @@ func (c *CPU) iret(in *decode.Inst) status {
 	mask := c.iretFlags(in.OpSize)
 	switch {
 	case c.CR0&x86.CR0PE == 0:
-		return c.iretReal(in, mask)
+		return c.iretReal(in, mask&^(x86.FlagVIF|x86.FlagVIP))
+	case c.virtual86():
+		return c.iretVME(in)
 	case c.Flags&x86.FlagVM != 0:
-		if c.iopl() != 3 {
-			return c.raiseErr(x86.GP, 0)
-		}
 		return c.iretReal(in, mask&^x86.FlagIOPL)
 	case c.Flags&x86.FlagNT != 0:
 		if c.longMode() {
 			return c.raiseErr(x86.GP, 0)
 		}
-		return c.unimplementedText("task return by IRET")
+		return c.returnTask(c.nextRIP(in))
 	}
 	st := c.stack(uint64(in.OpSize))
 	var rip, sel, flags uint64
@@ -421,25 +439,6 @@ func (c *CPU) iretReal(in *decode.Inst, mask uint64) status {
 	return r
 }
 
-// iretVM86 enters virtual-8086 mode (Intel SDM vol. 3B §20.2.5).
-func (c *CPU) iretVM86(st *pusher, rip uint64, cs uint16, flags uint64) status {
-	var sp, ss, es, ds, fs, gs uint64
-	if !st.popAll(&sp, &ss, &es, &ds, &fs, &gs) {
-		return faulted
-	}
-	const mask = statusFlags | x86.FlagTF | x86.FlagIF | x86.FlagDF | x86.FlagIOPL | x86.FlagNT |
-		x86.FlagRF | x86.FlagVM | x86.FlagAC | x86.FlagVIF | x86.FlagVIP | x86.FlagID
-	c.setRFlags(c.rflags()&^mask | flags&mask)
-	for seg, sel := range [6]uint16{uint16(es), cs, uint16(ss), uint16(ds), uint16(fs), uint16(gs)} {
-		c.Seg[seg] = c.realSegment(x86.Segment{}, sel)
-	}
-	c.CPL = 3
-	c.R[x86.RSP] = sp
-	c.RIP = rip & 0xffff
-	c.modeChanged()
-	return jumped
-}
-
 // softInt is INT n, INT3, INTO and INT1. Faults leave RIP at the instruction.
 func (c *CPU) softInt(in *decode.Inst) status {
 	e := event{source: fromTrapInst, rip: c.nextRIP(in), flags: c.rflags()}
@@ -454,10 +453,10 @@ func (c *CPU) softInt(in *decode.Inst) status {
 	case optab.INT1:
 		e.vector, e.source = x86.DB, fromExternal
 	default:
-		if c.Flags&x86.FlagVM != 0 && c.iopl() != 3 {
-			return c.raiseErr(x86.GP, 0)
-		}
 		e.vector, e.source = uint8(in.Imm), fromINT
+		if c.Flags&x86.FlagVM != 0 {
+			return c.virtualInt(&e)
+		}
 	}
 	return jumpedIf(c.inject(&e))
 }

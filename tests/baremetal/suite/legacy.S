@@ -1,5 +1,19 @@
 /* Between long mode and legacy32.c: out, real mode in between, and back. */
 
+#define REAL_BASE 0x50000
+#define RS 0x4000
+#define REAL_STATE (REAL_BASE + RS)
+
+	.macro load_regs
+	movl enter_regs, %eax
+	movl enter_regs + 4, %ebx
+	movl enter_regs + 8, %ecx
+	movl enter_regs + 12, %edx
+	movl enter_regs + 16, %esi
+	movl enter_regs + 20, %edi
+	movl enter_regs + 24, %ebp
+	.endm
+
 	.text
 	.code64
 	.globl legacy_enter
@@ -92,18 +106,29 @@ stubs32:
 	jmp trap32
 	vector = vector + 1
 	.endr
+/* Takes the frame from whatever stack it lies on: see stack_base in legacy32.h. */
 trap32:
 	pushal
+	movw %ds, %bx
+	movw %es, %cx
 	movl $0x10, %eax
 	movl %eax, %ds
 	movl %eax, %es
+	movw %bx, last_ds
+	movw %cx, last_es
+	movw %fs, last_fs
+	movw %gs, last_gs
+	movw %ss, last_ss
+	movl %esp, %esi
+	cmpw $0x10, last_ss
+	je 1f
+	andl stack_mask, %esi
+	addl stack_base, %esi
+1:	movl %eax, %ss
+	movl $trap32_top, %esp
 	cld
-	pushl %esp
+	pushl %esi
 	call dispatch32
-	addl $4, %esp
-	popal
-	addl $8, %esp
-	iretl
 
 	.globl try32
 try32:
@@ -145,103 +170,166 @@ go32:
 	xorl %eax, %eax
 	iretl
 
-/* Real mode: copied to 0x8000. real_enter returns in %eax what the code left in %ax. */
-	.globl real_enter
-real_enter:
-	pushl %ebx
-	pushl %esi
-	pushl %edi
-	pushl %ebp
+/* void enter32(const struct regs *r): see run in legacy32.h. */
+	.globl enter32
+enter32:
+	movl 4(%esp), %esi
+	movl $enter_regs, %edi
+	movl $13, %ecx
+	rep movsl
+	movl enter_regs + 32, %eax
+	movl %eax, enter_target
+	movl enter_regs + 40, %eax	/* CS, and SS above it */
+	movl %eax, enter_target + 4
+	movl enter_regs + 28, %ecx
+	movl %ecx, enter_stack
+	shrl $16, %eax
+	movw %ax, enter_stack + 4
+	testl $0x20000, enter_regs + 36
+	jnz 1f
+	movw enter_regs + 46, %es
+	movw enter_regs + 48, %fs
+	movw enter_regs + 50, %gs
+	testb $3, enter_regs + 40
+	jnz 2f
+	pushl enter_regs + 36
+	popfl
+	lssl enter_stack, %esp
+	load_regs
+	movw %cs:enter_regs + 44, %ds
+	ljmpl *%cs:enter_target
+1:	movzwl enter_regs + 50, %ecx
+	pushl %ecx
+	movzwl enter_regs + 48, %ecx
+	pushl %ecx
+	movzwl enter_regs + 44, %ecx
+	pushl %ecx
+	movzwl enter_regs + 46, %ecx
+	pushl %ecx
+2:	pushl %eax
+	pushl enter_regs + 28
+	pushl enter_regs + 36
+	movzwl enter_regs + 40, %ecx
+	pushl %ecx
+	pushl enter_regs + 32
+	testl $0x20000, enter_regs + 36
+	jnz 3f
+	load_regs
+	movw %cs:enter_regs + 44, %ds
+	iretl
+3:	load_regs
+	iretl
+
+/* u32 real_go(void): runs what real_state says in real mode until it traps. */
+	.globl real_go
+real_go:
+	pushal
 	movl %esp, saved_esp
-	movl $0x50, %eax		/* as SDM vol. 3A section 9.9.2 asks */
-	movl %eax, %ds
-	movl %eax, %es
-	movl %eax, %ss
-	ljmp $0x18, $0x8000
+	pushl REAL_STATE + 36
+	popfl
+	movw REAL_STATE + 58, %es
+	movw REAL_STATE + 60, %fs
+	movw REAL_STATE + 62, %gs
+	movw REAL_STATE + 54, %ss	/* as SDM vol. 3A section 9.9.2 asks, or larger */
+	movw REAL_STATE + 56, %ds
+	ljmp $0x18, $real_entry - real_code
 real_back:
 	movl $0x10, %ebx
 	movl %ebx, %ds
 	movl %ebx, %es
 	movl %ebx, %ss
 	movl saved_esp, %esp
-	popl %ebp
-	popl %edi
-	popl %esi
-	popl %ebx
 	lidt idtr32
+	popal
 	ret
 
+/* Copied to REAL_BASE; the state is at RS in the same segment. */
 	.code16
-	.globl real_code, real_code_end
+	.globl real_code, real_code_end, real_stubs
 real_code:
+real_idtr:
+	.word 0x3ff
+	.long 0
+real_entry:
 	movl %cr0, %eax
-	andb $0xfe, %al
+	leal -1(%eax), %eax		/* PE, and no flag changes */
 	movl %eax, %cr0
-	ljmp $0, $0x8000 + 1f - real_code
-1:	xorw %ax, %ax
-	movw %ax, %ss
-	movw %ax, %es
-	movw $0x7c00, %sp
-	lidtw %cs:(0x8000 + real_idtr - real_code)
-	movw $0x900, %ax		/* DS = 0x900: its base is 0x9000 */
+	ljmp $REAL_BASE >> 4, $1f - real_code
+1:	lidtl %cs:(real_idtr - real_code)
+	movw %cs:(RS + 42), %ss
+	movl %cs:(RS + 28), %esp
+	movw %cs:(RS + 46), %es
+	movw %cs:(RS + 48), %fs
+	movw %cs:(RS + 50), %gs
+	movw %cs:(RS + 44), %ds
+	movl %cs:(RS + 0), %eax
+	movl %cs:(RS + 4), %ebx
+	movl %cs:(RS + 8), %ecx
+	movl %cs:(RS + 12), %edx
+	movl %cs:(RS + 16), %esi
+	movl %cs:(RS + 20), %edi
+	movl %cs:(RS + 24), %ebp
+	ljmpw *%cs:(RS + 64)
+real_trap:				/* its vector in AX, EAX in DR0; the stack may be full */
+	movl %eax, %dr2
+	movw %ds, %ax
+	movl %eax, %dr1
+	movw $REAL_BASE >> 4, %ax
 	movw %ax, %ds
-	movw $0x1234, %bx
-	int $0x60			/* BX becomes 0x5678 */
-	movw %bx, (0)			/* at 0x9000 */
-	movw $0xffff, %si		/* fault: a word across the segment's end (#GP through the IVT) */
-	xorw %cx, %cx
-	movw (%si), %ax
-	movw %cx, (2)
-	movw $0xf000, %ax		/* far call and return */
-	lcall $0x0, $0x8000 + real_far - real_code
-	movw %ax, (4)
-	pushfw
-	popw (6)
-	xorw %ax, %ax
-	movb $0, %cl
-	movw $100, %ax
-	divb %cl			/* #DE through the IVT, which skips it */
-	movw %dx, (8)
-	/* back */
+	movl %ebx, RS + 4
+	movl %ecx, RS + 8
+	movl %edx, RS + 12
+	movl %esi, RS + 16
+	movl %edi, RS + 20
+	movl %ebp, RS + 24
+	movl %dr0, %eax
+	movl %eax, RS
+	movl %dr1, %eax
+	movw %ax, RS + 44
+	movw %es, RS + 46
+	movw %fs, RS + 48
+	movw %gs, RS + 50
+	movw %ss, RS + 42
+	movl %dr2, %eax
+	movw %ax, RS + 52
+	popw RS + 32
+	popw RS + 40
+	popw RS + 36
+	movl %esp, RS + 28
 	movl %cr0, %eax
 	orb $1, %al
 	movl %eax, %cr0
 	ljmpl $0x08, $real_back
-real_far:
-	addw $1, %ax
-	lretw
-real_int60:
-	movw $0x5678, %bx
-	iretw
-real_gp:
-	pushw %bp
-	movw %sp, %bp
-	addw $2, 2(%bp)			/* past movw (%si), %ax */
-	popw %bp
-	movw $13, %cx
-	iretw
-real_de:
-	pushw %bp
-	movw %sp, %bp
-	addw $2, 2(%bp)
-	popw %bp
-	movw $0xde, %dx
-	iretw
-real_idtr:
-	.word 0x3ff
-	.long 0
+	.align 16
+real_stubs:
+	vector = 0
+	.rept 256
+	.align 16
+	movl %eax, %dr0
+	movw $vector, %ax
+	jmp real_trap
+	vector = vector + 1
+	.endr
 real_code_end:
 	.code32
-	.globl real_offsets
-	.data
-real_offsets:
-	.long real_int60 - real_code, real_gp - real_code, real_de - real_code
 
 	.bss
 	.align 16
 	.skip 16384
-	.globl stack32_top, saved_efer, jump32
+	.globl stack32_top, saved_efer, jump32, last_ds, last_es, last_fs, last_gs, last_ss
 stack32_top:
+	.skip 8192
+trap32_top:
+last_ds: .skip 2
+last_es: .skip 2
+last_fs: .skip 2
+last_gs: .skip 2
+last_ss: .skip 2
+	.align 8
+enter_regs: .skip 52
+	.align 8
+enter_target: .skip 8
+enter_stack: .skip 8
 saved_rsp: .skip 8
 saved_cr3: .skip 8
 saved_cr4: .skip 8

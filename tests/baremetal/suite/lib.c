@@ -61,6 +61,19 @@ void eq(const char *name, u64 got, u64 want)
 	print("\n");
 }
 
+const char *name(const char *a, const char *b, const char *c)
+{
+	static char pool[32 << 10];
+	static u64 used;
+	const char *parts[] = { a, b, c }, *start = pool + used;
+	for (int i = 0; i < 3; i++)
+		for (const char *s = parts[i]; *s && used < sizeof pool - 1; s++)
+			pool[used++] = *s;
+	pool[used] = 0;
+	used += used < sizeof pool - 1;
+	return start;
+}
+
 void dispatch(struct frame *f)
 {
 	int (*h)(struct frame *) = hook;
@@ -166,6 +179,7 @@ int intel(void)
 
 int main(void)
 {
+	outb(0x3fb, 3); /* 8 bits, no parity */
 	print("baremetal suite\n");
 	test_exceptions();
 	test_paging();
@@ -173,6 +187,8 @@ int main(void)
 	test_control();
 	test_debug();
 	test_calls();
+	test_far64();
+	test_compat();
 	test_code();
 	test_interrupts();
 	test_legacy();

@@ -107,7 +107,7 @@ static void system_segments(void)
 static void looks(void)
 {
 	u16 s = put(0, DATA_RW);
-	eq("lar-data", LOOK(lar, s), 1UL << 32 | 0xc09300);
+	eq("lar-data", LOOK(lar, s) & ~0xf0000UL, 1UL << 32 | 0xc09300);
 	eq("lsl-page-granular", LOOK(lsl, s), 1UL << 32 | 0xffffffff);
 	eq("lar-null", LOOK(lar, 0), 0x5555);
 	eq("lsl-null", LOOK(lsl, 0), 0x5555);

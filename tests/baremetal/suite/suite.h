@@ -33,6 +33,7 @@ extern u8 int_n[256][16];
 /* Reporting. */
 void ok(const char *name, int good);
 void eq(const char *name, u64 got, u64 want);
+const char *name(const char *a, const char *b, const char *c); /* joins the parts of one; it stays */
 void print(const char *s);
 void printx(u64 v);
 
@@ -100,10 +101,11 @@ int has_pcid(void), has_invpcid(void), has_smep(void), has_smap(void), has_umip(
 
 /* on_tcg: QEMU's own CPU, or a KVM on it; it obeys some of what must be refused, and dies of it. */
 int on_tcg(void);
+#define on_tcg32 on_tcg() /* forms.h's */
 int intel(void); /* by vendor */
 
 /* The parts. */
 void test_paging(void), test_segments(void), test_exceptions(void), test_control(void), test_debug(void),
-	test_calls(void), test_interrupts(void), test_code(void), test_legacy(void);
+	test_calls(void), test_far64(void), test_compat(void), test_interrupts(void), test_code(void), test_legacy(void);
 
 #endif
