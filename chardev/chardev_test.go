@@ -35,6 +35,7 @@ func fdPair(kind int) pair {
 func TestPortConformance(t *testing.T) {
 	for name, mk := range map[string]pair{
 		"Pipe":           func(*testing.T) (Port, Port) { return Pipe(100) },
+		"Socket":         socketPair,
 		"FD":             fdPair(unix.SOCK_STREAM),
 		"FD nonblocking": fdPair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK),
 	} {

@@ -1,6 +1,7 @@
 package chardev
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 // blocking and non-blocking mode.
 type FD struct {
 	in, out int
+	owned   bool   // out is closed with the port
 	wake    [2]int // a pipe: readable once closed
 
 	mu     sync.Mutex // guards what follows
@@ -28,6 +30,25 @@ func NewFD(in, out int) (*FD, error) {
 	if err := unix.Pipe2(f.wake[:], unix.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("chardev: %w", os.NewSyscallError("pipe2", err))
 	}
+	return f, nil
+}
+
+// NewFile returns a port that writes to the file at path, which is made or begun
+// anew, and has nothing to read. A FIFO must have a reader.
+func NewFile(path string) (*FD, error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	out, err := unix.Open(path, flags, 0o600)
+	if errors.Is(err, unix.ENXIO) {
+		err = errors.New("nobody reads it")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	f, err := NewFD(-1, out)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(out))
+	}
+	f.owned = true
 	return f, nil
 }
 
@@ -48,11 +69,14 @@ func (f *FD) leave() {
 	f.release()
 }
 
-// release closes the pipe after Close, once nobody polls it.
+// release closes the pipe, and what is ours, after Close, once nobody uses it.
 func (f *FD) release() {
 	if f.closed && f.users == 0 && f.wake[0] >= 0 {
 		_ = unix.Close(f.wake[0])
 		f.wake[0] = -1
+		if f.owned {
+			unix.Close(f.out)
+		}
 	}
 }
 
@@ -121,7 +145,7 @@ func (f *FD) Write(p []byte) (int, error) {
 // pipeBuf is PIPE_BUF: what a pipe that polls writable takes without blocking.
 const pipeBuf = 4096
 
-// Close implements Port. The descriptors stay open.
+// Close implements Port. Descriptors given to NewFD stay open.
 func (f *FD) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -86,6 +86,8 @@ func class(id DeviceID) uint32 {
 		return 0x020000
 	case IDBlock:
 		return 0x010000
+	case IDConsole:
+		return 0x078000
 	}
 	return 0x00ff00
 }

@@ -39,8 +39,8 @@ var errChain = errors.New("driver error")
 //	available ring    flags 2 | idx 2 | size × head 2 | used_event 2
 //	used ring         flags 2 | idx 2 | size × { id 4 | len 4 } | avail_event 2
 //
-// Pop, Suppress and Enable belong to the goroutine that serves the queue; Push,
-// Mark and Notify may come from any goroutine. After an error in the rings the
+// Pop, Unpop and Sleep belong to the goroutine that serves the queue; Push, Mark,
+// Notify and Wake may come from any goroutine. After an error in the rings the
 // queue gives nothing more until the driver resets the device.
 type Queue struct {
 	Index int
@@ -172,6 +172,17 @@ func (q *Queue) pop(c *Chain) (bool, error) {
 	q.nextAvail++
 	q.inflight++
 	return true, nil
+}
+
+// Unpop takes back the last Pop, whose chain has not been pushed: the next Pop
+// gives it again, as the driver has it by then. A device that cannot finish a
+// chain for want of the host's end does not keep it, so that it can be paused.
+func (q *Queue) Unpop() {
+	q.mu.Lock()
+	q.nextAvail--
+	q.inflight--
+	q.mu.Unlock()
+	q.worker.wake()
 }
 
 func (q *Queue) errorf(format string, args ...any) error {

@@ -2,6 +2,7 @@ package virtio_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"berth/virtio"
@@ -257,3 +258,81 @@ func TestNewPCIRefusesImpossibleDevices(t *testing.T) {
 		}
 	}
 }
+
+// picky is a device that gives its first chain back until its host has room.
+type picky struct {
+	*virtiotest.Echo
+	room atomic.Bool
+	q    atomic.Pointer[virtio.Queue]
+}
+
+func (p *picky) Activate(_ uint64, qs []*virtio.Queue) error {
+	q := qs[0]
+	p.q.Store(q)
+	var c virtio.Chain
+	q.Start(func() {
+		for q.Pop(&c) {
+			for !p.room.Load() {
+				q.Unpop()
+				if !q.Sleep() {
+					return
+				}
+				if !q.Pop(&c) {
+					return
+				}
+			}
+			q.Push(&c, int64(copy(c.Writable[0], c.Readable[0])))
+			q.Notify()
+		}
+	})
+	return nil
+}
+
+func TestUnpopSleepAndWake(t *testing.T) {
+	for _, features := range []uint64{0, virtio.FeatureEventIdx} {
+		p := &picky{Echo: virtiotest.NewEcho()}
+		d := virtiotest.New(t, p, nil)
+		r := d.Begin(features, 8)
+		d.Put(0x1000, []byte("first"))
+		r.Send(virtiotest.Out(0x1000, 5), virtiotest.In(0x2000, 5))
+		r.Send(virtiotest.Out(0x1000, 5), virtiotest.In(0x2010, 5))
+		for range 20 {
+			d.Dev.Pause() // with no chain kept, it returns
+			d.Dev.Resume()
+		}
+		if r.UsedIdx() != 0 {
+			t.Fatal("a chain was used")
+		}
+		d.Put(0x1000, []byte("later")) // a chain is as the driver has it when it is popped
+		p.room.Store(true)
+		p.q.Load().Wake()
+		r.Wait()
+		r.Wait()
+		if s := d.Get(0x2000, 5) + d.Get(0x2010, 5); s != "laterlater" {
+			t.Errorf("answers %q", s)
+		}
+		p.room.Store(false)
+		r.Send(virtiotest.Out(0x1000, 5), virtiotest.In(0x2000, 5))
+		d.SetStatus(0) // ends a worker that sleeps
+		if d.Status() != 0 {
+			t.Errorf("status 0x%x", d.Status())
+		}
+	}
+}
+
+func TestOnConfigChange(t *testing.T) {
+	c := &changing{Echo: virtiotest.NewEcho()}
+	d := virtiotest.New(t, c, nil)
+	d.Begin(0, 8)
+	c.changed()
+	if n := d.MSIs.Count(0x40); n != 1 {
+		t.Errorf("%d notifications", n)
+	}
+}
+
+type changing struct {
+	*virtiotest.Echo
+	changed func()
+}
+
+func (c *changing) OnConfigChange(changed func()) { c.changed = changed }

@@ -80,6 +80,9 @@ func (t *transport) open(dev Device, mem *guestmem.Memory, log *slog.Logger, w w
 		q.clear()
 		t.queues = append(t.queues, q)
 	}
+	if c, ok := dev.(ConfigChanger); ok {
+		c.OnConfigChange(t.ConfigChanged)
+	}
 	return nil
 }
 

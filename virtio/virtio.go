@@ -6,9 +6,10 @@ type DeviceID uint16
 
 // Device types that berth has.
 const (
-	IDNet   DeviceID = 1
-	IDBlock DeviceID = 2
-	IDRNG   DeviceID = 4
+	IDNet     DeviceID = 1
+	IDBlock   DeviceID = 2
+	IDConsole DeviceID = 3
+	IDRNG     DeviceID = 4
 )
 
 // Feature bits that belong to the transport and the rings (§6).
@@ -58,6 +59,12 @@ type Device interface {
 // ConfigWriter is a device with configuration fields that the driver writes.
 type ConfigWriter interface {
 	WriteConfig(p []byte, off int)
+}
+
+// ConfigChanger is a device whose configuration changes by itself. The transport
+// gives it, once, the function to call after each change; it never blocks.
+type ConfigChanger interface {
+	OnConfigChange(changed func())
 }
 
 // Doorbells lets an eventfd stand for a notification register, so that ringing

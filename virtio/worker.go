@@ -60,6 +60,19 @@ func (w *worker) wait() {
 	}
 }
 
+// Sleep waits, in the middle of serving, for something else than the driver's
+// next chain: it returns when the bell has rung, by Wake or by the driver. False
+// means that the queue is paused or stopped and serve must return.
+func (q *Queue) Sleep() bool {
+	if !q.worker.halted() {
+		q.worker.wait()
+	}
+	return !q.worker.halted()
+}
+
+// Wake makes the worker look again: serve runs, or Sleep returns.
+func (q *Queue) Wake() { q.worker.ring() }
+
 // gate holds a paused worker back; false means that it is to end.
 func (w *worker) gate() bool {
 	if !w.halted() {
@@ -104,7 +117,7 @@ func (q *Queue) run(serve func()) {
 	for w.gate() {
 		q.suppress()
 		serve()
-		if q.listen() {
+		if q.listen() || w.halted() { // Sleep may have heard the bell that says so
 			continue
 		}
 		w.wait()

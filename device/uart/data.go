@@ -99,12 +99,9 @@ func (u *UART) take() byte {
 
 // refill moves waiting input into the receiver as far as it has room.
 func (u *UART) refill() {
-	for len(u.s.Input) > 0 && len(u.s.Received) < u.capacity() && u.s.MCR&mcrLoop == 0 {
-		u.arrive(u.s.Input[0])
-		u.s.Input = u.s.Input[1:]
-	}
-	if len(u.s.Input) < inputSize {
-		u.room.Signal()
+	var b [1]byte
+	for len(u.s.Received) < u.capacity() && u.s.MCR&mcrLoop == 0 && u.in.Take(b[:]) == 1 {
+		u.arrive(b[0])
 	}
 }
 
@@ -132,26 +129,12 @@ func (u *UART) timedOut() {
 	u.update()
 }
 
-// receive reads the host's port until it ends. It stays up to inputSize bytes
-// ahead of the guest, so that who filters what is typed sees it though the guest
-// does not read; beyond that the host is held back.
+// receive is the input's word that bytes have come.
 func (u *UART) receive() {
-	buf := make([]byte, inputSize)
-	for {
-		n, err := u.port.Read(buf)
-		u.mu.Lock()
-		u.s.Input = append(u.s.Input, buf[:n]...)
-		u.refill()
-		u.update()
-		for len(u.s.Input) >= inputSize && !u.done {
-			u.room.Wait()
-		}
-		stop := u.done
-		u.mu.Unlock()
-		if err != nil || stop {
-			return
-		}
-	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.refill()
+	u.update()
 }
 
 // Drain returns when all that the guest transmitted has reached the host's port.
@@ -190,10 +173,7 @@ func (u *UART) Close() error {
 		return nil
 	}
 	u.Drain()
-	u.mu.Lock()
-	u.done = true
-	u.room.Broadcast()
-	u.mu.Unlock()
+	u.in.Close()
 	err := u.out.Close()
 	if cerr := u.port.Close(); err == nil {
 		err = cerr

@@ -26,7 +26,7 @@ func (u *UART) Save() State {
 	s := u.s
 	s.Received = append([]byte(nil), s.Received...)
 	s.Transmit = append([]byte(nil), s.Transmit...)
-	s.Input = append([]byte(nil), s.Input...)
+	s.Input = u.in.Save()
 	return s
 }
 
@@ -45,7 +45,8 @@ func (u *UART) Load(s State) error {
 	u.s = s
 	u.s.Received = append([]byte(nil), s.Received...)
 	u.s.Transmit = append([]byte(nil), s.Transmit...)
-	u.s.Input = append([]byte(nil), s.Input...)
+	u.s.Input = nil
+	u.in.Load(s.Input)
 	if s.TimeoutAt != 0 {
 		u.timeout.Set(s.TimeoutAt)
 	}

@@ -95,26 +95,25 @@ type UART struct {
 	clock   clock.Clock
 	timeout clock.Timer
 	port    chardev.Port
+	in      *chardev.Input
 	out     *chardev.Queue // nil without a port
 
-	mu    sync.Mutex // taken before the line's and the queue's locks
-	room  sync.Cond  // the receiver can take input, or closed
-	s     State
+	mu    sync.Mutex // taken before the line's, the input's and the queue's locks
+	s     State      // save for Input, which is in's
 	level bool
-	done  bool
 }
 
 // New returns a UART after reset and starts to read cfg.Port.
 func New(cfg Config) *UART {
 	u := &UART{irq: cfg.IRQ, clock: cfg.Clock, port: cfg.Port}
-	u.Bytes = bus.Bytes{In: u.in, Out: u.write}
-	u.room.L = &u.mu
+	u.Bytes = bus.Bytes{In: u.read, Out: u.write}
 	u.timeout = cfg.Clock.NewTimer(u.timedOut)
 	u.reset()
 	if u.port != nil {
 		u.out = chardev.NewQueue(u.port, queueSize, u.space)
-		go u.receive()
 	}
+	u.in = chardev.NewInput(u.port, inputSize)
+	u.in.Start(u.receive)
 	return u
 }
 
@@ -132,11 +131,11 @@ func (u *UART) reset() {
 	u.timeout.Stop()
 	u.s = State{
 		Version: StateVersion, Divisor: 12, LSR: lsrTHRE | lsrTEMT, MCR: mcrOut2,
-		MSR: msrDCD | msrDSR | msrCTS, Input: u.s.Input,
+		MSR: msrDCD | msrDSR | msrCTS,
 	}
 }
 
-func (u *UART) in(off uint64) byte {
+func (u *UART) read(off uint64) byte {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch off & 7 {

@@ -64,11 +64,8 @@ func (r *rig) want(what string, got, want byte) {
 
 // feed gives the receiver input as the host's reader does.
 func (r *rig) feed(p string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.s.Input = append(r.s.Input, p...)
-	r.refill()
-	r.update()
+	r.in.Load(append(r.in.Save(), p...))
+	r.receive()
 }
 
 func TestResetState(t *testing.T) {

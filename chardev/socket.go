@@ -1,0 +1,236 @@
+package chardev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Plug is a Port whose other end comes and goes.
+type Plug interface {
+	Port
+	// OnConnect says from now on when somebody is at the other end and when no
+	// longer; f is called at once if somebody is. Call it once. Calls of f do not overlap.
+	OnConnect(f func(connected bool))
+}
+
+// Socket is a Port that listens on a Unix socket. Who connects is its other end,
+// one at a time; the next waits for the one before to go. Without one, what is
+// written is dropped and Read waits.
+type Socket struct {
+	listener *net.UnixListener
+
+	telling sync.Mutex // held while tell is called; taken before mu
+	tell    func(bool)
+	told    bool // what tell was last given
+
+	mu      sync.Mutex
+	changed sync.Cond // conn, closed
+	conn    *net.UnixConn
+	closed  bool
+}
+
+// maxPath is the longest name that a Unix socket can have (unix(7)).
+const maxPath = 107
+
+// Listen makes the socket at path, which only its owner may connect to. One that
+// a process left there is replaced.
+func Listen(path string) (*Socket, error) {
+	if err := makeWay(path); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	// The mode given to an unbound socket is that of the file that bind makes.
+	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	l, err := private.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, cause(err))
+	}
+	s := &Socket{listener: l.(*net.UnixListener)}
+	s.changed.L = &s.mu
+	go s.serve()
+	return s, nil
+}
+
+// makeWay removes a socket that nobody listens on any more.
+func makeWay(path string) error {
+	if len(path) > maxPath {
+		return fmt.Errorf("the name is longer than %d bytes", maxPath)
+	}
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return cause(err)
+	}
+	if st.Mode()&fs.ModeSocket == 0 {
+		return errors.New("there is a file of that name, which is no socket")
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+		return errors.New("in use by another process")
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return cause(err)
+	}
+	return cause(os.Remove(path))
+}
+
+// cause returns what the system said, without the names that packages put in front.
+func cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// serve takes connections, one after the other.
+func (s *Socket) serve() {
+	for {
+		conn, err := s.listener.AcceptUnix()
+		if err != nil {
+			return // closed
+		}
+		if !s.plug(conn) {
+			return
+		}
+	}
+}
+
+// plug makes conn the other end until it ends; false means that the socket is closed.
+func (s *Socket) plug(conn *net.UnixConn) bool {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		_ = conn.Close()
+		return false
+	}
+	s.conn = conn
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.say(true)
+	s.mu.Lock()
+	for s.conn == conn {
+		s.changed.Wait()
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	s.say(false)
+	return !closed
+}
+
+func (s *Socket) say(connected bool) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if s.tell != nil && s.told != connected {
+		s.told = connected
+		s.tell(connected)
+	}
+}
+
+// OnConnect implements Plug.
+func (s *Socket) OnConnect(f func(connected bool)) {
+	s.telling.Lock()
+	s.tell = f
+	s.telling.Unlock()
+	s.mu.Lock()
+	connected := s.conn != nil
+	s.mu.Unlock()
+	if connected {
+		s.say(true)
+	}
+}
+
+// unplug ends conn.
+func (s *Socket) unplug(conn *net.UnixConn) {
+	s.mu.Lock()
+	if s.conn == conn {
+		s.conn = nil
+		s.changed.Broadcast()
+	}
+	s.mu.Unlock()
+	_ = conn.Close()
+}
+
+// peer returns who is connected; if wait, it waits for somebody. os.ErrClosed
+// says that the socket is closed.
+func (s *Socket) peer(wait bool) (*net.UnixConn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for wait && s.conn == nil && !s.closed {
+		s.changed.Wait()
+	}
+	if s.closed {
+		return nil, os.ErrClosed
+	}
+	return s.conn, nil
+}
+
+// Read implements Port. It goes on with the next connection when one ends.
+func (s *Socket) Read(p []byte) (int, error) {
+	for {
+		conn, err := s.peer(true)
+		if err != nil {
+			return 0, err
+		}
+		n, err := conn.Read(p)
+		if n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			s.unplug(conn)
+		}
+	}
+}
+
+// Write implements Port. What the other end does not take, because it is not
+// there or goes, is dropped.
+func (s *Socket) Write(p []byte) (int, error) {
+	conn, err := s.peer(false)
+	if err != nil {
+		return 0, err
+	}
+	if conn == nil {
+		return len(p), nil
+	}
+	if _, err := conn.Write(p); err != nil {
+		s.unplug(conn)
+		if _, err := s.peer(false); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// Close implements Port and removes the socket's file.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	conn := s.conn
+	s.conn = nil
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+	}
+	return s.listener.Close()
+}
