@@ -24,6 +24,7 @@ const (
 	MSRMCGCtl         = 0x17b
 	MSRPerfStatus     = 0x198
 	MSRMiscEnable     = 0x1a0
+	MSRDebugCtl       = 0x1d9
 	MSRMTRRPhysBase0  = 0x200
 	MSRMTRRFix64K     = 0x250
 	MSRPAT            = 0x277

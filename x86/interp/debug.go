@@ -56,55 +56,65 @@ func (c *CPU) needStep() bool {
 	s := &c.sys
 	covered := c.inShadow() != shadowNone
 	s.shadow = shadowNone
+	c.Flags &^= x86.FlagRF // it has done its work; an IRET may set it again
 	if !covered && !s.stepping {
 		return false
 	}
 	s.tf = c.Flags&x86.FlagTF != 0
 	s.noStep = false
-	c.Flags &^= x86.FlagRF // it has done its work; an IRET may set it again
+	s.heldDR6 = s.dr6
 	return true
 }
 
-// stepped is told how the one instruction that followed needStep ended. It
-// raises the single-step or breakpoint trap and delivers it itself, with RIP
-// past the instruction: jumped then, or stopped; else it returns st.
+// stepped is told how the one instruction that followed needStep ended, and notes
+// the single-step trap. What breakpoints an instruction met before it faulted it
+// will meet again.
 func (c *CPU) stepped(st status) status {
-	if st == faulted || st == stopped {
+	s := &c.sys
+	switch {
+	case st == faulted:
+		s.dr6 = s.heldDR6
+		return st
+	case st == stopped, st == again && s.mp != x86.MPRunnable: // see raiseX87
 		return st
 	}
-	if st == again && c.sys.mp != x86.MPRunnable {
-		return st // waiting for an interrupt, it has done nothing: see raiseX87
+	step := s.tf && (!s.noStep || c.Flags&x86.FlagTF != 0) && c.inShadow() != shadowMovSS
+	if step && (st == jumped || s.msrs.debugCtl&debugBTF == 0) {
+		s.dr6 |= dr6BS
 	}
-	if st == again {
-		c.Flags |= x86.FlagRF // the rest of a repetition meets no breakpoint again
-	}
-	if c.inShadow() == shadowMovSS {
-		return st
-	}
-	if c.sys.tf && (!c.sys.noStep || c.Flags&x86.FlagTF != 0) {
-		c.sys.dr6 |= dr6BS
-	}
-	if c.sys.dr6 == 0 {
-		return st
-	}
+	return st
+}
+
+// trapped reports that a debug trap is due before anything else: an instruction
+// met breakpoints or was single-stepped, or the delivery of an event met some.
+// MOV SS and POP SS put it off by one instruction (Intel SDM vol. 3A §6.8.3).
+func (c *CPU) trapped() bool { return c.sys.dr6 != 0 && c.inShadow() != shadowMovSS }
+
+// deliverTrap delivers it. It ends a HLT.
+func (c *CPU) deliverTrap() status {
+	c.sys.mp = x86.MPRunnable
 	c.raise(x86.DB)
 	return c.deliver()
 }
 
-// codeBreak reports an enabled instruction breakpoint at RIP and notes it for DR6.
+// codeBreak raises the fault of an enabled instruction breakpoint at RIP, and
+// reports whether there is one.
 func (c *CPU) codeBreak() bool {
 	if c.DR[7]&0xff == 0 || c.Flags&x86.FlagRF != 0 {
 		return false
 	}
-	va := c.SegBase[x86.CS] + c.RIP
+	va := c.linear(c.SegBase[x86.CS] + c.RIP)
 	hit := uint64(0)
 	for i := range 4 {
 		if kind, _, on := c.breakpoint(i); on && kind == watchFetch && c.DR[i] == va {
 			hit |= 1 << i
 		}
 	}
-	c.sys.dr6 |= hit
-	return hit != 0
+	if hit == 0 {
+		return false
+	}
+	c.exc = exception{vector: x86.DB, dr6: hit}
+	return true
 }
 
 // watched reports whether data breakpoints exist on the page: it then stays out of the TLB.
@@ -144,14 +154,22 @@ func (c *CPU) watchPort(port uint16, size uint8) {
 	}
 }
 
-// commitDR6 moves the causes of a #DB to DR6 as it is delivered.
-func (c *CPU) commitDR6() {
-	if c.sys.dr6&0xf != 0 {
-		c.DR[6] &^= 0xf
-	}
-	c.DR[6] |= c.sys.dr6
+// commitDR6 moves the causes of a #DB, its own and those of a trap that is due,
+// to DR6 as it is delivered.
+func (c *CPU) commitDR6(causes uint64) {
+	c.DR[6] = dr6With(c.DR[6], causes|c.sys.dr6)
 	c.sys.dr6 = 0
 	c.DR[7] &^= dr7GD
+	c.sys.msrs.debugCtl &^= debugBTF
+}
+
+// dr6With returns DR6 with causes; breakpoints displace earlier ones, the other
+// bits are software's to clear.
+func dr6With(dr6, causes uint64) uint64 {
+	if causes&0xf != 0 {
+		dr6 &^= 0xf
+	}
+	return dr6 | causes
 }
 
 // movDR is MOV to and from a debug register.
@@ -161,8 +179,8 @@ func (c *CPU) movDR(in *decode.Inst) status {
 	case n > 7, n&^1 == 4 && c.CR4&x86.CR4DE != 0:
 		return c.raise(x86.UD)
 	case c.DR[7]&dr7GD != 0:
-		c.sys.dr6 |= dr6BD
-		return c.raise(x86.DB)
+		c.exc = exception{vector: x86.DB, dr6: dr6BD}
+		return faulted
 	case n == 4 || n == 5:
 		n += 2
 	}

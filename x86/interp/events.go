@@ -115,26 +115,33 @@ func (c *CPU) interrupts() (leave bool) {
 		if stop {
 			return true
 		}
-		if c.sys.mp == x86.MPRunnable {
-			c.take(pendHalt)
-			return !delivered && c.codeBreaks()
+		switch {
+		case c.sys.mp != x86.MPRunnable:
+			c.sleep()
+			continue
+		case c.trapped():
+			return false
+		case !delivered:
+			if delivered, stop = c.codeBreaks(); stop || !delivered {
+				c.take(pendHalt)
+				return stop
+			}
 		}
-		c.sleep()
+		// At the first instruction of a handler, which may have a breakpoint too.
 	}
 }
 
-// codeBreaks delivers an instruction breakpoint at RIP and drops pendDebug if
-// nothing steps any more; true: Run must return.
-func (c *CPU) codeBreaks() bool {
+// codeBreaks delivers an instruction breakpoint at RIP, if there is one, and drops
+// pendDebug if nothing steps any more; stop: Run must return.
+func (c *CPU) codeBreaks() (delivered, stop bool) {
 	if !c.sys.stepping {
 		c.take(pendDebug)
-		return false
+		return false, false
 	}
 	if c.inShadow() == shadowMovSS || !c.codeBreak() {
-		return false
+		return false, false
 	}
-	c.raise(x86.DB)
-	return c.deliver() == stopped
+	return true, c.deliver() == stopped
 }
 
 // awake reports whether events other than INIT and start-up IPIs reach the vCPU.
@@ -152,9 +159,11 @@ func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
 		return false, true
 	case p&pendHeld != 0 && c.take(pendHeld):
 		e := c.sys.held
-		e.rip, e.flags = c.RIP, c.rflags()
-		if e.source == fromException {
-			e.flags |= x86.FlagRF
+		if e.rip, e.flags = c.RIP, c.rflags(); e.source == fromException {
+			e.resumeFlag()
+			if e.vector == x86.DB {
+				c.commitDR6(0)
+			}
 		}
 		c.sys.mp = x86.MPRunnable
 		return true, c.deliverEvent(e) == stopped

@@ -61,14 +61,25 @@ func (c *CPU) faultEvent() event {
 	switch e.vector {
 	case x86.PF:
 		c.CR2 = c.exc.cr2
-		e.flags |= x86.FlagRF
 	case x86.DB:
-		c.commitDR6()
-	case x86.DF, x86.MC:
+		if c.exc.dr6&dr6BD != 0 {
+			e.flags |= x86.FlagRF
+		}
+		c.commitDR6(c.exc.dr6)
+	}
+	e.resumeFlag()
+	return e
+}
+
+// resumeFlag sets RF in the flags that a fault pushes, so that the instruction
+// meets no breakpoint again (Intel SDM vol. 3B §17.3.1.1). Of debug exceptions
+// only general detect does, and is seen to by faultEvent.
+func (e *event) resumeFlag() {
+	switch e.vector {
+	case x86.DB, x86.DF, x86.MC:
 	default:
 		e.flags |= x86.FlagRF
 	}
-	return e
 }
 
 func (c *CPU) deliverEvent(e event) status {

@@ -25,7 +25,6 @@ func (c *CPU) enterFlat(cs, ss uint16, code x86.Attr, cpl uint8, rip uint64) sta
 	c.Seg[x86.SS] = flatSegment(ss, flatData, cpl)
 	c.CPL = cpl
 	c.setCS(flatSegment(cs, code, cpl), rip)
-	c.sys.noStep = true
 	return jumped
 }
 
@@ -39,6 +38,7 @@ func (c *CPU) syscall(in *decode.Inst) status {
 	c.R[x86.RCX] = c.nextRIP(in)
 	c.R[x86.R11] = flags &^ x86.FlagRF
 	sel := uint16(m.star>>32) &^ 3
+	c.sys.noStep = true
 	c.setRFlags(flags &^ (m.fmask | x86.FlagRF))
 	return c.enterFlat(sel, sel+8, flatCode64, 0, m.lstar)
 }

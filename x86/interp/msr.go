@@ -7,11 +7,11 @@ const mtrrVariable = 8
 
 // msrState holds the MSRs that have no home in Core.
 type msrState struct {
-	star, lstar, cstar, fmask            uint64
-	kernelGSBase, tscAux                 uint64
-	tscAdjust, tscOffset                 uint64 // the architectural one, and what a restored state differs from the clock
-	sysenterCS, sysenterESP, sysenterEIP uint64
-	pat, miscEnable, biosSignID          uint64
+	star, lstar, cstar, fmask             uint64
+	kernelGSBase, tscAux                  uint64
+	tscAdjust, tscOffset                  uint64 // the architectural one, and what a restored state differs from the clock
+	sysenterCS, sysenterESP, sysenterEIP  uint64
+	pat, miscEnable, biosSignID, debugCtl uint64
 
 	mc machineCheck
 
@@ -44,7 +44,9 @@ const (
 	l2Enabled = 1<<0 | 1<<8
 )
 
-const msrDebugCtl = 0x1d9
+// debugBTF is IA32_DEBUGCTL.BTF: TF traps after branches only. The rest of the
+// register is absent, as branch records and traces are.
+const debugBTF = 1 << 1
 
 // Bits of IA32_MISC_ENABLE (Intel SDM vol. 4 table 2-2).
 const (
@@ -96,6 +98,8 @@ func (c *CPU) plain(i uint32) (p *uint64, writable uint64) {
 		return &m.sysenterCS, 1<<32 - 1
 	case x86.MSRMiscEnable:
 		return &m.miscEnable, miscKnown
+	case x86.MSRDebugCtl:
+		return &m.debugCtl, debugBTF
 	case x86.MSRMCGStatus:
 		return &m.mc.status, mcgStatusBits
 	case x86.MSRMCGCtl:
@@ -202,8 +206,6 @@ func (c *CPU) readMSR(i uint32) (uint64, bool) {
 		return c.EFER, true
 	case x86.MSRBiosSignID:
 		return c.sys.msrs.biosSignID, true
-	case msrDebugCtl:
-		return 0, true
 	}
 	return 0, c.unknownMSR(i, false)
 }
@@ -267,8 +269,6 @@ func (c *CPU) writeMSR(i uint32, v uint64) bool {
 		return c.writeEFER(v)
 	case x86.MSRBiosSignID, x86.MSRBiosUpdate:
 		return true // SIGN_ID is loaded anew by CPUID; no update is newer than what there is
-	case msrDebugCtl:
-		return v == 0
 	}
 	if _, ok := constantMSR(i); ok {
 		return false

@@ -32,6 +32,7 @@ type exception struct {
 	hasError bool
 	code     uint32
 	cr2      uint64 // for #PF
+	dr6      uint64 // for a #DB that is a fault: its causes
 	// nonCanonical: a #GP(0) that is #SS(0) if the access was through SS.
 	nonCanonical bool
 }

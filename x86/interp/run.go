@@ -16,11 +16,8 @@ func (c *CPU) Run() Exit {
 	c.arrive()
 	defer c.depart()
 	for {
-		if c.sys.dr6&dr6BT != 0 { // the T flag of the task just entered
-			c.raise(x86.DB)
-			if c.deliver() == stopped {
-				return c.exit
-			}
+		if c.trapped() && c.deliverTrap() == stopped {
+			return c.exit
 		}
 		dropped := false
 		if p := atomic.LoadUint32(&c.Pending); p != 0 {
@@ -34,8 +31,8 @@ func (c *CPU) Run() Exit {
 		}
 		var st status
 		switch {
-		case c.sys.dr6&dr6BT != 0:
-			continue // Pending has been looked at: tasks that trap to one another can be stopped
+		case c.trapped():
+			continue // Pending has been looked at: a #DB whose delivery meets breakpoints can be stopped
 		case c.virtualPending():
 			st = faulted
 		case c.needStep():
@@ -47,8 +44,11 @@ func (c *CPU) Run() Exit {
 		default:
 			st = c.runBlocks()
 		}
-		if st == faulted {
+		switch st {
+		case faulted:
 			st = c.deliver()
+		case again:
+			c.Flags |= x86.FlagRF // as an interrupt before the next repetition pushes it
 		}
 		if st == stopped {
 			return c.exit

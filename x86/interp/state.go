@@ -110,6 +110,10 @@ func (c *CPU) GetState(s *x86.State) {
 		},
 	}
 	s.Events.Exception, s.Events.Interrupt = c.heldEvent()
+	if c.trapped() && !s.Events.Exception.Valid {
+		s.DR[6] = dr6With(s.DR[6], c.sys.dr6)
+		s.Events.Exception = x86.Pending{Valid: true, Vector: x86.DB}
+	}
 	c.saveFPU(&s.FPU)
 }
 
@@ -161,13 +165,13 @@ func (c *CPU) cplOf(s *x86.State) uint8 {
 
 // holdEvent takes what a state has half delivered, to deliver it before the next
 // instruction. RIP and RFLAGS are the interrupted ones; an instruction that is an
-// interrupt itself (INT n) is executed anew.
+// interrupt itself (INT n, INT3, INTO) is executed anew.
 func (c *CPU) holdEvent(e *x86.Events) {
 	p, from := &e.Exception, fromException
 	if !p.Valid {
 		p, from = &e.Interrupt, fromExternal
 	}
-	if !p.Valid || p.Soft {
+	if !p.Valid || p.Soft || from == fromException && (p.Vector == x86.BP || p.Vector == x86.OF) {
 		return
 	}
 	c.sys.held = event{vector: p.Vector, source: from, hasError: p.HasError, code: p.Error}
@@ -208,7 +212,7 @@ func savedMSRs() []uint32 {
 		x86.MSRTSCAdjust, x86.MSRTSC, x86.MSRSysenterCS, x86.MSRSysenterESP, x86.MSRSysenterEIP,
 		x86.MSRMiscEnable, x86.MSRPAT, x86.MSRMTRRDefType, x86.MSRSTAR, x86.MSRLSTAR, x86.MSRCSTAR,
 		x86.MSRFMASK, x86.MSRKernelGSBase, x86.MSRTSCAux, x86.MSRMTRRFix64K, 0x258, 0x259,
-		x86.MSRMCGStatus, x86.MSRMCGCtl,
+		x86.MSRMCGStatus, x86.MSRMCGCtl, x86.MSRDebugCtl,
 	}
 	for i := range uint32(4 * x86.MCBanks) {
 		list = append(list, x86.MSRMC0Ctl+i)

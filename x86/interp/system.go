@@ -30,7 +30,8 @@ type systemState struct {
 	stepping bool   // instructions run one at a time: see needStep
 	tf       bool   // TF was set when the instruction that is being stepped began
 	noStep   bool   // it went through the IDT or SYSCALL: no single-step trap
-	dr6      uint64 // breakpoint conditions met, not yet in DR6
+	dr6      uint64 // causes of a debug trap that is due: see trapped
+	heldDR6  uint64 // those that were before the instruction being stepped
 }
 
 // shadowKind is what blocks interrupts for one instruction.
