@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot fuzz fuzz-cpu nested soft-boots clean need-go setup
+.PHONY: all build demo test bench-boot fuzz fuzz-cpu hostile nested soft-boots clean need-go setup
 
 all: build
 
@@ -41,6 +41,11 @@ fuzz-cpu: need-go
 # Every fuzz target for a minute.
 fuzz: need-go
 	@tests/fuzz
+
+# Guests that do their worst, twelve minutes on each engine and on soft under Go's race detector.
+hostile: build
+	@tests/guest/setup --test
+	$(GO) test -timeout 3h -count 1 -v ./tests/hostile -hostile.each 60s -hostile.nested
 
 # Debian's kernel on the soft engine, ten times.
 soft-boots: build setup
