@@ -1,7 +1,8 @@
-// Package guest gives tests the Debian kernel, initrd and disk that tests/guest/setup makes.
+// Package guest gives tests the guests that tests/guest/setup makes, and a hand at their consoles.
 package guest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,8 +24,8 @@ type Files struct {
 // minute the first time, and fails the test if that is impossible.
 func Need(t testing.TB) Files {
 	t.Helper()
-	if err := setup(); err != nil {
-		t.Fatalf("tests/guest/setup: %v", err)
+	if err := setupOnce(); err != nil {
+		t.Fatal(err)
 	}
 	dir := filepath.Join(repository(), ".cache", "guest")
 	return Files{
@@ -41,9 +42,14 @@ func repository() string {
 	return filepath.Join(filepath.Dir(self), "..", "..")
 }
 
-// setup runs the script, once in a process.
-var setup = sync.OnceValue(func() error {
-	cmd := exec.Command(filepath.Join(repository(), "tests", "guest", "setup"))
+// setup runs the script, which looks at its work of before and does what is missing.
+func setup(args ...string) error {
+	cmd := exec.Command(filepath.Join(repository(), "tests", "guest", "setup"), args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	return cmd.Run()
-})
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("tests/guest/setup: %w", err)
+	}
+	return nil
+}
+
+var setupOnce = sync.OnceValue(func() error { return setup() })
