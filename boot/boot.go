@@ -30,19 +30,28 @@ const (
 
 // Params is what to boot.
 type Params struct {
-	Kernel  *io.SectionReader
-	Initrd  *io.SectionReader // nil: none
-	Cmdline string
-	Unpack  Unpack
+	Kernel     *io.SectionReader
+	KernelName string            // as the user has it; Multiboot tells it to the kernel
+	Initrd     *io.SectionReader // nil: none
+	Modules    []Module          // for Multiboot, in place of Initrd
+	Cmdline    string
+	Unpack     Unpack
 	// RSDP is the guest-physical address of the ACPI root pointer; 0: none.
 	RSDP uint64
 	// Reserved are ranges outside RAM that the memory map declares reserved (ECAM).
 	Reserved []Range
 }
 
+// Module is a file that a Multiboot kernel gets beside itself.
+type Module struct {
+	Name    string // of the file, for people
+	Cmdline string // the name and the module's arguments
+	File    *io.SectionReader
+}
+
 // Entry is how the boot vCPU starts, and what now lies where in guest memory.
 type Entry struct {
-	// Protocol names the way in: "linux64" or "pvh".
+	// Protocol names the way in: "linux64", "pvh" or "multiboot".
 	Protocol string
 	// Image describes the kernel in a few words, for people.
 	Image string
@@ -78,7 +87,7 @@ func (p Placement) String() string {
 // they need; nothing here outlives the first milliseconds of a boot.
 //
 //	0x00500  GDT
-//	0x06000  PVH start_info, its modules and memory map
+//	0x06000  PVH start_info or Multiboot information, with modules and memory map
 //	0x07000  Linux boot_params ("zero page")
 //	0x08000  a page of stack, growing down from 0x9000
 //	0x09000  identity page tables: PML4, PDPT, four page directories

@@ -18,15 +18,17 @@ const (
 	KindBzImage Kind = iota + 1
 	KindLinuxELF
 	KindPVH
+	KindMultiboot
 )
 
 // xenPhys32Entry is XEN_ELFNOTE_PHYS32_ENTRY, the note that holds the PVH entry.
 const xenPhys32Entry = 18
 
 // Detect recognises a kernel image by its content. Linux with a PVH note is
-// KindLinuxELF: the 64-bit protocol spares it a detour.
+// KindLinuxELF: the 64-bit protocol spares it a detour. A file with both a
+// Multiboot header and a PVH note is KindMultiboot where Multiboot takes it.
 func Detect(r *io.SectionReader) (Kind, error) {
-	var b [0x2000]byte
+	var b [MultibootSearch]byte
 	n, err := r.ReadAt(b[:], 0)
 	if err != nil && err != io.EOF {
 		return 0, err
@@ -39,8 +41,8 @@ func Detect(r *io.SectionReader) (Kind, error) {
 		return detectELF(r, b[:n])
 	case n >= 0x206 && string(b[0x202:0x206]) == "HdrS" && le.Uint16(b[0x1fe:]) == 0xaa55:
 		return KindBzImage, nil
-	case multiboot(b[:n]):
-		return 0, errors.New("a Multiboot kernel, which is not supported yet")
+	case MultibootHeader(b[:n]) != nil:
+		return KindMultiboot, nil
 	case b[0] == 0x1f && b[1] == 0x8b:
 		return 0, errors.New("gzip-compressed file; unpack it first (a bzImage is not compressed as a whole)")
 	}
@@ -61,17 +63,21 @@ func detectELF(r *io.SectionReader, start []byte) (Kind, error) {
 		linux = linux || n.Name == "Linux"
 	}
 	_, pvh := PVHEntry(notes)
+	multiboot := MultibootHeader(start)
+	addressed := multiboot != nil && binary.LittleEndian.Uint32(multiboot[4:])&MultibootAddresses != 0
 	switch {
 	case f.Class64 && linux:
 		return KindLinuxELF, nil
+	case addressed || multiboot != nil && !f.Class64:
+		return KindMultiboot, nil
 	case pvh:
 		return KindPVH, nil
-	case multiboot(start):
-		return 0, errors.New("a Multiboot kernel, which is not supported yet")
+	case multiboot != nil:
+		return KindMultiboot, nil // whose loader says why it does not take it
 	case f.Class64 && f.highHalf():
 		return KindLinuxELF, nil // Linux before 4.19 has no note of its own
 	}
-	return 0, errors.New("ELF file is neither Linux nor has it a PVH note: not a kernel")
+	return 0, errors.New("ELF file is not Linux and has neither a PVH note nor a Multiboot header: not a kernel")
 }
 
 // highHalf reports whether some of f is linked where 64-bit kernels live, and
@@ -103,16 +109,32 @@ func PVHEntry(notes []Note) (uint32, bool) {
 	return 0, false
 }
 
-// multiboot reports a Multiboot 1 header (magic, flags, and a checksum that
-// makes the three sum to zero) on a 4-byte boundary.
-func multiboot(b []byte) bool {
+// A Multiboot 1 header begins with magic, flags, and a checksum that makes the
+// three sum to zero, on a 4-byte boundary in the first MultibootSearch bytes of
+// the file; with MultibootAddresses among the flags it says where the file goes.
+const (
+	MultibootSearch    = 8192
+	MultibootAddresses = 1 << 16
+
+	multibootMagic   = 0x1badb002
+	multibootSize    = 12 // without address fields
+	multibootAddress = 32 // with them
+)
+
+// MultibootHeader returns b, the beginning of a file, from its Multiboot header
+// on, address fields included where its flags promise them; nil without a header.
+func MultibootHeader(b []byte) []byte {
 	le := binary.LittleEndian
-	for ; len(b) >= 12; b = b[4:] {
-		if m := le.Uint32(b); m == 0x1badb002 && m+le.Uint32(b[4:])+le.Uint32(b[8:]) == 0 {
-			return true
+	for b = b[:min(len(b), MultibootSearch)]; len(b) >= multibootSize; b = b[4:] {
+		flags := le.Uint32(b[4:])
+		if le.Uint32(b) != multibootMagic || multibootMagic+flags+le.Uint32(b[8:]) != 0 {
+			continue
+		}
+		if flags&MultibootAddresses == 0 || len(b) >= multibootAddress {
+			return b
 		}
 	}
-	return false
+	return nil
 }
 
 // File is an opened kernel or initrd.

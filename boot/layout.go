@@ -57,6 +57,43 @@ func (l *Layout) Place(what string, size, align, last uint64) (Range, error) {
 	return Range{}, fmt.Errorf("%s of %s does not fit beside the kernel: %s", what, mib(size), l.memory())
 }
 
+// PlaceAbove takes size bytes for what at the lowest free multiple of align
+// from first on, below 4 GiB.
+func (l *Layout) PlaceAbove(what string, size, align, first uint64) (Range, error) {
+	for _, r := range l.mem.Regions() {
+		if r.ReadOnly || r.End() > below4G {
+			continue
+		}
+		if addr, ok := l.lowest(max(r.GPA, HighBase, first), r.End(), size, align); ok {
+			l.Placed = append(l.Placed, Placement{what, Range{addr, size}})
+			return Range{addr, size}, nil
+		}
+	}
+	return Range{}, fmt.Errorf("%s of %s does not fit behind the kernel: %s", what, mib(size), l.memory())
+}
+
+const below4G = 4 << 30
+
+// lowest finds the lowest free place for size bytes in [lo, hi).
+func (l *Layout) lowest(lo, hi, size, align uint64) (uint64, bool) {
+	for {
+		addr := (lo + align - 1) &^ (align - 1)
+		if addr < lo || addr > hi || hi-addr < size {
+			return 0, false
+		}
+		hit := false
+		for _, p := range l.Placed {
+			if p.overlaps(Range{addr, size}) {
+				lo, hit = max(p.End(), addr+1), true
+				break
+			}
+		}
+		if !hit {
+			return addr, true
+		}
+	}
+}
+
 // highest finds the highest free place for size bytes in [lo, hi).
 func (l *Layout) highest(lo, hi, size, align uint64) (uint64, bool) {
 	for hi >= lo && hi-lo >= size {

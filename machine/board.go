@@ -157,14 +157,13 @@ func (b *board) load(cfg Config) (*boot.Entry, error) {
 		return nil, err
 	}
 	defer kernel.Close()
-	p.Kernel = kernel.SectionReader
-	if files := cfg.Spec.Boot.Initrd; len(files) > 0 {
-		initrd, err := boot.OpenFile("initrd", files[0])
-		if err != nil {
-			return nil, err
-		}
-		defer initrd.Close()
-		p.Initrd = initrd.SectionReader
+	p.Kernel, p.KernelName = kernel.SectionReader, cfg.Spec.Boot.Kernel
+	files, err := openModules(&p, cfg.Spec.Boot.Initrd)
+	for _, f := range files {
+		defer f.Close()
+	}
+	if err != nil {
+		return nil, err
 	}
 	tables, err := acpi.Build(b.acpiConfig(cfg.Spec), boot.ACPIBase, boot.ACPIEnd)
 	if err != nil {
@@ -179,6 +178,40 @@ func (b *board) load(cfg Config) (*boot.Entry, error) {
 		return nil, fmt.Errorf("booting %s: %w", cfg.Spec.Boot.Kernel, err)
 	}
 	return entry, nil
+}
+
+// openModules opens what --initrd names: a Multiboot kernel's modules, each a
+// file's name and the module's own command line behind a space, or an initrd.
+// The files that it returns are the caller's to close, after an error too.
+func openModules(p *boot.Params, names []string) (files []*boot.File, err error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	kind, err := boot.Detect(p.Kernel)
+	if err != nil {
+		return nil, fmt.Errorf("booting %s: %w", p.KernelName, err)
+	}
+	if kind != boot.KindMultiboot {
+		if len(names) > 1 {
+			return nil, fmt.Errorf("initrd: %s and %d more: only a Multiboot kernel takes several", names[0], len(names)-1)
+		}
+		f, err := boot.OpenFile("initrd", names[0])
+		if err != nil {
+			return nil, err
+		}
+		p.Initrd = f.SectionReader
+		return []*boot.File{f}, nil
+	}
+	for _, n := range names {
+		path, _, _ := strings.Cut(n, " ")
+		f, err := boot.OpenFile("module", path)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+		p.Modules = append(p.Modules, boot.Module{Name: path, Cmdline: n, File: f.SectionReader})
+	}
+	return files, nil
 }
 
 // unpacker resolves "auto": on the host for soft, which would do it far slower

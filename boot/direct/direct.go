@@ -4,6 +4,7 @@ package direct
 import (
 	"berth/boot"
 	"berth/boot/linux"
+	"berth/boot/multiboot"
 	"berth/boot/pvh"
 	"berth/guestmem"
 )
@@ -18,9 +19,10 @@ func Load(mem *guestmem.Memory, p boot.Params) (*boot.Entry, error) {
 		return nil, err
 	}
 	load := map[boot.Kind]func(*guestmem.Memory, boot.Params) (*boot.Entry, error){
-		boot.KindBzImage:  linux.LoadBzImage,
-		boot.KindLinuxELF: linux.LoadELF,
-		boot.KindPVH:      pvh.Load,
+		boot.KindBzImage:   linux.LoadBzImage,
+		boot.KindLinuxELF:  linux.LoadELF,
+		boot.KindPVH:       pvh.Load,
+		boot.KindMultiboot: multiboot.Load,
 	}[kind]
 	return load(mem, p)
 }

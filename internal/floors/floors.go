@@ -19,7 +19,7 @@ device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/la
 pci block/blocktest boot/boottest
 accel virtio acpi block/raw boot/unpack
 boot
-accel/acceltest accel/kvm accel/soft boot/linux boot/pvh virtio/blk virtio/console virtio/rng virtio/virtiotest
+accel/acceltest accel/kvm accel/soft boot/linux boot/pvh boot/multiboot virtio/blk virtio/console virtio/rng virtio/virtiotest
 boot/direct
 
 # the machine
