@@ -269,6 +269,20 @@ func (b *board) drain() {
 	b.uart.Drain()
 }
 
+// abandoner is what may wait for the host without end. Abandon ends the wait, now
+// and from now on; what was on its way is lost.
+type abandoner interface{ Abandon() }
+
+// abandon makes drain, reset and close wait for nobody.
+func (b *board) abandon() {
+	b.uart.Abandon()
+	for _, d := range b.disks {
+		if a, ok := d.(abandoner); ok {
+			a.Abandon()
+		}
+	}
+}
+
 // reset puts every device back to power-on and clears RAM. The vCPUs are paused.
 func (b *board) reset() error {
 	for _, t := range b.transports {

@@ -37,7 +37,8 @@ type Machine struct {
 	vcpus   []*vcpu
 	initial initialState
 	reports chan report
-	events  chan event
+	events  chan event // of the guest
+	wishes  chan event // of the user
 }
 
 // event is something that ends or resets the VM, said by a device or a user.
@@ -65,7 +66,8 @@ func New(cfg Config) (*Machine, error) {
 		cfg:     cfg,
 		log:     cfg.Log,
 		reports: make(chan report, cfg.Spec.CPUs.Count),
-		events:  make(chan event, cfg.Spec.CPUs.Count+16), // a held vCPU posts no more than one
+		events:  make(chan event, 1), // the first of the guest's events decides
+		wishes:  make(chan event, 2), // a stop, and a kill because that takes too long
 	}
 	var err error
 	if m.board, err = newBoard(cfg, m.post); err != nil {
@@ -104,29 +106,32 @@ func (m *Machine) startVCPUs() error {
 	return nil
 }
 
-// post hands an event to Run and holds the vCPUs where they are. Called from
-// devices in the middle of an instruction, so it never waits.
-func (m *Machine) post(e event) {
+// post hands a device's event to Run and holds the vCPUs where they are. Called
+// in the middle of an instruction, so it never waits.
+func (m *Machine) post(e event) { m.say(m.events, e) }
+
+// say puts e in one of the two channels unless that is full, in which case Run
+// has reason enough to stop already. A guest cannot fill the one for wishes.
+func (m *Machine) say(to chan<- event, e event) {
 	select {
-	case m.events <- e:
-	default: // Run has more than enough reasons to stop already
+	case to <- e:
+	default:
 	}
-	for _, c := range m.vcpus {
-		c.ask(paused)
-	}
+	m.askAll(paused)
 }
 
 // PowerButton presses the ACPI power button; the guest decides what follows.
 func (m *Machine) PowerButton() { m.board.pm.PowerButton() }
 
 // Stop ends the VM at once at its user's wish.
-func (m *Machine) Stop() { m.post(event{kind: eventStop}) }
+func (m *Machine) Stop() { m.say(m.wishes, event{kind: eventStop}) }
 
-// Kill ends the VM at once, even one whose console nobody reads any more; why
-// is reported in the outcome.
+// Kill ends the VM at once, even one whose console nobody reads any more and
+// whose disks have hours of work to do; why is reported in the outcome. What was
+// on its way to either is lost, as when the power fails.
 func (m *Machine) Kill(why string) {
-	m.board.uart.Abandon()
-	m.post(event{kind: eventKill, detail: "stopped at once by " + why})
+	m.board.abandon()
+	m.say(m.wishes, event{kind: eventKill, detail: "stopped at once by " + why})
 }
 
 // Run starts the vCPUs and returns when the VM has ended. An error means that
@@ -174,30 +179,45 @@ func (m *Machine) logCounts() {
 	}
 }
 
-// wait returns at the first event: an outcome, or reset.
+// wait returns at the first event: an outcome, or reset. Wishes go first, so
+// that a guest that resets itself without end is stopped all the same.
 func (m *Machine) wait() (o Outcome, reset bool, err error) {
 	select {
+	case e := <-m.wishes:
+		o, reset = m.happened(e)
+		return o, reset, nil
+	default:
+	}
+	select {
+	case e := <-m.wishes:
+		o, reset = m.happened(e)
 	case e := <-m.events:
-		switch e.kind {
-		case eventReset:
-			return o, true, nil
-		case eventDebugExit:
-			return Outcome{Kind: DebugExit, Code: e.code}, false, nil
-		case eventPanic:
-			if m.cfg.Spec.OnPanic == "reset" {
-				m.log.Warn("the guest's kernel panicked, and is reset")
-				return o, true, nil
-			}
-			return Outcome{Kind: Panicked, Detail: "the guest's kernel panicked"}, false, nil
-		case eventStop:
-			return Outcome{Kind: Left}, false, nil
-		case eventKill:
-			return Outcome{Kind: Killed, Detail: e.detail}, false, nil
-		}
-		return Outcome{Kind: PowerOff}, false, nil
+		o, reset = m.happened(e)
 	case r := <-m.reports:
 		return m.reported(r)
 	}
+	return o, reset, nil
+}
+
+// happened turns an event into an outcome, or a reset.
+func (m *Machine) happened(e event) (o Outcome, reset bool) {
+	switch e.kind {
+	case eventReset:
+		return o, true
+	case eventDebugExit:
+		return Outcome{Kind: DebugExit, Code: e.code}, false
+	case eventPanic:
+		if m.cfg.Spec.OnPanic == "reset" {
+			m.log.Warn("the guest's kernel panicked, and is reset")
+			return o, true
+		}
+		return Outcome{Kind: Panicked, Detail: "the guest's kernel panicked"}, false
+	case eventStop:
+		return Outcome{Kind: Left}, false
+	case eventKill:
+		return Outcome{Kind: Killed, Detail: e.detail}, false
+	}
+	return Outcome{Kind: PowerOff}, false
 }
 
 // reported turns a vCPU's report into an outcome, or a reset.

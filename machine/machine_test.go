@@ -16,6 +16,7 @@ import (
 
 	"berth/accel"
 	"berth/accel/soft"
+	"berth/block"
 	"berth/chardev"
 	"berth/irq"
 	"berth/spec"
@@ -320,6 +321,41 @@ func TestKillDoesNotWaitForTheConsole(t *testing.T) {
 	m.Stop() // waits for the console
 	go m.Kill("a test")
 	if o := run(t, m); o.Kind != Left && o.Kind != Killed {
+		t.Errorf("%+v", o)
+	}
+}
+
+// idle is a disk that never completes anything before it is abandoned.
+type idle struct {
+	block.Disk
+	abandoned chan struct{}
+}
+
+func (d idle) Abandon()     { close(d.abandoned) }
+func (d idle) Close() error { <-d.abandoned; return nil }
+
+func TestKillDoesNotWaitForDisks(t *testing.T) {
+	m := newMachine(t, &script{}, 1, port{make(chan struct{})})
+	m.board.disks = append(m.board.disks, idle{abandoned: make(chan struct{})})
+	go m.Kill("a test")
+	if o := run(t, m); o.Kind != Killed {
+		t.Errorf("%+v", o)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A guest asks for resets faster than they are made, by REP OUTS for example.
+func TestNoFloodOfEventsDrownsAWish(t *testing.T) {
+	s := &script{}
+	m := build(t, s, 1)
+	for range 1000 {
+		s.ports.Write(0xcf9, []byte{6})
+	}
+	m.Stop()
+	m.Kill("a test")
+	if o := run(t, m); o.Kind != Left {
 		t.Errorf("%+v", o)
 	}
 }

@@ -51,13 +51,10 @@ func (m *Machine) reset() error {
 	return m.boot()
 }
 
-// dropEvents forgets resets and power-offs that were asked for before the reset
-// that is under way; a user's wish to stop stays.
+// dropEvents forgets what the guest asked for before the reset that is under way.
 func (m *Machine) dropEvents() {
-	for n := len(m.events); n > 0; n-- {
-		if e := <-m.events; e.kind == eventStop || e.kind == eventKill {
-			m.events <- e
-		}
+	for len(m.events) > 0 {
+		<-m.events
 	}
 	for len(m.reports) > 0 {
 		<-m.reports

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,7 @@ type Disk struct {
 	fd       int
 	size     int64 // as the guest sees it: whole sectors
 	readOnly bool
+	gone     atomic.Bool // see Abandon
 
 	mu      sync.Mutex
 	work    sync.Cond // queue is not empty, or closing
@@ -186,7 +188,14 @@ func (d *Disk) Close() error {
 	return d.file.Close()
 }
 
+// Abandon fails what is queued and what will be, and cuts short what is under
+// way, so that Close need not wait for it. What the last flush covered is safe.
+func (d *Disk) Abandon() { d.gone.Store(true) }
+
 func (d *Disk) do(r *block.Request, v *vector) error {
+	if d.gone.Load() {
+		return block.ErrClosed
+	}
 	switch r.Op {
 	case block.OpRead:
 		return d.read(r, v)
@@ -220,6 +229,9 @@ func (d *Disk) read(r *block.Request, v *vector) error {
 		}
 		v.advance(n)
 		off, left = off+n, left-n
+		if left > 0 && d.gone.Load() {
+			return block.ErrClosed
+		}
 	}
 	return nil
 }
@@ -241,6 +253,9 @@ func (d *Disk) write(r *block.Request, v *vector) error {
 		}
 		v.advance(n)
 		off, left = off+n, left-n
+		if left > 0 && d.gone.Load() {
+			return block.ErrClosed
+		}
 	}
 	if fua {
 		return retry(func() error { return unix.Fdatasync(d.fd) })
@@ -278,6 +293,9 @@ func (d *Disk) writeZeroes(r *block.Request, v *vector) error {
 func (d *Disk) writeZeroBytes(r *block.Request, v *vector) error {
 	zeros := make([]byte, min(r.Len, 1<<20))
 	for off, left := r.Off, r.Len; left > 0; {
+		if d.gone.Load() {
+			return block.ErrClosed
+		}
 		n := min(left, int64(len(zeros)))
 		if err := d.write(&block.Request{Op: block.OpWrite, Off: off, Len: n, IOV: [][]byte{zeros[:n]}}, v); err != nil {
 			return err

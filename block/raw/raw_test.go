@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -180,5 +182,42 @@ func TestRequestsCostNoAllocation(t *testing.T) {
 	submit()
 	if n := testing.AllocsPerRun(200, submit); n > 0 {
 		t.Errorf("%v allocations a request", n)
+	}
+}
+
+// A guest asks for far more than the storage can read in a day.
+func TestAbandonEndsTransfers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const requests, buffers = 256, 512
+	buf := make([]byte, 8<<20)
+	iov := make([][]byte, buffers)
+	for i := range iov {
+		iov[i] = buf[:len(buf):len(buf)]
+	}
+	var failed atomic.Int32
+	for range requests {
+		d.Submit(&block.Request{Op: block.OpRead, Len: buffers * int64(len(buf)), IOV: iov, Done: func(err error) {
+			if errors.Is(err, block.ErrClosed) {
+				failed.Add(1)
+			}
+		}})
+	}
+	d.Abandon()
+	begin := time.Now()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, took := failed.Load(), time.Since(begin); n != requests || took > 20*time.Second {
+		t.Errorf("%d of %d requests failed, after %s", n, requests, took)
 	}
 }

@@ -7,8 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxVector is the most buffers that one call takes (Linux UIO_MAXIOV).
-const maxVector = 1024
+const (
+	// maxVector is the most buffers that one call takes (Linux UIO_MAXIOV).
+	maxVector = 1024
+	// maxPiece is how many bytes one call moves at most, so that Abandon is soon seen.
+	maxPiece = 16 << 20
+)
 
 // vector is the kernel's form of what remains of a request's buffers. A worker
 // reuses its own, so that a request costs no allocation.
@@ -48,16 +52,17 @@ func (v *vector) zero() {
 
 // fill lays out the next call and returns its number of buffers.
 func (v *vector) fill() int {
-	n := 0
-	for i := -1; i < len(v.rest) && n < maxVector; i++ {
+	n, left := 0, maxPiece
+	for i := -1; i < len(v.rest) && n < maxVector && left > 0; i++ {
 		b := v.head
 		if i >= 0 {
 			b = v.rest[i]
 		}
 		if len(b) > 0 {
+			b = b[:min(len(b), left)]
 			v.iov[n].Base = unsafe.SliceData(b)
 			v.iov[n].SetLen(len(b))
-			n++
+			n, left = n+1, left-len(b)
 		}
 	}
 	return n

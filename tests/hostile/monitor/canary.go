@@ -80,6 +80,12 @@ func newDisks(dir string, r *rand.Rand) (*disks, error) {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 	}
+	if r.IntN(4) == 0 { // more than can be read before somebody loses patience
+		d.size = 1 << 40
+		if err := os.Truncate(d.written, d.size); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+	}
 	return d, nil
 }
 
