@@ -47,9 +47,10 @@ hostile: build
 	@tests/guest/setup --test
 	$(GO) test -timeout 3h -count 1 -v ./tests/hostile -hostile.each 60s -hostile.nested
 
-# Debian's kernel on the soft engine, ten times.
+# Debian's kernel on the soft engine, RUNS times each with 1, 2, 8 and 64 vCPUs.
+RUNS ?= 20
 soft-boots: build setup
-	$(GO) test -timeout 1h -count 1 -v -run TestDebianOnSoft ./cmd/berth -debian.runs=10
+	$(GO) test -timeout 3h -count 1 -v -run TestDebianOnSoft ./cmd/berth -debian.runs=$(RUNS) -debian.cpus=1,2,8,64
 
 # Debian's kernel in VMs on a real KVM, five times each with 1, 2 and 4 vCPUs.
 nested: build
