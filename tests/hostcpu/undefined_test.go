@@ -25,9 +25,10 @@ func hostOnly(code []byte) bool {
 	case p[1] == 0x2b, p[1] == 0x78, p[1] == 0x79:
 		return prefixed // SSE4a
 	case p[1] == 0x38:
-		return p[2] >= 0xc8 && p[2] <= 0xcd || p[2] == 0xf5 || p[2] == 0xf6 // SHA; shadow stacks
+		// SHA, GFNI; shadow stacks; MOVDIRI, MOVDIR64B
+		return p[2] >= 0xc8 && p[2] <= 0xcd || p[2] == 0xcf || p[2] == 0xf5 || p[2] == 0xf6 || p[2] == 0xf8 || p[2] == 0xf9
 	case p[1] == 0x3a:
-		return p[2] == 0xcc // SHA
+		return p[2] == 0xcc || p[2] == 0xce || p[2] == 0xcf // SHA, GFNI
 	case p[1] == 0xae:
 		return code[0] == 0x66 && p[2]>>3&7 == 6 // CLWB
 	}
@@ -71,6 +72,9 @@ func TestUndefined(t *testing.T) {
 	image := Image(1)
 	want, got := make([]Result, maxCases), make([]Result, maxCases)
 	for mode := decode.Mode16; mode <= decode.Mode64; mode++ {
+		if p.only64 && mode != decode.Mode64 {
+			continue
+		}
 		all := undefinedCases(mode)
 		if mode == decode.Mode16 {
 			for i := range all {
