@@ -9,7 +9,10 @@ import (
 // Op is what a request does.
 type Op uint8
 
-// The operations of a Disk. A disk that does not know one completes it with ErrUnsupported.
+// The operations of a Disk. A disk that does not know one completes it with
+// ErrUnsupported. OpDiscard is advice: what its range reads as afterwards is
+// not defined. OpWriteZeroes is not: every byte of its range, and no other,
+// reads as zero.
 const (
 	OpRead Op = iota
 	OpWrite
@@ -21,8 +24,10 @@ const (
 // Flags change how an operation is done.
 type Flags uint8
 
-// FlagFUA: a write is on stable storage before it completes.
-const FlagFUA Flags = 1 << 0
+const (
+	FlagFUA   Flags = 1 << 0 // OpWrite, OpWriteZeroes: on stable storage before it completes
+	FlagUnmap Flags = 1 << 1 // OpWriteZeroes: the range's storage may be given back
+)
 
 // Errors that callers branch on.
 var (
@@ -53,6 +58,18 @@ type Disk interface {
 	Size() int64
 	Close() error
 }
+
+// Topology is how a disk's storage is divided, in bytes. It is advice: any
+// request is served, one that fits is served faster.
+type Topology struct {
+	Logical  int // the least that the storage can be asked for
+	Physical int // the least that it stores at once; a power of two times Logical
+	MinIO    int // the least that is worth asking for
+	OptIO    int // what is best asked for, or 0
+}
+
+// Shaped is a disk that knows its storage's topology.
+type Shaped interface{ Topology() Topology }
 
 // ReadAt reads p synchronously; a short read at the end of the disk returns io.EOF.
 func ReadAt(d Disk, p []byte, off int64) (int, error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) block.Disk) {
 		{"size", size}, {"zeros at first", zerosAtFirst}, {"read back", readBack},
 		{"scatter-gather", scatterGather}, {"many buffers", manyBuffers}, {"empty requests", emptyRequests},
 		{"bounds", bounds}, {"flush and FUA", flushFUA}, {"write zeroes", writeZeroes}, {"discard", discard},
+		{"zeroes beside writes", zeroesBesideWrites}, {"topology", topology},
 		{"unknown operation", unknownOp}, {"concurrent", concurrent}, {"random model", randomModel},
 		{"done submits", doneSubmits}, {"end of disk", endOfDisk},
 	} {
@@ -135,7 +135,7 @@ func manyBuffers(t *testing.T, d block.Disk) {
 }
 
 func emptyRequests(t *testing.T, d block.Disk) {
-	for _, op := range []block.Op{block.OpRead, block.OpWrite, block.OpWriteZeroes} {
+	for _, op := range []block.Op{block.OpRead, block.OpWrite, block.OpDiscard, block.OpWriteZeroes} {
 		if err := Do(t, d, block.Request{Op: op, Off: Size}); err != nil && !errors.Is(err, block.ErrUnsupported) {
 			t.Errorf("op %d of no bytes: %v", op, err)
 		}
@@ -170,31 +170,6 @@ func flushFUA(t *testing.T, d block.Disk) {
 	expect(t, d, p, 512)
 }
 
-func writeZeroes(t *testing.T, d block.Disk) { zeroing(t, d, block.OpWriteZeroes) }
-
-// zeroing checks that op clears its range and nothing else.
-func zeroing(t *testing.T, d block.Disk, op block.Op) {
-	p := pattern(4, 64<<10)
-	write(t, d, p, 0)
-	err := Do(t, d, block.Request{Op: op, Off: 1024, Len: 40 << 10})
-	if errors.Is(err, block.ErrUnsupported) {
-		expect(t, d, p, 0)
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if op == block.OpWriteZeroes {
-		clear(p[1024 : 1024+40<<10])
-		expect(t, d, p, 0)
-		return
-	}
-	expect(t, d, p[:1024], 0) // what a discarded range reads as is the disk's affair
-	expect(t, d, p[1024+40<<10:], 1024+40<<10)
-}
-
-func discard(t *testing.T, d block.Disk) { zeroing(t, d, block.OpDiscard) }
-
 func unknownOp(t *testing.T, d block.Disk) {
 	if err := Do(t, d, block.Request{Op: 200}); !errors.Is(err, block.ErrUnsupported) {
 		t.Errorf("unknown operation: %v, want ErrUnsupported", err)
@@ -225,29 +200,6 @@ func concurrent(t *testing.T, d block.Disk) {
 		}()
 	}
 	wg.Wait()
-}
-
-// randomModel compares the disk with a byte slice over a random history.
-func randomModel(t *testing.T, d block.Disk) {
-	rnd := rand.New(rand.NewPCG(1, 2))
-	model := make([]byte, Size)
-	for i := range 300 {
-		n := 512 * (1 + rnd.IntN(64))
-		off := 512 * rnd.IntN((Size-n)/512+1)
-		switch rnd.IntN(4) {
-		case 0:
-			expect(t, d, model[off:off+n], int64(off))
-		case 1:
-			if Do(t, d, block.Request{Op: block.OpWriteZeroes, Off: int64(off), Len: int64(n)}) == nil {
-				clear(model[off : off+n])
-			}
-		default:
-			p := pattern(i, n)
-			write(t, d, p, int64(off))
-			copy(model[off:], p)
-		}
-	}
-	expect(t, d, model, 0)
 }
 
 // doneSubmits submits the next request from Done, as a chain of dependent writes does.
@@ -299,7 +251,7 @@ func closing(t *testing.T, d block.Disk) {
 	if done.Load() != 64 {
 		t.Errorf("%d of 64 requests had completed when Close returned", done.Load())
 	}
-	for _, op := range []block.Op{block.OpRead, block.OpWrite, block.OpFlush} {
+	for op := block.OpRead; op <= block.OpWriteZeroes; op++ {
 		if err := Do(t, d, block.Request{Op: op}); !errors.Is(err, block.ErrClosed) {
 			t.Errorf("op %d after Close: %v, want ErrClosed", op, err)
 		}

@@ -13,14 +13,14 @@ import (
 
 // loop returns a block device over a file of zeros. Only root has such devices
 // to give, and not in every container: there the test has nothing to run on.
-func loop(t *testing.T) string {
+func loop(t *testing.T, options ...string) string {
 	t.Helper()
 	if f, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0); err != nil {
 		t.Skipf("no loop devices: %v", err)
 	} else {
 		f.Close()
 	}
-	out, err := exec.Command("losetup", "--find", "--show", image(t, blocktest.Size)).CombinedOutput()
+	out, err := exec.Command("losetup", append(options, "--find", "--show", image(t, blocktest.Size))...).CombinedOutput()
 	if err != nil {
 		t.Skipf("losetup: %v: %s", err, out)
 	}
@@ -34,7 +34,11 @@ func loop(t *testing.T) string {
 }
 
 func TestBlockDeviceConformance(t *testing.T) {
-	blocktest.Run(t, func(t *testing.T) block.Disk { return mustOpen(t, loop(t), Options{}) })
+	for _, size := range []string{"512", "4096"} {
+		blocktest.Run(t, func(t *testing.T) block.Disk {
+			return mustOpen(t, loop(t, "--sector-size", size), Options{Discard: true})
+		})
+	}
 }
 
 func TestBlockDeviceIsLocked(t *testing.T) {
@@ -43,5 +47,13 @@ func TestBlockDeviceIsLocked(t *testing.T) {
 	defer d.Close()
 	if _, err := Open(dev, Options{ReadOnly: true}); !errors.Is(err, block.ErrInUse) {
 		t.Errorf("Open: %v", err)
+	}
+}
+
+func TestBlockDeviceTopology(t *testing.T) {
+	d := mustOpen(t, loop(t, "--sector-size", "4096"), Options{})
+	defer d.Close()
+	if x := d.Topology(); x.Logical != 4096 || x.Physical < 4096 {
+		t.Errorf("%+v", x)
 	}
 }

@@ -22,7 +22,8 @@ const (
 // Options says how an image is opened.
 type Options struct {
 	ReadOnly bool
-	Workers  int // requests on the storage at once; 0: 8
+	Discard  bool // discards give storage back; else they succeed and do nothing
+	Workers  int  // requests on the storage at once; 0: 8
 }
 
 // Disk is an open raw image. Safe for concurrent use. Requests wait in a queue
@@ -32,7 +33,10 @@ type Disk struct {
 	file     *os.File
 	fd       int
 	size     int64 // as the guest sees it: whole sectors
+	device   bool  // a block device, not a file
+	topology block.Topology
 	readOnly bool
+	unmap    bool        // see Options.Discard
 	gone     atomic.Bool // see Abandon
 
 	mu      sync.Mutex
@@ -79,7 +83,7 @@ func open(path string, o Options) (*Disk, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	d := &Disk{file: f, fd: int(f.Fd()), readOnly: o.ReadOnly, limit: o.Workers}
+	d := &Disk{file: f, fd: int(f.Fd()), device: device, readOnly: o.ReadOnly, unmap: o.Discard, limit: o.Workers}
 	if err := lock(d.fd, o.ReadOnly); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -88,6 +92,9 @@ func open(path string, o Options) (*Disk, error) {
 		return nil, errors.Join(reason(err), f.Close())
 	}
 	d.size = (end + sectorSize - 1) &^ (sectorSize - 1)
+	if d.topology, err = d.probe(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	if d.limit <= 0 {
 		d.limit = defaultWorkers
 	}
@@ -261,62 +268,6 @@ func (d *Disk) write(r *block.Request, v *vector) error {
 		return retry(func() error { return unix.Fdatasync(d.fd) })
 	}
 	return nil
-}
-
-// discard gives the range's storage back; it reads as zeros afterwards.
-func (d *Disk) discard(r *block.Request) error {
-	if r.Len == 0 {
-		return nil
-	}
-	return unsupported(d.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r))
-}
-
-// writeZeroes zeroes the range in the cheapest way that the storage knows.
-func (d *Disk) writeZeroes(r *block.Request, v *vector) error {
-	if r.Len == 0 {
-		return nil
-	}
-	err := d.fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, r)
-	if errors.Is(unsupported(err), block.ErrUnsupported) {
-		err = d.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, r)
-	}
-	if errors.Is(unsupported(err), block.ErrUnsupported) {
-		err = d.writeZeroBytes(r, v)
-	}
-	if err == nil && r.Flags&block.FlagFUA != 0 {
-		err = retry(func() error { return unix.Fdatasync(d.fd) })
-	}
-	return err
-}
-
-// writeZeroBytes is the way that always works.
-func (d *Disk) writeZeroBytes(r *block.Request, v *vector) error {
-	zeros := make([]byte, min(r.Len, 1<<20))
-	for off, left := r.Off, r.Len; left > 0; {
-		if d.gone.Load() {
-			return block.ErrClosed
-		}
-		n := min(left, int64(len(zeros)))
-		if err := d.write(&block.Request{Op: block.OpWrite, Off: off, Len: n, IOV: [][]byte{zeros[:n]}}, v); err != nil {
-			return err
-		}
-		off, left = off+n, left-n
-	}
-	return nil
-}
-
-func (d *Disk) fallocate(mode uint32, r *block.Request) error {
-	return retry(func() error { return unix.Fallocate(d.fd, mode, r.Off, r.Len) })
-}
-
-// unsupported turns the kernel's ways of saying that it cannot into block.ErrUnsupported.
-func unsupported(err error) error {
-	for _, e := range [...]error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENODEV, unix.EINVAL} {
-		if errors.Is(err, e) {
-			return block.ErrUnsupported
-		}
-	}
-	return err
 }
 
 func retry(f func() error) error {

@@ -41,10 +41,8 @@ func mustOpen(t *testing.T, path string, o Options) *Disk {
 }
 
 func TestConformance(t *testing.T) {
-	for _, workers := range []int{1, 0} {
-		blocktest.Run(t, func(t *testing.T) block.Disk {
-			return mustOpen(t, image(t, blocktest.Size), Options{Workers: workers})
-		})
+	for _, o := range []Options{{Workers: 1}, {}, {Discard: true}} {
+		blocktest.Run(t, func(t *testing.T) block.Disk { return mustOpen(t, image(t, blocktest.Size), o) })
 	}
 }
 
@@ -129,33 +127,13 @@ func TestSizeIsRoundedUpToSectors(t *testing.T) {
 	}
 }
 
-func TestDiscardFreesStorage(t *testing.T) {
-	path := image(t, 1<<20)
-	d := mustOpen(t, path, Options{})
-	defer d.Close()
-	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 1<<20), 0); err != nil {
-		t.Fatal(err)
-	}
-	err := blocktest.Do(t, d, block.Request{Op: block.OpDiscard, Len: 1 << 20})
-	if errors.Is(err, block.ErrUnsupported) {
-		return // a file system without holes
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil || st.Blocks > 64 || st.Size != 1<<20 {
-		t.Errorf("%d blocks of storage, %d bytes after the discard (%v)", st.Blocks, st.Size, err)
-	}
-}
-
 func TestZeroBytesAreWrittenWhereTheStorageKnowsNothingBetter(t *testing.T) {
 	d := mustOpen(t, image(t, 4<<20), Options{})
 	defer d.Close()
 	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.writeZeroBytes(&block.Request{Off: 512, Len: 3<<20 + 512}, new(vector)); err != nil {
+	if err := d.writeZeroBytes(512, 512+3<<20+512, new(vector)); err != nil {
 		t.Fatal(err)
 	}
 	p := make([]byte, 4<<20)
