@@ -11,9 +11,6 @@ import (
 
 // Generator makes random cases from the instruction table.
 type Generator struct {
-	// Only64 leaves out compatibility mode, for hosts that cannot run it.
-	Only64 bool
-
 	rng   *rand.Rand
 	rows  []optab.Row
 	skip  func(*optab.Row) bool
@@ -58,9 +55,6 @@ func (g *Generator) one(slot int) (Case, bool) {
 		c.Mode = decode.Mode32
 	case g.chance(12):
 		c.Mode = decode.Mode16
-	}
-	if g.Only64 {
-		c.Mode = decode.Mode64
 	}
 	g.pointers(&c)
 	n := 1

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	each   = flag.Duration("hostile.each", 20*time.Second, "how long each program runs")
+	each   = flag.Duration("hostile.each", 4*time.Second, "how long each program runs")
 	seed   = flag.Uint64("hostile.seed", 0, "seed of the first VM; 0: by chance")
 	nested = flag.Bool("hostile.nested", false, "run on a real KVM in an outer guest, too")
 )

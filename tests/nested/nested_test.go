@@ -15,7 +15,10 @@ import (
 	"berth/tests/guest"
 )
 
-var runs = flag.Int("nested.runs", 1, "boots of each number of vCPUs")
+var (
+	runs   = flag.Int("nested.runs", 1, "boots of each number of vCPUs")
+	debian = flag.Int("nested.debian", 0, "boots of a whole Debian, of half an hour each")
+)
 
 const root = "../.."
 
@@ -116,9 +119,12 @@ done; done`
 // TestDebian boots a whole Debian from its disk and puts it through its paces,
 // as package tests/debian does it on soft.
 func TestDebian(t *testing.T) {
+	if *debian == 0 {
+		t.Skip("-nested.debian")
+	}
 	d := guest.NeedDebian(t)
 	suite, berth := build(t, "debian.test", "test", "-c", "./tests/debian"), build(t, "berth", "build", "./cmd/berth")
-	for i := range *runs {
+	for i := range *debian {
 		disk := filepath.Join(t.TempDir(), "disk.img")
 		if err := d.CopyDisk(disk); err != nil {
 			t.Fatal(err)
@@ -134,6 +140,6 @@ func TestDebian(t *testing.T) {
 		if err := os.Remove(disk); err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("boot %d of %d: %s", i+1, *runs, regexp.MustCompile(`prompt after .*`).FindString(out))
+		t.Logf("boot %d of %d: %s", i+1, *debian, regexp.MustCompile(`prompt after .*`).FindString(out))
 	}
 }
