@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot fuzz fuzz-cpu hostile nested soft-boots clean need-go setup
+.PHONY: all build demo test bench-boot fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
 
 all: build
 
@@ -52,9 +52,21 @@ RUNS ?= 20
 soft-boots: build setup
 	$(GO) test -timeout 3h -count 1 -v -run TestDebianOnSoft ./cmd/berth -debian.runs=$(RUNS) -debian.cpus=1,2,8,64
 
+# A whole Debian from its disk on the soft engine, ten times.
+soft-debian: need-go
+	$(GO) test -timeout 5h -count 1 -v -run TestDebian ./tests/debian -debian.runs=10
+
+# Debian's stress-ng verifies for twenty minutes what four vCPUs of the soft engine compute.
+stress: need-go
+	$(GO) test -timeout 2h -count 1 -v -run TestStress ./tests/debian -debian.cpus=4 -debian.stress=20m
+
 # Debian's kernel in VMs on a real KVM, five times each with 1, 2 and 4 vCPUs.
 nested: build
 	$(GO) test -timeout 2h -count 1 -v ./tests/nested -nested.runs=5
+
+# A whole Debian from its disk on a real KVM, ten times, half an hour each.
+nested-debian: build
+	$(GO) test -timeout 12h -count 1 -v -run TestDebian$$ ./tests/nested -nested.debian=10
 
 clean:
 	rm -rf berth .cache

@@ -24,6 +24,7 @@ var (
 	cpus    = flag.Int("debian.cpus", 1, "vCPUs")
 	program = flag.String("debian.berth", "", "the berth to run, instead of a new one from the sources")
 	files   = flag.String("debian.files", "", "folder of the guest's files, instead of the cache")
+	idle    = flag.Duration("debian.idle", 10*time.Second, "for how long an idle Debian is watched")
 	disk    = flag.String("debian.disk", "", "boot this disk itself, instead of a copy of the guest's")
 )
 
@@ -38,13 +39,13 @@ const (
 func TestDebian(t *testing.T) {
 	d := find(t)
 	if *peer {
-		for _, line := range d.boot(t, "QEMU TCG", qemu) {
+		for _, line := range d.boot(t, "QEMU TCG", qemu, d.paces) {
 			t.Logf("the kernel warns QEMU's user: %s", line)
 		}
 	}
 	berth := berth(t)
 	for i := range *runs {
-		for _, line := range d.boot(t, fmt.Sprintf("boot %d of %d on %s", i+1, *runs, *engine), berth) {
+		for _, line := range d.boot(t, fmt.Sprintf("boot %d of %d on %s", i+1, *runs, *engine), berth, d.paces) {
 			t.Errorf("the kernel warned: %s", line)
 		}
 	}
@@ -96,8 +97,8 @@ func qemu(d guest.Debian, disk string) *exec.Cmd {
 		"-device", "virtio-rng-pci")
 }
 
-// boot runs one VM from power-on to power-off and returns its kernel's warnings.
-func (d debian) boot(t *testing.T, title string, vmm vmm) (warnings []string) {
+// boot runs one VM from power-on over work to power-off and returns its kernel's warnings.
+func (d debian) boot(t *testing.T, title string, vmm vmm, work func(*vm) error) (warnings []string) {
 	t.Helper()
 	copied := *disk
 	if copied == "" {
@@ -108,9 +109,13 @@ func (d debian) boot(t *testing.T, title string, vmm vmm) (warnings []string) {
 		defer os.Remove(copied)
 	}
 	m := start(t, vmm(d.Debian, copied))
-	r, err := d.paces(m)
+	var r record
+	err := m.login(&r)
 	if err == nil {
-		err = m.wait()
+		err = work(m)
+	}
+	if err == nil {
+		err = m.shutDown(&r)
 	}
 	if err == nil && *disk == "" {
 		err = guest.CheckDisk(copied)
@@ -118,8 +123,8 @@ func (d debian) boot(t *testing.T, title string, vmm vmm) (warnings []string) {
 	if err != nil {
 		t.Fatalf("%s: after %.0f CPU-seconds (%.0f s): %v\nIts console:\n%s\nIts standard error:\n%s", title, m.cpu(), time.Since(m.started).Seconds(), err, m.console.Said(), m.errs.String())
 	}
-	t.Logf("%s: prompt after %.0f CPU-seconds (%.0f s), all done after %.0f CPU-seconds (%.0f s)", title,
-		r.login.cpu, r.login.elapsed.Seconds(), m.cpu(), time.Since(m.started).Seconds())
+	t.Logf("%s: prompt after %.0f CPU-seconds (%.0f s), all done after %.0f CPU-seconds (%.0f s), idle %.2f%% of a core", title,
+		r.login.cpu, r.login.elapsed.Seconds(), m.cpu(), time.Since(m.started).Seconds(), r.idle*100)
 	return r.warnings
 }
 
@@ -181,40 +186,56 @@ type moment struct {
 // record is what is of interest of a boot that went well.
 type record struct {
 	login    moment   // its prompt appeared
+	idle     float64  // cores used while nothing happens
 	warnings []string // of the kernel
 }
 
-// paces logs in, has the guest do what it must be able to do, and tells it to
-// power off.
-func (d debian) paces(m *vm) (r record, err error) {
+// login waits until Debian is up, logs in and sees how much an idle Debian costs.
+func (m *vm) login(r *record) error {
 	c := m.console
 	if _, _, err := c.Expect("\n"+guest.DebianHost+" login: ", bootLimit); err != nil {
-		return r, err
+		return err
 	}
 	r.login = moment{m.cpu(), time.Since(m.started)}
 	// The prompt comes before cloud-init is done, which talks to the console too.
 	if _, _, err := c.Expect(`Cloud-init .* finished at`, bootLimit); err != nil {
-		return r, err
+		return err
 	}
 	if err := c.Login(guest.DebianUser, guest.DebianPassword, stepLimit); err != nil {
-		return r, err
+		return err
 	}
 	if err := settled(c); err != nil {
-		return r, err
+		return err
 	}
+	before := m.cpu()
+	time.Sleep(*idle)
+	r.idle = (m.cpu() - before) / idle.Seconds()
+	return nil
+}
+
+// shutDown reads the kernel's warnings and has the guest power off.
+func (m *vm) shutDown(r *record) (err error) {
+	if r.warnings, err = warnings(m.console); err != nil {
+		return err
+	}
+	if err := m.console.Type("sudo systemctl poweroff\n"); err != nil {
+		return err
+	}
+	return m.wait()
+}
+
+// paces has the guest do what it must be able to do.
+func (d debian) paces(m *vm) error {
 	for _, q := range d.questions() {
-		got, err := c.Run(q.command, stepLimit)
+		got, err := m.console.Run(q.command, stepLimit)
 		if err != nil {
-			return r, err
+			return err
 		}
 		if !strings.Contains(got, q.answer) {
-			return r, fmt.Errorf("%s: %q, which does not contain %q", q.command, got, q.answer)
+			return fmt.Errorf("%s: %q, which does not contain %q", q.command, got, q.answer)
 		}
 	}
-	if r.warnings, err = warnings(c); err != nil {
-		return r, err
-	}
-	return r, c.Type("sudo systemctl poweroff\n")
+	return nil
 }
 
 // question is a command and what must be in its output.

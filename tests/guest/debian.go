@@ -17,6 +17,9 @@ const (
 	DebianPassword = "berth"
 )
 
+// DebianMemory is a Debian's RAM in bytes.
+const DebianMemory = 1 << 30
+
 // Debian is a Debian 12 on a disk, as its installation leaves it: with systemd,
 // cloud-init, a getty on ttyS0, sshd, perl, python3, xz and stress-ng. The files
 // are shared: a boot works on a copy of the disk.
@@ -91,7 +94,7 @@ func (d Debian) CopyDisk(to string) error {
 // Flags are berth run's, for this Debian on that copy of its disk.
 func (d Debian) Flags(disk string) []string {
 	return []string{
-		"--kernel", d.Kernel, "--initrd", d.Initrd, "--append", d.Append, "--memory", "1G",
+		"--kernel", d.Kernel, "--initrd", d.Initrd, "--append", d.Append, "--memory", fmt.Sprint(DebianMemory >> 20),
 		"--disk", "file=" + disk, "--disk", "file=" + d.Seed + ",readonly=on",
 	}
 }

@@ -25,6 +25,34 @@ func CPUSeconds(pid int) (float64, error) {
 	return (utime + stime) / ticksPerSecond, nil
 }
 
+// Private is how much memory of a process is its own and is not its guest's RAM, in
+// bytes: the private pages (proc(5), smaps) of all mappings but those of ram bytes.
+func Private(pid int, ram int64) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	counts := false
+	for line := range strings.Lines(string(b)) {
+		var from, to uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); n == 2 {
+			counts = int64(to-from) != ram
+			continue
+		}
+		key, value, _ := strings.Cut(line, ":")
+		if !counts || key != "Private_Clean" && key != "Private_Dirty" {
+			continue
+		}
+		var kib int64
+		if _, err := fmt.Sscan(value, &kib); err != nil {
+			return 0, fmt.Errorf("smaps of process %d: %q: %w", pid, line, err)
+		}
+		sum += kib << 10
+	}
+	return sum, nil
+}
+
 // Resident is how much memory of a process is resident, in bytes (proc(5), field 2 of statm).
 func Resident(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
