@@ -3,9 +3,10 @@ package blk
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	"berth/block"
 	"berth/virtio"
@@ -13,50 +14,57 @@ import (
 
 // Feature bits (virtio 1.2 §5.2.3).
 const (
-	featureSegMax    = uint64(1) << 2
-	featureReadOnly  = uint64(1) << 5
-	featureBlockSize = uint64(1) << 6
-	featureFlush     = uint64(1) << 9
-)
-
-// Request types and status bytes (§5.2.6).
-const (
-	typeIn    = 0
-	typeOut   = 1
-	typeFlush = 4
-	typeGetID = 8
-
-	statusOK          = 0
-	statusIOErr       = 1
-	statusUnsupported = 2
+	featureSegMax      = uint64(1) << 2
+	featureReadOnly    = uint64(1) << 5
+	featureBlockSize   = uint64(1) << 6
+	featureFlush       = uint64(1) << 9
+	featureTopology    = uint64(1) << 10
+	featureConfigWCE   = uint64(1) << 11
+	featureMultiQueue  = uint64(1) << 12
+	featureDiscard     = uint64(1) << 13
+	featureWriteZeroes = uint64(1) << 14
 )
 
 const (
 	sectorSize = 512
-	headerSize = 16
 	serialSize = 20
 	queueSize  = 256
-	configSize = 60
+)
+
+// MaxQueues is how many request queues a device can have.
+const MaxQueues = 64
+
+// struct virtio_blk_config (§5.2.4):
+//
+//	 0 capacity 8             | 8 size_max 4             | 12 seg_max 4 | 16 geometry 4 | 20 blk_size 4
+//	24 physical_block_exp 1   | 25 alignment_offset 1    | 26 min_io_size 2 | 28 opt_io_size 4
+//	32 writeback 1            | 33 unused 1              | 34 num_queues 2
+//	36 max_discard_sectors 4  | 40 max_discard_seg 4     | 44 discard_sector_alignment 4
+//	48 max_write_zeroes_sectors 4 | 52 max_write_zeroes_seg 4 | 56 write_zeroes_may_unmap 1 | 57 unused 3
+const (
+	configSize   = 60
+	writebackOff = 32
 )
 
 // Config is what the user chooses.
 type Config struct {
 	Serial   string // up to 20 bytes, given to the guest as they are
 	ReadOnly bool
+	Queues   int  // request queues, up to MaxQueues; 0: 1
+	Discard  bool // the disk gives storage back
 }
 
-// Device is one virtio disk with one queue. The disk's requests complete on
-// its own goroutines; nothing is ordered but what the driver orders by waiting.
+// Device is one virtio disk. The disk's requests complete on its own
+// goroutines; nothing is ordered but what the driver orders by waiting.
 type Device struct {
 	disk   block.Disk
 	cfg    Config
-	config [configSize]byte
+	config [configSize]byte // save for writeback
+	lanes  []*lane
 
-	queue *virtio.Queue
-	fua   bool // the driver knows no flush: every write is durable before it completes
-
-	mu   sync.Mutex
-	free []*request
+	writeback atomic.Bool // off: every write is durable before it completes
+	flushes   atomic.Bool // the driver may turn writeback on: it knows flushes, or has not said yet
+	settling  settler
 }
 
 // New returns a device over disk, which stays the caller's to close, after the
@@ -65,229 +73,168 @@ func New(disk block.Disk, cfg Config) (*Device, error) {
 	if len(cfg.Serial) > serialSize {
 		return nil, fmt.Errorf("virtio/blk: serial %q is longer than %d bytes", cfg.Serial, serialSize)
 	}
+	cfg.Queues = max(cfg.Queues, 1)
+	if cfg.Queues > MaxQueues {
+		return nil, fmt.Errorf("virtio/blk: %d queues: at most %d are possible", cfg.Queues, MaxQueues)
+	}
 	d := &Device{disk: disk, cfg: cfg}
-	// struct virtio_blk_config (§5.2.4): 0 capacity 8 | 8 size_max 4 | 12 seg_max 4 | 16 geometry 4 | 20 blk_size 4 | …
+	d.settling.disk = disk
+	for range cfg.Queues {
+		d.lanes = append(d.lanes, &lane{d: d})
+	}
+	d.describe()
+	d.Reset()
+	return d, nil
+}
+
+// describe fills the configuration space. The guest's blocks are of 512 bytes
+// whatever the storage's are, so that a disk is the same wherever its image
+// lies; what the storage does best is advice beside that.
+func (d *Device) describe() {
 	le := binary.LittleEndian
 	le.PutUint64(d.config[0:], d.sectors())
 	le.PutUint32(d.config[12:], queueSize-2) // header and status take two
 	le.PutUint32(d.config[20:], sectorSize)
-	return d, nil
+	physical := 1 // sectors
+	if s, ok := d.disk.(block.Shaped); ok {
+		t := s.Topology()
+		physical = max(t.Physical/sectorSize, 1)
+		d.config[24] = byte(bits.Len(uint(physical)) - 1)
+		le.PutUint16(d.config[26:], uint16(min(t.MinIO/sectorSize, 1<<16-1)))
+		le.PutUint32(d.config[28:], uint32(t.OptIO/sectorSize))
+	}
+	le.PutUint16(d.config[34:], uint16(d.cfg.Queues))
+	if d.cfg.ReadOnly {
+		return
+	}
+	le.PutUint32(d.config[36:], maxZeroSectors)
+	le.PutUint32(d.config[40:], maxZeroSegments)
+	le.PutUint32(d.config[44:], uint32(physical))
+	le.PutUint32(d.config[48:], maxZeroSectors)
+	le.PutUint32(d.config[52:], maxZeroSegments)
+	if d.cfg.Discard {
+		d.config[56] = 1
+	}
 }
 
 func (d *Device) sectors() uint64 { return uint64(d.disk.Size()) / sectorSize }
 
 // Info describes the device to its transport.
 func (d *Device) Info() virtio.Info {
-	f := featureSegMax | featureBlockSize | featureFlush
+	f := featureSegMax | featureBlockSize | featureFlush | featureTopology | featureConfigWCE
+	if d.cfg.Queues > 1 {
+		f |= featureMultiQueue
+	}
 	if d.cfg.ReadOnly {
 		f |= featureReadOnly
+	} else {
+		f |= featureDiscard | featureWriteZeroes
 	}
-	return virtio.Info{ID: virtio.IDBlock, Name: "virtio-blk", Features: f, Queues: []uint16{queueSize}, ConfigSize: configSize}
+	info := virtio.Info{ID: virtio.IDBlock, Name: "virtio-blk", Features: f, ConfigSize: configSize}
+	for range d.cfg.Queues {
+		info.Queues = append(info.Queues, queueSize)
+	}
+	return info
 }
 
 // ReadConfig reads struct virtio_blk_config.
-func (d *Device) ReadConfig(p []byte, off int) { copy(p, d.config[off:]) }
+func (d *Device) ReadConfig(p []byte, off int) {
+	c := d.config
+	if d.writeback.Load() {
+		c[writebackOff] = 1
+	}
+	copy(p, c[off:])
+}
 
-// Activate starts serving the request queue.
+// WriteConfig takes a new value of writeback (§5.2.5).
+func (d *Device) WriteConfig(p []byte, off int) {
+	if off != writebackOff || len(p) != 1 {
+		return
+	}
+	on := p[0] != 0 && d.flushes.Load()
+	if d.writeback.Swap(on) && !on {
+		d.settling.settle() // from now on no flush may come for what was written before
+	}
+}
+
+// Activate starts serving the request queues.
 func (d *Device) Activate(acked uint64, qs []*virtio.Queue) error {
-	d.queue, d.fua = qs[0], acked&featureFlush == 0
-	d.queue.Start(d.serve)
+	// Without a say in it writeback goes with flushes; with one, but without
+	// flushes, it begins as off (§5.2.5.2, §5.2.6.2).
+	switch {
+	case acked&featureFlush == 0:
+		d.flushes.Store(false)
+		d.writeback.Store(false)
+	case acked&featureConfigWCE == 0:
+		d.writeback.Store(true)
+	}
+	for i, l := range d.lanes {
+		l.q = qs[i]
+		l.q.Start(l.serve)
+	}
 	return nil
 }
 
 // Reset forgets the driver; all requests have come back.
-func (d *Device) Reset() { d.queue, d.fua = nil, false }
-
-// request is one chain on its way to the disk and back. Requests are reused, as
-// many as the queue has entries, so that a request costs no allocation.
-type request struct {
-	d     *Device
-	q     *virtio.Queue
-	chain virtio.Chain
-	blk   block.Request
-	iov   [][]byte
-	last  []byte // the buffer that ends in the status byte
-}
-
-func (d *Device) take() *request {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if n := len(d.free); n > 0 {
-		r := d.free[n-1]
-		d.free = d.free[:n-1]
-		return r
-	}
-	r := &request{d: d}
-	r.blk.Done = r.done
-	return r
-}
-
-func (d *Device) give(r *request) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.free = append(d.free, r)
-}
-
-// serve is the queue's worker.
-func (d *Device) serve() {
-	for {
-		r := d.take()
-		r.q = d.queue
-		if !r.q.Pop(&r.chain) {
-			d.give(r)
-			return
-		}
-		r.start()
+func (d *Device) Reset() {
+	d.writeback.Store(true)
+	d.flushes.Store(true)
+	for _, l := range d.lanes {
+		l.q = nil
 	}
 }
 
-// start decodes a request (§5.2.6) whatever way its bytes are cut into buffers:
-//
-//	readable: type 4 | reserved 4 | sector 8 | data to write …
-//	writable: data to read … | status 1
-func (r *request) start() {
-	c := &r.chain
-	n := len(c.Writable)
-	if n == 0 {
-		// There is nowhere to say that this is no request.
-		r.q.Push(c, 0)
-		r.q.Notify()
-		r.d.give(r)
-		return
-	}
-	r.last = c.Writable[n-1]
-	var header [headerSize]byte
-	if !r.split(&header) {
-		r.finish(statusIOErr, 0)
-		return
-	}
-	sector := binary.LittleEndian.Uint64(header[8:])
-	switch binary.LittleEndian.Uint32(header[0:]) {
-	case typeIn:
-		r.transfer(block.OpRead, sector, c.WriteLen-1)
-	case typeOut:
-		if r.d.cfg.ReadOnly {
-			r.finish(statusIOErr, 0)
-			return
-		}
-		r.transfer(block.OpWrite, sector, c.ReadLen-headerSize)
-	case typeFlush:
-		r.iov = r.iov[:0]
-		r.submit(block.OpFlush, 0, 0, 0)
-	case typeGetID:
-		r.getID()
-	default:
-		r.finish(statusUnsupported, 0)
+// settler flushes the disk by itself, one flush at a time however often it is asked.
+type settler struct {
+	disk block.Disk
+	req  block.Request
+
+	mu    sync.Mutex
+	busy  bool
+	again bool // asked while busy
+}
+
+func (s *settler) settle() {
+	s.mu.Lock()
+	start := !s.busy
+	s.again, s.busy = s.busy, true
+	s.mu.Unlock()
+	if start {
+		s.submit()
 	}
 }
 
-// split copies the header out and leaves the data in iov: what follows the
-// header if there is any, else what precedes the status byte.
-func (r *request) split(header *[headerSize]byte) bool {
-	c := &r.chain
-	if c.ReadLen < headerSize {
-		return false
-	}
-	r.iov = r.iov[:0]
-	got := 0
-	for _, b := range c.Readable {
-		k := copy(header[got:], b)
-		got += k
-		if k < len(b) {
-			r.iov = append(r.iov, b[k:])
-		}
-	}
-	if binary.LittleEndian.Uint32(header[0:]) == typeOut {
-		return true
-	}
-	r.iov = append(r.iov[:0], c.Writable...)
-	last := len(r.iov) - 1
-	if r.iov[last] = r.iov[last][:len(r.last)-1]; len(r.iov[last]) == 0 {
-		r.iov = r.iov[:last]
-	}
-	return true
+func (s *settler) submit() {
+	s.req = block.Request{Op: block.OpFlush, Done: s.done}
+	s.disk.Submit(&s.req)
 }
 
-// transfer bounds a read or write of n bytes and hands it to the disk.
-func (r *request) transfer(op block.Op, sector uint64, n int64) {
-	sectors := r.d.sectors()
-	if n%sectorSize != 0 || sector > sectors || uint64(n/sectorSize) > sectors-sector {
-		r.finish(statusIOErr, 0)
-		return
+func (s *settler) done(error) {
+	s.mu.Lock()
+	next := s.again
+	s.again, s.busy = false, next
+	s.mu.Unlock()
+	if next {
+		s.submit()
 	}
-	var flags block.Flags
-	if op == block.OpWrite && r.d.fua {
-		flags = block.FlagFUA
-	}
-	r.submit(op, flags, int64(sector)*sectorSize, n)
-}
-
-func (r *request) submit(op block.Op, flags block.Flags, off, n int64) {
-	r.blk.Op, r.blk.Flags, r.blk.Off, r.blk.Len, r.blk.IOV = op, flags, off, n, r.iov
-	r.d.disk.Submit(&r.blk)
-}
-
-// getID answers with the serial, padded with zeros, as far as the buffer goes.
-func (r *request) getID() {
-	var id [serialSize]byte
-	copy(id[:], r.d.cfg.Serial)
-	n := 0
-	for _, b := range r.iov {
-		n += copy(b, id[n:])
-	}
-	r.finish(statusOK, int64(n))
-}
-
-// done is the disk's completion, on any goroutine.
-func (r *request) done(err error) {
-	status := byte(statusOK)
-	switch {
-	case err == nil:
-	case errors.Is(err, block.ErrUnsupported):
-		status = statusUnsupported
-	default:
-		status = statusIOErr
-	}
-	var n int64
-	if r.blk.Op == block.OpRead {
-		if n = r.blk.Len; err != nil {
-			r.q.Mark(&r.chain, 0, n) // some of it may have been stored
-			n = 0
-		}
-	}
-	r.finish(status, n)
-}
-
-// finish stores the status byte and returns the chain, n bytes of data having
-// been stored from the first writable byte on. The length says only what is
-// certain (§2.7.8.2): all of it when the data is complete, else nothing.
-func (r *request) finish(status byte, n int64) {
-	c, q, d := &r.chain, r.q, r.d
-	r.last[len(r.last)-1] = status
-	q.Mark(c, c.WriteLen-1, 1)
-	if n == c.WriteLen-1 {
-		n++
-	}
-	q.Push(c, n)
-	q.Notify()
-	r.last, r.q, r.blk.IOV = nil, nil, nil
-	d.give(r)
 }
 
 // StateVersion is the version of State that this package writes and reads.
-const StateVersion = 1
+const StateVersion = 2
 
 // State is the device's own state; requests are drained before it is saved, and
 // the negotiated features are the transport's.
 type State struct {
-	Version  uint32
-	Capacity uint64 // sectors; the disk of the loading side must have as many
+	Version   uint32
+	Capacity  uint64 // sectors; the disk of the loading side must have as many
+	Writeback bool
 }
 
 // Save returns the state of a paused device.
-func (d *Device) Save() State { return State{StateVersion, d.sectors()} }
+func (d *Device) Save() State { return State{StateVersion, d.sectors(), d.writeback.Load()} }
 
-// Load checks that a saved state belongs to a disk like this one.
+// Load puts a saved state into a device that has been reset, before the
+// transport's, if it belongs to a disk like this one.
 func (d *Device) Load(s State) error {
 	if s.Version != StateVersion {
 		return fmt.Errorf("virtio/blk: state version %d, want %d", s.Version, StateVersion)
@@ -295,5 +242,6 @@ func (d *Device) Load(s State) error {
 	if s.Capacity != d.sectors() {
 		return fmt.Errorf("virtio/blk: state has a disk of %d sectors, this one has %d", s.Capacity, d.sectors())
 	}
+	d.writeback.Store(s.Writeback)
 	return nil
 }

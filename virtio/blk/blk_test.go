@@ -126,6 +126,9 @@ func Test_5_2_6_WriteThenReadMultiSector(t *testing.T) {
 
 func Test_5_2_4_ConfigurationSpace(t *testing.T) {
 	r := newRig(t, blocktest.NewMem(10<<20), Config{ReadOnly: true}, 0)
+	if n := r.Read(virtiotest.Config, writebackOff, 1); n != 0 {
+		t.Error("writeback without flushes")
+	}
 	if n := r.Read(virtiotest.Config, 0, 8); n != 10<<20/512 {
 		t.Errorf("capacity %d", n)
 	}
@@ -138,7 +141,7 @@ func Test_5_2_4_ConfigurationSpace(t *testing.T) {
 	if n := r.Read(virtiotest.Config, configSize-2, 4); n != 0 {
 		t.Errorf("past the end: 0x%x", n)
 	}
-	want := featureSegMax | featureReadOnly | featureBlockSize | featureFlush | allRings | virtio.FeatureVersion1
+	want := featureSegMax | featureReadOnly | featureBlockSize | featureFlush | featureTopology | featureConfigWCE | allRings | virtio.FeatureVersion1
 	if f := r.Offered(); f != want {
 		t.Errorf("features 0x%x, want 0x%x", f, want)
 	}
@@ -184,7 +187,7 @@ func Test_5_2_6_1_RefusedRequests(t *testing.T) {
 		{"write past the end", typeOut, 128, []virtiotest.Desc{out(dataAt, 512)}, statusIOErr},
 		{"nothing at the end", typeIn, 128, nil, statusOK},
 		{"unknown type", 77, 0, nil, statusUnsupported},
-		{"discard, not offered", 11, 0, []virtiotest.Desc{out(dataAt, 16)}, statusUnsupported},
+		{"secure erase, not offered", 14, 0, []virtiotest.Desc{out(dataAt, 16)}, statusUnsupported},
 		{"SCSI command of old", 2, 0, nil, statusUnsupported},
 	} {
 		if s, _ := r.do(c.kind, c.sector, c.data...); s != c.want {
@@ -361,7 +364,7 @@ func TestSaveAndLoadMidOperation(t *testing.T) {
 	if err := s.dev.Load(State{Version: 99}); err == nil {
 		t.Error("an unknown version was loaded")
 	}
-	if err := s.dev.Load(State{Version: 1, Capacity: 1}); err == nil {
+	if err := s.dev.Load(State{Version: StateVersion, Capacity: 1}); err == nil {
 		t.Error("the state of another disk was loaded")
 	}
 }

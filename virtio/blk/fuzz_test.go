@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"berth/block"
 	"berth/block/blocktest"
 	"berth/virtio"
 	"berth/virtio/virtiotest"
@@ -19,6 +20,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add(uint32(typeGetID), uint64(0), []byte{16, 0x94, 0x81})
 	f.Add(uint32(typeFlush), uint64(0), []byte{1, 15, 0x80, 0x81})
 	f.Add(uint32(typeOut), uint64(1<<63), []byte{16, 0x81})
+	f.Add(uint32(typeDiscard), uint64(0), []byte{16, 16, 0x81})
+	f.Add(uint32(typeWriteZeroes), uint64(0), []byte{16, 15, 17, 0x81})
 	f.Fuzz(func(t *testing.T, kind uint32, sector uint64, cut []byte) {
 		mem := blocktest.NewMem(8 << 10)
 		r := newRig(t, mem, Config{Serial: "fuzz"}, featureFlush|virtio.FeatureIndirect)
@@ -60,4 +63,57 @@ func FuzzRequest(f *testing.F) {
 			t.Errorf("device status 0x%x", r.Status())
 		}
 	})
+}
+
+// FuzzZeroing sends one discard or write-zeroes request whose segments, and the
+// length of the first buffer, are the input's. What the device accepts is what
+// §5.2.6.2 allows, it does exactly that, and what it refuses leaves the disk alone.
+func FuzzZeroing(f *testing.F) {
+	f.Add(false, byte(16), segments(segment{1, 2, 0}))
+	f.Add(true, byte(7), segments(segment{1, 2, flagUnmap}, segment{15, 1, 0}))
+	f.Add(true, byte(0), segments(segment{16, 1, 0}))
+	f.Add(false, byte(40), segments(segment{0, 1, flagUnmap}))
+	f.Add(true, byte(40), segments(segment{1<<64 - 1, 1<<32 - 1, 0}))
+	f.Fuzz(func(t *testing.T, zero bool, cut byte, body []byte) {
+		body = body[:min(len(body), 1024)]
+		mem := blocktest.NewMem(8 << 10)
+		model := pattern(8 << 10)
+		if _, err := block.WriteAt(mem, model, 0); err != nil {
+			t.Fatal(err)
+		}
+		kind := uint32(typeDiscard)
+		if zero {
+			kind = typeWriteZeroes
+		}
+		want := judge(zero, body, model)
+		r := newRig(t, mem, Config{Discard: true}, featureFlush|featureDiscard|featureWriteZeroes)
+		r.put(dataAt, body)
+		first := min(int(cut), len(body))
+		s, _ := r.do(kind, 0, out(dataAt, uint32(first)), out(dataAt+uint64(first), uint32(len(body)-first)))
+		if s != want || !bytes.Equal(mem.Bytes(), model) || r.Status() != 15 {
+			t.Errorf("status %d, want %d; device status 0x%x", s, want, r.Status())
+		}
+	})
+}
+
+// judge is the request as a reader of the specification would do it to model.
+func judge(zero bool, body, model []byte) (status byte) {
+	if len(body) == 0 || len(body)%16 != 0 || len(body) > 16*maxZeroSegments {
+		return statusIOErr
+	}
+	sectors := uint64(len(model)) / 512
+	for b := body; len(b) > 0; b = b[16:] {
+		sector, n, flags := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
+		if flags > 1 || flags == 1 && !zero {
+			return statusUnsupported
+		}
+		if sector > sectors || uint64(n) > sectors-sector {
+			return statusIOErr
+		}
+	}
+	for b := body; len(b) > 0; b = b[16:] {
+		sector, n := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint32(b[8:])
+		clear(model[sector*512:][:n*512])
+	}
+	return statusOK
 }
