@@ -107,7 +107,7 @@ func (b *board) build(cfg Config, post func(event)) error {
 
 func (b *board) openDisks(disks []spec.Disk) error {
 	for _, d := range disks {
-		disk, err := raw.Open(d.File, raw.Options{ReadOnly: d.ReadOnly})
+		disk, err := raw.Open(d.File, raw.Options{ReadOnly: d.ReadOnly, Discard: d.Discard == "unmap"})
 		if err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func (b *board) openDisks(disks []spec.Disk) error {
 // addDevices makes the virtio devices, in the order in which guests find them.
 func (b *board) addDevices(cfg Config) error {
 	for i, d := range cfg.Spec.Disks {
-		dev, err := blk.New(b.disks[i], blk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly})
+		dev, err := blk.New(b.disks[i], blk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly, Queues: d.Queues, Discard: d.Discard == "unmap"})
 		if err == nil {
 			err = b.add(cfg, dev)
 		}
@@ -246,10 +246,17 @@ func (b *board) acpiConfig(m spec.Machine) acpi.Config {
 	return c
 }
 
-// workers is how many threads of devices should run beside the vCPUs: one for
-// each virtio device, and half of a disk's, which wait for the storage mostly
+// workers is how many threads of devices should run beside cpus vCPUs: one for
+// each virtio device, one for each further queue of a disk, but no more than there
+// are vCPUs to ring them, and half of a disk's, which wait for the storage mostly
 // (docs/decisions/0004-how-many-threads-go-runs.md).
-func (b *board) workers() int { return len(b.transports) + 4*len(b.disks) }
+func (b *board) workers(m spec.Machine) int {
+	further := 0
+	for _, d := range m.Disks {
+		further += max(d.Queues-1, 0)
+	}
+	return len(b.transports) + min(further, m.CPUs.Count) + 4*len(b.disks)
+}
 
 func (b *board) start() error {
 	for _, t := range b.transports {

@@ -91,7 +91,7 @@ func New(cfg Config) (*Machine, error) {
 func (m *Machine) startVCPUs() error {
 	// Go runs as many threads at once as it is told: a vCPU in the soft engine
 	// occupies one all the time, and must never keep a device's worker waiting.
-	runtime.GOMAXPROCS(m.cfg.Spec.CPUs.Count + m.board.workers() + 2)
+	runtime.GOMAXPROCS(m.cfg.Spec.CPUs.Count + m.board.workers(m.cfg.Spec) + 2)
 	name := m.cfg.Accelerator.Name()
 	if name == "kvm" {
 		name = "KVM"

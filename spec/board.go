@@ -42,6 +42,9 @@ func findBoard(name string) (Board, error) {
 	return Board{}, fmt.Errorf("machine %q is not known: use %s", name, strings.Join(names, ", "))
 }
 
+// small reports whether the machine, which is completed, is on the board without PCI.
+func (m *Machine) small() bool { return strings.HasPrefix(m.Board, "microvm") }
+
 // checkBoard refuses what the board cannot have.
 func (m *Machine) checkBoard() error {
 	b, err := findBoard(m.Board)

@@ -2,10 +2,8 @@
 package spec
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -16,6 +14,7 @@ const Version = 1
 const (
 	MaxDisks  = 24
 	MaxSerial = 20 // bytes: virtio 1.2 §5.2.6, VIRTIO_BLK_T_GET_ID
+	MaxQueues = 64 // of a disk
 )
 
 // Machine is one virtual machine. Its JSON form is a machine file.
@@ -67,26 +66,6 @@ func (f *Files) Set(s string) error {
 	return nil
 }
 
-// Disk is one virtio-blk disk.
-type Disk struct {
-	File     string `json:"file" path:"yes"`
-	Format   string `json:"format"`
-	ReadOnly bool   `json:"readonly,omitempty"`
-	Serial   string `json:"serial,omitempty"`
-}
-
-// ParseDisk reads the value of --disk.
-func ParseDisk(s string) (Disk, error) {
-	var d Disk
-	if err := setKeys(s, &d); err != nil {
-		return d, fmt.Errorf("disk: %w", err)
-	}
-	if d.File == "" {
-		return d, fmt.Errorf("disk %q: no file: give file=PATH", s)
-	}
-	return d, nil
-}
-
 // Default returns a machine with everything set that has a default.
 func Default() Machine {
 	return Machine{
@@ -116,10 +95,7 @@ func (m *Machine) Complete() error {
 	}
 	m.Memory.HostNodes.tidy()
 	m.NUMA.complete(m)
-	m.Disks = slices.Clone(m.Disks)
-	for i := range m.Disks {
-		m.Disks[i].Format = cmp.Or(m.Disks[i].Format, "raw")
-	}
+	m.completeDisks()
 	return nil
 }
 
@@ -147,24 +123,6 @@ func (m *Machine) Validate() error {
 	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks} {
 		if err := check(); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-func (m *Machine) checkDisks() error {
-	if len(m.Disks) > MaxDisks {
-		return fmt.Errorf("%d disks: at most %d are possible", len(m.Disks), MaxDisks)
-	}
-	for i, d := range m.Disks {
-		if d.File == "" {
-			return fmt.Errorf("disk %d: no file: give file=PATH", i)
-		}
-		if d.Format != "raw" {
-			return fmt.Errorf("disk %s: format %q is not supported: use raw", d.File, d.Format)
-		}
-		if len(d.Serial) > MaxSerial {
-			return fmt.Errorf("disk %s: serial %q is longer than %d bytes", d.File, d.Serial, MaxSerial)
 		}
 	}
 	return nil

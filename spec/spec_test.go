@@ -64,18 +64,20 @@ func TestValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Machine){
-		"no kernel":           func(m *Machine) { m.Boot.Kernel = "" },
-		"one word":            func(m *Machine) { m.Name = "a b" },
-		"at least 1 is":       func(m *Machine) { m.CPUs.Count = 0 },
-		"-3 CPUs":             func(m *Machine) { m.CPUs.Count = -3 },
-		"at most 255":         func(m *Machine) { m.CPUs.Count = 10000 },
-		"too small":           func(m *Machine) { m.Memory.Size = 1 << 20 },
-		"0B is too small":     func(m *Machine) { m.Memory.Size = 0 },
-		"too large":           func(m *Machine) { m.Memory.Size = 1 << 60 },
-		"multiple of 1M":      func(m *Machine) { m.Memory.Size = 64<<20 + 1 },
-		"use auto, kvm, soft": func(m *Machine) { m.Accel = "hax" },
-		"use raw":             func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9"}} },
-		"longer than 20":      func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Serial: strings.Repeat("s", 21)}} },
+		"no kernel":            func(m *Machine) { m.Boot.Kernel = "" },
+		"one word":             func(m *Machine) { m.Name = "a b" },
+		"at least 1 is":        func(m *Machine) { m.CPUs.Count = 0 },
+		"-3 CPUs":              func(m *Machine) { m.CPUs.Count = -3 },
+		"at most 255":          func(m *Machine) { m.CPUs.Count = 10000 },
+		"too small":            func(m *Machine) { m.Memory.Size = 1 << 20 },
+		"0B is too small":      func(m *Machine) { m.Memory.Size = 0 },
+		"too large":            func(m *Machine) { m.Memory.Size = 1 << 60 },
+		"multiple of 1M":       func(m *Machine) { m.Memory.Size = 64<<20 + 1 },
+		"use auto, kvm, soft":  func(m *Machine) { m.Accel = "hax" },
+		"use raw":              func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9"}} },
+		"discard":              func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Discard: "x", Queues: 1}} },
+		"1 to 64 are possible": func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Discard: "unmap", Queues: 65}} },
+		"longer than 20":       func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Serial: strings.Repeat("s", 21)}} },
 	} {
 		m := valid
 		change(&m)
@@ -88,7 +90,7 @@ func TestValidate(t *testing.T) {
 func TestJSONRoundTrip(t *testing.T) {
 	m := Default()
 	m.Boot.Kernel = "vmlinuz"
-	m.Disks = []Disk{{File: "a", Format: "raw", ReadOnly: true}}
+	m.Disks = []Disk{{File: "a", Format: "raw", ReadOnly: true, Discard: "ignore", Queues: 1}}
 	b, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)

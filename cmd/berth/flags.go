@@ -48,7 +48,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.value("cpus", "", "virtual CPUs `N[,KEY=VALUE,…]`: sockets, cores, threads, maxcpus", func(m *spec.Machine) setter { return &m.CPUs })
 	d.list("numa", "NUMA `node[,cpus=N-M][,memory=SIZE][,host-nodes=N-M,policy=POLICY]` or dist,src=N,dst=M,val=10-255; may be repeated",
 		func(m *spec.Machine) { m.NUMA = spec.NUMA{} }, func(m *spec.Machine, s string) error { return m.NUMA.Add(s) })
-	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT]; may be repeated",
+	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT][,discard=ignore|unmap][,queues=N]; may be repeated",
 		func(m *spec.Machine) { m.Disks = nil }, addDisk)
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })

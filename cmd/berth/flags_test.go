@@ -17,7 +17,7 @@ var everything = []string{
 	"--kernel=k", "--initrd=i", "--append=quiet", "--machine=microvm", "--memory=1G,hugepages=2M,prefault,share,file=m,host-nodes=0,policy=bind",
 	"--cpus=2,sockets=2,cores=1,threads=1,maxcpus=2",
 	"--numa=node,cpus=0,memory=512M,host-nodes=0,policy=bind", "--numa=node,cpus=1,memory=512M,host-nodes=1,policy=preferred", "--numa=dist,src=1,dst=1,val=10",
-	"--disk=file=d,format=raw,readonly,serial=s", "--accel=soft", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
+	"--disk=file=d,format=raw,readonly,serial=s,discard=unmap,queues=3", "--accel=soft", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--debug-exit", "--no-reboot",
 }
 
