@@ -54,7 +54,7 @@ func TestEachHostGetsItsFindings(t *testing.T) {
 			"fail fail fail fail", "soft", []string{"architecture is not supported"}},
 	} {
 		var got []string
-		for _, k := range c.report.Checks {
+		for _, k := range c.report.Checks[:4] {
 			got = append(got, string(k.Status))
 		}
 		if s := strings.Join(got, " "); s != c.status || c.report.Accelerator != c.accel {
@@ -79,7 +79,7 @@ func TestJSONIsTheReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Report
-	if err := json.Unmarshal(b.Bytes(), &back); err != nil || back.Verdict != r.Verdict || len(back.Checks) != 4 || back.Checks[0] != r.Checks[0] {
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || back.Verdict != r.Verdict || len(back.Checks) != len(r.Checks) || back.Checks[0] != r.Checks[0] {
 		t.Errorf("%v: %+v", err, back)
 	}
 }
@@ -93,9 +93,5 @@ func TestThisHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", b.String())
-	for _, c := range r.Checks {
-		if c.Status != OK && c.Meaning == "" && !strings.Contains(c.Finding, "not checked") {
-			t.Errorf("%s: %s says nothing of what it means", c.Name, c.Status)
-		}
-	}
+	checkReport(t, r)
 }
