@@ -20,16 +20,17 @@ import (
 
 // Key is one key of a flag's value, for people and completion.
 type Key struct {
-	Name  string
-	Words []string // what the value may be, where that is a short list
-	Path  bool     // the value is a file's name
+	Name    string
+	Words   []string // what the value may be, where that is a short list
+	Path    bool     // the value is a file's name
+	Implied bool     // the first part may be the value alone
 }
 
 // Keys returns the keys of a flag whose value becomes v, a struct such as Disk{}.
 func Keys(v any) []Key {
 	var keys []Key
 	for _, f := range fieldsOf(reflect.TypeOf(v)) {
-		k := Key{Name: f.flag, Words: f.words, Path: f.path}
+		k := Key{Name: f.flag, Words: f.words, Path: f.path, Implied: f.implied}
 		if f.kind == reflect.Bool {
 			k.Words = []string{"on", "off"}
 		}

@@ -26,6 +26,8 @@ func doctorCommand(stdout io.Writer) *cobra.Command {
 		Short: "Say what this host can do, what is slow on it, and what to do about it",
 		Long:  doctorLong,
 		Args:  cobra.NoArgs,
+
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			report := doctor.Run(doctor.Options{Log: slog.New(slog.DiscardHandler)})
 			if asJSON {

@@ -69,7 +69,7 @@ func rootCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(stdin, stdout, stderr), doctorCommand(stdout), guardCmd())
+	root.AddCommand(runCommand(stdin, stdout, stderr), doctorCommand(stdout), completionCommand(stdout), guardCmd())
 	return root
 }
 

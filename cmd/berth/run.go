@@ -60,6 +60,7 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 		},
 	}
 	f.declare(c.Flags())
+	completeRun(c)
 	return c
 }
 
