@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-vmm fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
 
 all: build
 
@@ -33,6 +33,11 @@ test: build
 bench-boot: build
 	@tests/guest/setup --test
 	$(GO) run ./tests/perf/bootbench $(BENCH)
+
+# What a VM costs its host beside QEMU, on soft and on a real KVM: start, memory, exits, idle CPU.
+bench-vmm: build
+	@tests/guest/setup --test
+	$(GO) run ./tests/perf/vmmbench $(BENCH)
 
 # Ten million random instructions against the host's CPU.
 fuzz-cpu: need-go

@@ -28,5 +28,8 @@ machine
 # what a person types
 doctor
 cmd/berth
+
+# what is measured and tested from outside
+tests/process
 tests/...
 `

@@ -20,6 +20,7 @@ import (
 
 	"berth/boot"
 	"berth/boot/linux"
+	"berth/tests/process"
 )
 
 const marker = "BERTH-USERLAND"
@@ -122,7 +123,7 @@ func (r *row) run(limit time.Duration) error {
 	for lines.Scan() {
 		if !seen && strings.Contains(lines.Text(), marker) {
 			seen = true
-			cpu, err := cpuSeconds(cmd.Process.Pid)
+			cpu, err := process.CPUSeconds(cmd.Process.Pid)
 			if err != nil {
 				return err
 			}
@@ -138,22 +139,6 @@ func (r *row) run(limit time.Duration) error {
 		r.mips = n / 1e6 / (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
 	return nil
-}
-
-// cpuSeconds is the user and system time of a process's threads (proc(5), fields 14 and 15 of stat).
-func cpuSeconds(pid int) (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
-	utime, err1 := strconv.ParseFloat(f[11], 64)
-	stime, err2 := strconv.ParseFloat(f[12], 64)
-	const ticksPerSecond = 100 // USER_HZ on x86
-	if err1 != nil || err2 != nil {
-		return 0, fmt.Errorf("stat of process %d is not numbers", pid)
-	}
-	return (utime + stime) / ticksPerSecond, nil
 }
 
 func median(v []float64) float64 {
