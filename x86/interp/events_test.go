@@ -42,3 +42,15 @@ func (oneInterrupt) WriteMSR(uint32, uint64) bool  { return false }
 func (oneInterrupt) TSCChanged()                   {}
 func (oneInterrupt) TPR() uint8                    { return 0 }
 func (oneInterrupt) SetTPR(uint8)                  {}
+
+// TestSysretWithTFTrapsAtItsTarget: the single-step trap comes before the first
+// instruction there, as Linux counts on when it returns by IRET instead.
+func TestSysretWithTFTrapsAtItsTarget(t *testing.T) {
+	c := newTestCPU(t, unhex(t, "480f07ffc3")) // sysretq; inc ebx
+	c.EFER |= x86.EFERSCE
+	c.R[x86.RCX], c.R[x86.R11] = testCode+3, x86.FlagTF
+	c.Run()
+	if c.R[x86.RBX] != 0 || c.RIP != testCode+3 || c.exit.Reason != Shutdown { // there is no IDT
+		t.Errorf("RBX %d, RIP %#x, exit %+v", c.R[x86.RBX], c.RIP, c.exit)
+	}
+}

@@ -43,7 +43,9 @@ func (c *CPU) syscall(in *decode.Inst) status {
 	return c.enterFlat(sel, sel+8, flatCode64, 0, m.lstar)
 }
 
-// sysret is SYSRET. A non-canonical RCX faults before the privilege drops.
+// sysret is SYSRET. A non-canonical RCX faults before the privilege drops. A TF
+// that it loads traps at its target already, as if the system call had been
+// stepped: SYSCALL's own trap, which a mask of TF keeps from the kernel.
 func (c *CPU) sysret(in *decode.Inst) status {
 	if c.Mode != decode.Mode64 || c.EFER&x86.EFERSCE == 0 {
 		return c.raise(x86.UD)
@@ -54,6 +56,9 @@ func (c *CPU) sysret(in *decode.Inst) status {
 	}
 	sel := uint16(c.sys.msrs.star >> 48)
 	c.setRFlags(c.R[x86.R11] & 0x3c7fd7)
+	if c.Flags&x86.FlagTF != 0 {
+		c.sys.dr6 |= dr6BS
+	}
 	if in.OpSize == 8 {
 		return c.enterFlat((sel+16)|3, (sel+8)|3, flatCode64, 3, rip)
 	}
