@@ -1,14 +1,9 @@
 /* Interrupt controllers, timers, HLT, shadows, NMI (SDM vol. 3A chapters 6 and 11; 8259A, 82093AA, 8254 data sheets). */
-#include "suite.h"
+#include "chips.h"
 
-#define LAPIC(reg) (*(volatile u32 *)(0xfee00000UL + (reg)))
-#define IOAPIC_SELECT (*(volatile u32 *)0xfec00000UL)
-#define IOAPIC_DATA (*(volatile u32 *)0xfec00010UL)
-enum { ID = 0x20, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, SVR = 0xf0, ISR = 0x100, IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310,
-	LVT_TIMER = 0x320, LINT0 = 0x350, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0 };
-
-static volatile int count[256];
-static volatile u64 at_rip, order;
+volatile int count[256];
+volatile u64 order;
+static volatile u64 at_rip;
 static int x2apic;
 
 static void eoi(void)
@@ -20,7 +15,7 @@ static void eoi(void)
 }
 
 /* on_interrupt counts external vectors 0x50-0x6f and NMIs, and ends those of the local APIC. */
-static int on_interrupt(struct frame *f)
+int on_interrupt(struct frame *f)
 {
 	if (f->vector != NMI && (f->vector < 0x50 || f->vector > 0x6f))
 		return 0;
@@ -34,22 +29,22 @@ static int on_interrupt(struct frame *f)
 	return 1;
 }
 
-static void clear_counts(void)
+void clear_counts(void)
 {
 	for (int i = 0; i < 256; i++)
 		count[i] = 0;
 	order = 0;
 }
 
-/* wait_for halts until vector came n times, or for about a second by the TSC or PIT. */
-static int wait_for(int vector, int n)
+/* wait_for waits with interrupts until vector came n times, or for some ten seconds. */
+int wait_for(int vector, int n)
 {
-	for (u64 i = 0; i < 50000000 && count[vector] < n; i++)
+	for (u64 since = rdtsc(); early(since) && count[vector] < n;)
 		asm volatile("sti; nop; cli");
 	return count[vector];
 }
 
-static void ioapic(int pin, u64 entry)
+void ioapic(int pin, u64 entry)
 {
 	IOAPIC_SELECT = 0x10 + 2 * pin;
 	IOAPIC_DATA = (u32)entry;
@@ -57,14 +52,14 @@ static void ioapic(int pin, u64 entry)
 	IOAPIC_DATA = entry >> 32;
 }
 
-static void pit(int mode, u16 value)
+void pit(int mode, u16 value)
 {
 	outb(0x43, 0x30 | mode << 1);
 	outb(0x40, value);
 	outb(0x40, value >> 8);
 }
 
-static void pics(u8 mask)
+void pics(u8 mask)
 {
 	outb(0x20, 0x11);
 	outb(0x21, 0x60);
@@ -230,8 +225,7 @@ static void legacy_controllers(void)
 	outb(0x42, 0xff);
 	outb(0x42, 0x10);
 	ok("pit2-low", !(inb(0x61) & 0x20));
-	u64 i = 0;
-	while (!(inb(0x61) & 0x20) && i++ < 10000000)
+	for (u64 since = rdtsc(); early(since) && !(inb(0x61) & 0x20);)
 		;
 	ok("pit2-out", inb(0x61) & 0x20);
 }

@@ -186,11 +186,17 @@ int main(void)
 	test_segments();
 	test_control();
 	test_debug();
+	test_watch();
 	test_calls();
 	test_far64();
 	test_compat();
 	test_code();
 	test_interrupts();
+	test_apic();
+	test_timers();
+	test_fpu();
+	test_simd();
+	test_align();
 	test_legacy();
 	print("done: passed ");
 	printx(passed);
