@@ -16,7 +16,7 @@ func Decode(p []byte, mode Mode, in *Inst) error {
 		p = p[:MaxLen]
 	}
 	*in = Inst{Mode: mode, Base: NoReg, Index: NoReg, Seg: x86.DS}
-	d := decoder{p: p, in: in}
+	d := decoder{p: p, in: in, tab: tab()}
 	if err := d.prefixes(); err != nil {
 		return err
 	}
@@ -30,6 +30,7 @@ type decoder struct {
 	p     []byte
 	pos   int
 	in    *Inst
+	tab   *table
 	rex   uint8
 	rep   uint8 // the last of F2 and F3, or 0
 	a67   bool
@@ -91,20 +92,20 @@ func (d *decoder) opcode() error {
 	if err != nil {
 		return err
 	}
-	code := tab.index[in.Mode][d.class()][opMap][in.Opcode]
+	code := d.tab.index[in.Mode][d.class()][opMap][in.Opcode]
 	if code == 0 {
 		return ErrUndefined
 	}
 	if in.Opcode == 0x90 && opMap == optab.Map1 && d.rex&rexB != 0 {
-		code = tab.xchg8
+		code = d.tab.xchg8
 	}
 	if code, err = d.choose(code); err != nil {
 		return err
 	}
-	if d.rex&rexW != 0 && tab.wide[code-1] != 0 {
-		code = tab.wide[code-1]
+	if d.rex&rexW != 0 && d.tab.wide[code-1] != 0 {
+		code = d.tab.wide[code-1]
 	}
-	row, info := &tab.rows[code-1], &tab.info[code-1]
+	row, info := &d.tab.rows[code-1], &d.tab.info[code-1]
 	in.Row, in.Op = row, row.Op
 	in.Rex = d.rex != 0
 	if info.str {
@@ -159,7 +160,7 @@ func (d *decoder) class() int {
 
 // choose follows a code through its group, reading ModRM when it has one.
 func (d *decoder) choose(code uint16) (uint16, error) {
-	if code&isGroup == 0 && !tab.info[code-1].modrm {
+	if code&isGroup == 0 && !d.tab.info[code-1].modrm {
 		return code, nil
 	}
 	b, ok := d.next()
@@ -173,9 +174,9 @@ func (d *decoder) choose(code uint16) (uint16, error) {
 		if b >= 0xc0 {
 			form += 8
 		}
-		code = tab.groups[code&^isGroup][form]
+		code = d.tab.groups[code&^isGroup][form]
 		if code&isRM != 0 {
-			code = tab.rms[code&^isRM][b&7]
+			code = d.tab.rms[code&^isRM][b&7]
 		}
 	}
 	if code == 0 {

@@ -153,6 +153,7 @@ func TestLengthLimit(t *testing.T) {
 
 // TestEveryRowReachable: no row is hidden behind another.
 func TestEveryRowReachable(t *testing.T) {
+	tab := tab()
 	seen := make([]bool, len(tab.rows))
 	mark := func(code uint16) {
 		if code != 0 {

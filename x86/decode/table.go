@@ -1,6 +1,11 @@
 package decode
 
-import "berth/x86/optab"
+import (
+	"slices"
+	"sync"
+
+	"berth/x86/optab"
+)
 
 // table finds rows by opcode. A code is 0 (undefined), a row number plus 1, or
 // with isGroup set the number of a group, or in a group with isRM set the
@@ -77,34 +82,35 @@ const (
 	regDebug
 )
 
-// tab is never written after its construction.
-var tab = newTable()
+// tab is the table, built when the first instruction is decoded: a VM on KVM
+// never does, and its start does not pay for it.
+var tab = sync.OnceValue(newTable)
 
 func newTable() *table {
 	t := &table{rows: optab.Rows()}
 	t.info = make([]rowInfo, len(t.rows))
 	t.wide = make([]uint16, len(t.rows))
-	cells := map[[4]int]*cell{}
-	for _, exact := range []bool{false, true} { // exact prefixes override PAny
-		for i := range t.rows {
-			if r := &t.rows[i]; (r.Prefix != optab.PAny) == exact && r.Flags&optab.RexW == 0 {
-				t.place(cells, r, uint16(i+1))
-			}
-		}
-	}
+	var byOpcode [4][256][]uint16 // codes of the rows, but for those that REX.W selects
 	for i := range t.rows {
-		r := &t.rows[i]
+		r, code := &t.rows[i], uint16(i+1)
 		t.info[i] = infoOf(r)
 		if r.Op == optab.XCHG && r.Opcode == 0x90 {
-			t.xchg8 = uint16(i + 1)
+			t.xchg8 = code
 		}
 		if r.Flags&optab.RexW != 0 {
-			t.wide[t.narrow(r)] = uint16(i + 1)
+			t.wide[t.narrow(r)] = code
+			continue
+		}
+		for op := int(r.Opcode); op < int(r.Opcode)+span(r); op++ {
+			byOpcode[r.Map][op] = append(byOpcode[r.Map][op], code)
 		}
 	}
-	for key, c := range cells {
-		t.index[key[0]][key[1]][key[2]][key[3]] = t.pack(c)
+	for opMap := range byOpcode {
+		for op, codes := range byOpcode[opMap] {
+			t.place(opMap, op, codes)
+		}
 	}
+	t.index[Mode16] = t.index[Mode32] // no row tells them apart
 	return t
 }
 
@@ -114,24 +120,34 @@ type cell struct {
 	code  [16][8]uint16
 }
 
-func (t *table) place(cells map[[4]int]*cell, r *optab.Row, code uint16) {
-	for mode := range 3 {
-		if mode == int(Mode64) && r.Flags&optab.No64 != 0 || mode != int(Mode64) && r.Flags&optab.Only64 != 0 {
-			continue
+// place enters the rows of one opcode for 32- and 64-bit mode and every prefix class.
+func (t *table) place(opMap, op int, codes []uint16) {
+	for mode := Mode32; mode <= Mode64; mode++ {
+		without := optab.Only64
+		if mode == Mode64 {
+			without = optab.No64
 		}
 		for class := range 4 {
-			if r.Prefix != optab.PAny && int(r.Prefix-optab.PNone) != class {
+			if class > 0 && !t.exact(codes) {
+				t.index[mode][class][opMap][op] = t.index[mode][0][opMap][op]
 				continue
 			}
-			for op := int(r.Opcode); op < int(r.Opcode)+span(r); op++ {
-				key := [4]int{mode, class, int(r.Map), op}
-				if cells[key] == nil {
-					cells[key] = &cell{}
+			var c cell
+			for _, want := range []optab.Prefix{optab.PAny, optab.PNone + optab.Prefix(class)} { // exact prefixes override PAny
+				for _, code := range codes {
+					if r := &t.rows[code-1]; r.Prefix == want && r.Flags&without == 0 {
+						c.fill(r, code)
+					}
 				}
-				cells[key].fill(r, code)
 			}
+			t.index[mode][class][opMap][op] = t.pack(&c)
 		}
 	}
+}
+
+// exact reports whether some of the rows demand a prefix, or that there is none.
+func (t *table) exact(codes []uint16) bool {
+	return slices.ContainsFunc(codes, func(code uint16) bool { return t.rows[code-1].Prefix != optab.PAny })
 }
 
 // span is how many opcodes a row covers.

@@ -19,6 +19,7 @@ type CPU struct {
 
 	sys    systemState // privileged state beyond Core: MSRs, events, the APIC's view
 	fpu    fpuState    // x87, MMX and SSE registers
+	sse    *sseTable
 	blocks blockCache
 	inst   decode.Inst // the instruction that step runs
 
@@ -109,7 +110,7 @@ func New(cfg Config) (*CPU, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &CPU{Core: core, cfg: cfg, group: cfg.Group}
+	c := &CPU{Core: core, cfg: cfg, group: cfg.Group, sse: sseKinds()}
 	if c.group == nil {
 		c.group = &Group{}
 	}

@@ -1,6 +1,8 @@
 package interp
 
 import (
+	"sync"
+
 	"berth/x86"
 	"berth/x86/decode"
 	"berth/x86/fp"
@@ -9,7 +11,7 @@ import (
 
 // execSSE runs one instruction of the MMX and SSE family.
 func (c *CPU) execSSE(in *decode.Inst) status {
-	k := &sseKinds[in.Op-optab.FirstSSE]
+	k := &c.sse[in.Op-optab.FirstSSE]
 	if st := c.sseAvailable(in, k); st != next {
 		return st
 	}
@@ -63,7 +65,14 @@ type sseKind struct {
 	mmx bool
 }
 
-var sseKinds = func() (t [optab.LastSSE - optab.FirstSSE + 1]sseKind) {
+// sseTable holds the kind of every operation.
+type sseTable [optab.LastSSE - optab.FirstSSE + 1]sseKind
+
+// sseKinds is the table, built for the first vCPU.
+var sseKinds = sync.OnceValue(newSSETable)
+
+func newSSETable() *sseTable {
+	t := &sseTable{}
 	set := func(k sseKind, ops ...optab.Op) {
 		for _, op := range ops {
 			t[op-optab.FirstSSE] = k
@@ -119,7 +128,7 @@ var sseKinds = func() (t [optab.LastSSE - optab.FirstSSE + 1]sseKind) {
 	}
 	set(sseKind{do: doState}, optab.LDMXCSR, optab.STMXCSR, optab.FXSAVE, optab.FXRSTOR, optab.XSAVE, optab.XSAVEOPT, optab.XRSTOR)
 	return t
-}()
+}
 
 // sseAvailable raises #UD and #NM as CR0 and CR4 demand (Intel SDM vol. 3A
 // table 14-1, vol. 2 §2.4 exception classes); MMX instructions also report

@@ -1,5 +1,7 @@
 package optab
 
+import "slices"
+
 // row starts a Row: opcode is the whole opcode, map escape included (0x88,
 // 0x0faf, 0x0f38f0), with any mandatory prefix left to pfx. ModRM is taken from
 // the operands: a memory-only operand gives ModMem, a register-only one ModReg.
@@ -56,10 +58,4 @@ func each(rows []Row, f func(Row) Row) []Row {
 }
 
 // join puts tables one after another.
-func join(tables ...[]Row) []Row {
-	var all []Row
-	for _, t := range tables {
-		all = append(all, t...)
-	}
-	return all
-}
+func join(tables ...[]Row) []Row { return slices.Concat(tables...) }

@@ -3,8 +3,10 @@ package optab
 // Sources: Intel SDM vol. 2 (instruction reference and appendix A opcode maps);
 // AMD APM vol. 3 appendix A for undocumented aliases (82, shift /6, TEST /1).
 
-var integerRows = join(arithRows(), groupRows(), bitRows(), moveRows(), stackRows(),
-	branchRows(), stringRows(), miscRows())
+func integerRows() []Row {
+	return join(arithRows(), groupRows(), bitRows(), moveRows(), stackRows(),
+		branchRows(), stringRows(), miscRows())
+}
 
 // arithRows is 00-3F, 80-83: the eight two-operand operations.
 func arithRows() []Row {

@@ -1,5 +1,7 @@
 package optab
 
+import "sync"
+
 // Row is one encoding of one operation.
 type Row struct {
 	Op     Op
@@ -139,12 +141,10 @@ const (
 	Max32                        // REX.W does not widen: operand size 2 or 4
 )
 
-// Rows returns the whole table: the families' tables one after another. The
-// slice is fresh; the rows' Args are shared.
-func Rows() []Row {
-	var all []Row
-	for _, t := range [][]Row{integerRows, systemRows, x87Rows, sseRows} {
-		all = append(all, t...)
-	}
-	return all
-}
+// Rows returns the whole table: the families' tables one after another. It is
+// built at the first call, for a VM on KVM needs none; nobody may write to it.
+func Rows() []Row { return rows() }
+
+var rows = sync.OnceValue(func() []Row {
+	return join(integerRows(), systemRows(), x87Rows(), sseRows())
+})

@@ -3,8 +3,10 @@ package optab
 // Source: Intel SDM vol. 2. Operand size in these rows is only REX.W: see
 // decode.Inst.OpSize.
 
-var sseRows = join(mmxRows(), packedIntRows(), packedFloatRows(), sseMoveRows(), convertRows(),
-	shuffleRows(), sse4Rows(), stateRows())
+func sseRows() []Row {
+	return join(mmxRows(), packedIntRows(), packedFloatRows(), sseMoveRows(), convertRows(),
+		shuffleRows(), sse4Rows(), stateRows())
+}
 
 // mmxAnd is an opcode with an MMX form (no prefix) and an XMM form (66).
 func mmxAnd(op Op, opcode int) []Row {

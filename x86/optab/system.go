@@ -2,7 +2,9 @@ package optab
 
 // Source: Intel SDM vol. 2 (0F 00, 0F 01, 0F 20-23, 0F 30-35, 0F AE, 0F C7 groups).
 
-var systemRows = join(descriptorRows(), controlRows(), msrRows())
+func systemRows() []Row {
+	return join(descriptorRows(), controlRows(), msrRows())
+}
 
 func descriptorRows() []Row {
 	var rows []Row

@@ -4,7 +4,9 @@ package optab
 // appendix A for the aliases of the 8087 that both vendors still execute.
 // FLDENV, FNSTENV, FRSTOR and FNSAVE take their layout's width from OpSize.
 
-var x87Rows = join(x87MemRows(), x87StackRows(), x87FixedRows(), []Row{row(FWAIT, 0x9b)})
+func x87Rows() []Row {
+	return join(x87MemRows(), x87StackRows(), x87FixedRows(), []Row{row(FWAIT, 0x9b)})
+}
 
 // x87MemRows is D8-DF with a memory operand.
 func x87MemRows() []Row {

@@ -58,7 +58,7 @@ func bench(o options) error {
 		if err != nil {
 			return err
 		}
-		if err := measure(all, "soft", o); err != nil {
+		if err := measure(all, "soft", o, func() error { return nil }); err != nil {
 			return err
 		}
 		report("soft beside TCG", all, os.Stdout)
@@ -73,23 +73,32 @@ func bench(o options) error {
 	return nil
 }
 
-// measure fills in what the VMMs cost, with them taking turns.
-func measure(all []*vmm, engine string, o options) error {
-	for range o.starts {
+// measure fills in what the VMMs cost, with them taking turns, and calls done
+// after the starts and after each round of boots.
+func measure(all []*vmm, engine string, o options, done func() error) error {
+	for n := range o.starts {
+		fmt.Fprintf(os.Stderr, "%s: start %d of %d\n", engine, n+1, o.starts)
 		for _, v := range all {
 			if err := v.measureStart(o.limit); err != nil {
 				return fmt.Errorf("%s: %w", v.Name, err)
 			}
 		}
 	}
-	for range o.boots {
+	if err := done(); err != nil {
+		return err
+	}
+	for n := range o.boots {
 		for _, v := range all {
 			if v.boot == nil {
 				continue
 			}
+			fmt.Fprintf(os.Stderr, "%s: boot %d of %d of %s\n", engine, n+1, o.boots, v.Name)
 			if err := v.measureBoot(engine, o.limit); err != nil {
 				return fmt.Errorf("%s: %w", v.Name, err)
 			}
+		}
+		if err := done(); err != nil {
+			return err
 		}
 	}
 	return nil
