@@ -36,6 +36,8 @@ func TestPortConformance(t *testing.T) {
 	for name, mk := range map[string]pair{
 		"Pipe":           func(*testing.T) (Port, Port) { return Pipe(100) },
 		"Socket":         socketPair,
+		"Socket dialled": dialledPair,
+		"PTY":            ptyPair,
 		"FD":             fdPair(unix.SOCK_STREAM),
 		"FD nonblocking": fdPair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK),
 	} {

@@ -82,16 +82,24 @@ func (f *FD) release() {
 
 // ready waits until fd has one of events; os.ErrClosed says that Close came first.
 func (f *FD) ready(fd int, events int16) error {
+	_, err := f.poll(fd, events, -1)
+	return err
+}
+
+// poll waits until fd has one of events, or has ended, and returns what it has;
+// after timeout milliseconds, if that is not negative, nothing. os.ErrClosed says
+// that Close came first.
+func (f *FD) poll(fd int, events int16, timeout int) (int16, error) {
 	fds := []unix.PollFd{{Fd: int32(f.wake[0]), Events: unix.POLLIN}, {Fd: int32(fd), Events: events}}
 	for {
-		switch _, err := unix.Poll(fds, -1); {
+		switch n, err := unix.Poll(fds, timeout); {
 		case err == unix.EINTR:
 		case err != nil:
-			return fmt.Errorf("chardev: %w", os.NewSyscallError("poll", err))
+			return 0, fmt.Errorf("chardev: %w", os.NewSyscallError("poll", err))
 		case fds[0].Revents != 0:
-			return os.ErrClosed
-		case fds[1].Revents != 0:
-			return nil
+			return 0, os.ErrClosed
+		case fds[1].Revents != 0 || n == 0 && timeout >= 0:
+			return fds[1].Revents, nil
 		}
 	}
 }

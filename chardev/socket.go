@@ -21,15 +21,35 @@ type Plug interface {
 	OnConnect(f func(connected bool))
 }
 
-// Socket is a Port that listens on a Unix socket. Who connects is its other end,
-// one at a time; the next waits for the one before to go. Without one, what is
-// written is dropped and Read waits.
-type Socket struct {
-	listener *net.UnixListener
-
-	telling sync.Mutex // held while tell is called; taken before mu
+// teller passes on whether somebody is at the other end. Its lock is taken
+// before those of the port.
+type teller struct {
+	telling sync.Mutex // held while tell is called
 	tell    func(bool)
 	told    bool // what tell was last given
+}
+
+func (t *teller) say(connected bool) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	if t.tell != nil && t.told != connected {
+		t.told = connected
+		t.tell(connected)
+	}
+}
+
+func (t *teller) to(f func(connected bool)) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	t.tell = f
+}
+
+// Socket is a Port on a Unix socket. One that listens has who connects as its
+// other end, one at a time; the next waits for the one before to go. Without one,
+// what is written is dropped and Read waits.
+type Socket struct {
+	teller
+	listener *net.UnixListener // nil: it has connected itself
 
 	mu      sync.Mutex
 	changed sync.Cond // conn, closed
@@ -61,6 +81,22 @@ func Listen(path string) (*Socket, error) {
 	s := &Socket{listener: l.(*net.UnixListener)}
 	s.changed.L = &s.mu
 	go s.serve()
+	return s, nil
+}
+
+// Dial connects to the socket that another process listens on at path. When that
+// process goes, nobody comes in its place.
+func Dial(path string) (*Socket, error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("socket %s: the name is longer than %d bytes", path, maxPath)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, cause(err))
+	}
+	s := &Socket{conn: conn.(*net.UnixConn)}
+	s.changed.L = &s.mu
+	go s.hold(s.conn)
 	return s, nil
 }
 
@@ -123,6 +159,12 @@ func (s *Socket) plug(conn *net.UnixConn) bool {
 	s.conn = conn
 	s.changed.Broadcast()
 	s.mu.Unlock()
+	return s.hold(conn)
+}
+
+// hold returns when conn, which is the other end, has ended; false means that
+// the socket is closed.
+func (s *Socket) hold(conn *net.UnixConn) bool {
 	s.say(true)
 	s.mu.Lock()
 	for s.conn == conn {
@@ -134,20 +176,9 @@ func (s *Socket) plug(conn *net.UnixConn) bool {
 	return !closed
 }
 
-func (s *Socket) say(connected bool) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
-	if s.tell != nil && s.told != connected {
-		s.told = connected
-		s.tell(connected)
-	}
-}
-
 // OnConnect implements Plug.
 func (s *Socket) OnConnect(f func(connected bool)) {
-	s.telling.Lock()
-	s.tell = f
-	s.telling.Unlock()
+	s.to(f)
 	s.mu.Lock()
 	connected := s.conn != nil
 	s.mu.Unlock()
@@ -217,7 +248,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close implements Port and removes the socket's file.
+// Close implements Port. It removes the file of a socket that listens.
 func (s *Socket) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -231,6 +262,9 @@ func (s *Socket) Close() error {
 	s.mu.Unlock()
 	if conn != nil {
 		_ = conn.Close()
+	}
+	if s.listener == nil {
+		return nil
 	}
 	return s.listener.Close()
 }

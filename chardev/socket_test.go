@@ -206,3 +206,71 @@ func TestInputReadsAheadUpToItsLimit(t *testing.T) {
 	in.Close()
 	dev.Close()
 }
+
+// dialledPair is a socket that connected and the one it connected to.
+func dialledPair(t *testing.T) (Port, Port) {
+	s, path := listen(t)
+	connected := make(chan bool, 4)
+	s.OnConnect(func(c bool) { connected <- c })
+	d, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	<-connected
+	return d, s
+}
+
+func TestDialledSocketOutlivesItsOtherEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "host")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan bool, 4)
+	s.OnConnect(func(c bool) { events <- c })
+	host, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !<-events {
+		t.Error("it is not connected")
+	}
+	if _, err := host.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	read(t, s, "hello")
+	ended := make(chan error)
+	go func() { _, err := s.Read(make([]byte, 1)); ended <- err }()
+	host.Close()
+	if <-events {
+		t.Error("it is connected to nobody")
+	}
+	if n, err := s.Write([]byte("dropped")); n != 7 || err != nil {
+		t.Errorf("write to nobody: %d, %v", n, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("Read returned without error")
+	}
+}
+
+func TestDialErrorsAreOneClearLine(t *testing.T) {
+	dir := t.TempDir()
+	long := filepath.Join(dir, strings.Repeat("x", 120))
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "no such file or directory",
+		long:                       "the name is longer than 107 bytes",
+	} {
+		if _, err := Dial(path); err == nil || err.Error() != "socket "+path+": "+want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
