@@ -33,6 +33,7 @@ type board struct {
 	chips       accel.Stater
 	topology    x86.Topology
 	chipset
+	chars
 	platform
 	disks      []block.Disk
 	transports []transport
@@ -128,6 +129,9 @@ func (b *board) addDevices(cfg Config) error {
 		}
 	}
 	if err := b.add(cfg, rng.New()); err != nil {
+		return err
+	}
+	if err := b.addConsoles(cfg); err != nil {
 		return err
 	}
 	return b.assign()
@@ -267,13 +271,13 @@ func (b *board) start() error {
 	return nil
 }
 
-// drain returns when no device has a request in flight and the console's bytes
-// are written.
+// drain returns when no device has a request in flight and the bytes of serial
+// port and consoles are written.
 func (b *board) drain() {
 	for _, t := range b.transports {
 		t.Pause()
 	}
-	b.uart.Drain()
+	b.drainChars()
 }
 
 // abandoner is what may wait for the host without end. Abandon ends the wait, now
@@ -282,7 +286,9 @@ type abandoner interface{ Abandon() }
 
 // abandon makes drain, reset and close wait for nobody.
 func (b *board) abandon() {
-	b.uart.Abandon()
+	for _, s := range b.speakers {
+		s.Abandon()
+	}
 	for _, d := range b.disks {
 		if a, ok := d.(abandoner); ok {
 			a.Abandon()
@@ -313,6 +319,8 @@ func (b *board) close() error {
 		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
 	}
+	b.drainChars()
+	errs = append(errs, b.chars.close())
 	if b.platform != nil {
 		errs = append(errs, b.platform.close())
 	}

@@ -40,7 +40,12 @@ func (b *board) addChips(cfg Config, post func(event)) error {
 		Reset:    func() { post(event{kind: eventReset}) },
 		PowerOff: func() { post(event{kind: eventPowerOff}) },
 	})
-	b.uart = uart.New(uart.Config{IRQ: irq.GSILine(chip, irqSerial), Clock: b.clock, Port: cfg.Console})
+	host, err := b.plug(cfg, "serial", cfg.Spec.Serial)
+	if err != nil {
+		return err
+	}
+	b.uart = uart.New(uart.Config{IRQ: irq.GSILine(chip, irqSerial), Clock: b.clock, Port: host})
+	b.speaks(b.uart, cfg.Spec.Serial)
 	windows := []bus.Window{
 		{Base: pm.Base, Size: pm.Size, Name: "pm", Handler: b.pm},
 		{Base: pm.APMBase, Size: pm.APMSize, Name: "apm", Handler: b.pm.APM()},

@@ -24,7 +24,7 @@ const (
 type Config struct {
 	Spec        spec.Machine
 	Accelerator accel.Accelerator
-	Console     chardev.Port // the other end of the first serial port
+	Console     chardev.Port // the host's end of the byte device that is on standard input and output
 	Log         *slog.Logger
 }
 

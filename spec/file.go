@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -111,13 +112,18 @@ func resolve(n *yaml.Node) *yaml.Node {
 // value reads a node into the field v, which f describes.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) error {
 	switch {
-	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null":
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && !(n.Value == "null" && takesNull(v, f)):
 		return d.errorf(n, "%s has no value", f.name)
 	case n.Kind == yaml.ScalarNode:
 		if err := f.set(v, n.Value); err != nil {
 			return d.errorf(n, "%s: %w", f.name, err)
 		}
 		d.relative(v, f)
+		if v.Kind() == reflect.Struct { // in its flag's form
+			for _, part := range fieldsOf(v.Type()) {
+				d.relative(v.Field(part.index), &part)
+			}
+		}
 		return nil
 	case v.Kind() == reflect.Struct:
 		return d.mapping(n, v, f.name)
@@ -125,6 +131,17 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) error {
 		return d.sequence(n, v, f)
 	}
 	return d.errorf(n, "%s: one value is expected here", f.name)
+}
+
+// takesNull reports whether null is one of the field's words, which YAML takes
+// for the lack of one.
+func takesNull(v reflect.Value, f *field) bool {
+	if v.Kind() == reflect.Struct {
+		if first := impliedField(fieldsOf(v.Type())); first != nil {
+			f = first
+		}
+	}
+	return slices.Contains(f.words, "null")
 }
 
 func (d *decoder) sequence(n *yaml.Node, v reflect.Value, f *field) error {

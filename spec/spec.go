@@ -22,13 +22,17 @@ type Machine struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	// Board is the board's versioned name, or one that stands for its newest version: see Boards.
-	Board   string `json:"machine"`
-	Accel   string `json:"accel" words:"auto kvm soft"`
-	CPUs    CPUs   `json:"cpus"`
-	Memory  Memory `json:"memory"`
-	NUMA    NUMA   `json:"numa,omitzero"`
-	Boot    Boot   `json:"boot"`
-	Disks   []Disk `json:"disks,omitempty"`
+	Board  string `json:"machine"`
+	Accel  string `json:"accel" words:"auto kvm soft"`
+	CPUs   CPUs   `json:"cpus"`
+	Memory Memory `json:"memory"`
+	NUMA   NUMA   `json:"numa,omitzero"`
+	Boot   Boot   `json:"boot"`
+	Disks  []Disk `json:"disks,omitempty"`
+	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
+	Serial  Char   `json:"serial,omitzero"`
+	Console Char   `json:"console,omitzero"`
+	Ports   []Port `json:"ports,omitempty"`
 	PVPanic string `json:"pvpanic" words:"isa pci off"`
 	// OnPanic is what happens when the guest's kernel says by pvpanic that it panicked.
 	OnPanic string `json:"onPanic" words:"stop reset ignore"`
@@ -96,6 +100,7 @@ func (m *Machine) Complete() error {
 	m.Memory.HostNodes.tidy()
 	m.NUMA.complete(m)
 	m.completeDisks()
+	m.completeChars()
 	return nil
 }
 
@@ -120,7 +125,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("%s %w", w.what, err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks} {
+	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkChars} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -60,6 +60,9 @@ func TestParseDisk(t *testing.T) {
 func TestValidate(t *testing.T) {
 	valid := Default()
 	valid.Boot.Kernel = "vmlinuz"
+	if err := valid.Complete(); err != nil {
+		t.Fatal(err)
+	}
 	if err := valid.Validate(); err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,10 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.NUMA = spec.NUMA{} }, func(m *spec.Machine, s string) error { return m.NUMA.Add(s) })
 	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw][,readonly=on][,serial=TEXT][,discard=ignore|unmap][,queues=N]; may be repeated",
 		func(m *spec.Machine) { m.Disks = nil }, addDisk)
+	d.value("serial", "", "where the serial port (ttyS0) goes, `WHERE`: stdio, pty, null, file=PATH or socket=PATH[,server=on]; stdio unless another device has it", func(m *spec.Machine) setter { return &m.Serial })
+	d.value("console", "", "a virtio console (hvc0), and `WHERE` it goes, as with --serial", func(m *spec.Machine) setter { return &m.Console })
+	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, file=PATH or socket=PATH[,server=on]; may be repeated",
+		func(m *spec.Machine) { m.Ports = nil }, addPort)
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
 	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
@@ -65,6 +69,12 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 func addDisk(m *spec.Machine, s string) error {
 	d, err := spec.ParseDisk(s)
 	m.Disks = append(m.Disks, d)
+	return err
+}
+
+func addPort(m *spec.Machine, s string) error {
+	p, err := spec.ParsePort(s)
+	m.Ports = append(m.Ports, p)
 	return err
 }
 

@@ -18,6 +18,7 @@ var everything = []string{
 	"--cpus=2,sockets=2,cores=1,threads=1,maxcpus=2",
 	"--numa=node,cpus=0,memory=512M,host-nodes=0,policy=bind", "--numa=node,cpus=1,memory=512M,host-nodes=1,policy=preferred", "--numa=dist,src=1,dst=1,val=10",
 	"--disk=file=d,format=raw,readonly,serial=s,discard=unmap,queues=3", "--accel=soft", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
+	"--serial=pty,file=f,socket=s,server", "--console=pty,file=f,socket=s,server", "--port=name=n,to=pty,file=f,socket=s,server",
 	"--debug-exit", "--no-reboot",
 }
 

@@ -19,7 +19,8 @@ import (
 	"berth/spec"
 )
 
-const runLong = `Run one virtual machine in the foreground, its serial console on this terminal.
+const runLong = `Run one virtual machine in the foreground, its serial console on this terminal
+unless --serial or --console says otherwise.
 
 Only the guest's bytes go to standard output; berth's own words go to standard
 error. On a terminal, Ctrl-A X leaves and Ctrl-A H lists the keys.
@@ -95,7 +96,7 @@ func printMachine(w io.Writer, m spec.Machine, format string) error {
 // runMachine builds the VM, ties it to the terminal and the signals, and
 // returns how it ended as an exitError.
 func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.Writer) error {
-	interactive := term.IsTerminal(int(stdin.Fd()))
+	interactive := m.OnStdio() && term.IsTerminal(int(stdin.Fd()))
 	if interactive {
 		stderr = crlfWriter{stderr}
 	}
@@ -122,6 +123,9 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		log.Warn("naming the process", "err", err)
 	}
 	fmt.Fprintf(stderr, "berth: %s: %s\n", accelerator.Name(), why)
+	for _, t := range vm.Terminals() {
+		fmt.Fprintf(stderr, "berth: %s is %s\n", t.Device, t.Path)
+	}
 	if interactive {
 		raw, err := makeRaw(stdin)
 		if err != nil {
@@ -130,8 +134,13 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		defer raw.restore()
 		fmt.Fprintln(stderr, "berth: Ctrl-A X leaves, Ctrl-A H for help")
 	}
-	console.leave = vm.Stop
-	go console.pump()
+	if m.OnStdio() {
+		console.leave = vm.Stop
+		go console.pump()
+	}
+	if interactive && m.Console.To == "stdio" {
+		defer watchSize(vm, stdin)()
+	}
 	defer watchSignals(vm, stderr)()
 	outcome, err := vm.Run()
 	if err != nil {
@@ -160,6 +169,28 @@ func watchSignals(vm *machine.Machine, stderr io.Writer) (stop func()) {
 	return func() {
 		signal.Stop(signals)
 		close(signals)
+	}
+}
+
+// watchSize tells the guest how large the terminal is, now and whenever that
+// changes. The returned function ends the watch.
+func watchSize(vm *machine.Machine, terminal *os.File) (stop func()) {
+	tell := func() {
+		if cols, rows, err := term.GetSize(int(terminal.Fd())); err == nil {
+			vm.Resize(cols, rows)
+		}
+	}
+	tell()
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, unix.SIGWINCH)
+	go func() {
+		for range changes {
+			tell()
+		}
+	}()
+	return func() {
+		signal.Stop(changes)
+		close(changes)
 	}
 }
 

@@ -36,6 +36,22 @@ func Need(t testing.TB) Files {
 	}
 }
 
+// InitrdWith makes an initrd like Files.Initrd with further kernel modules, which
+// are loaded, in a folder of the test's.
+func InitrdWith(t testing.TB, modules ...string) string {
+	t.Helper()
+	Need(t)
+	out := filepath.Join(t.TempDir(), "initrd.img")
+	args := []string{"-o", out}
+	for _, m := range modules {
+		args = append(args, "-m", m)
+	}
+	if said, err := exec.Command(filepath.Join(repository(), "tests", "guest", "mkinitrd"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("tests/guest/mkinitrd: %v: %s", err, said)
+	}
+	return out
+}
+
 // repository is the directory that holds tests/guest.
 func repository() string {
 	_, self, _, _ := runtime.Caller(0)

@@ -69,7 +69,7 @@ func NewConsole(host chardev.Port, log *slog.Logger) *Device {
 
 // Named is a port between a program in the guest, which finds it as
 // /dev/virtio-ports/NAME, and the host. If Host is a chardev.Plug, the guest is
-// told when somebody is there.
+// told when somebody is there; nil is a port with nothing plugged in.
 type Named struct {
 	Name string
 	Host chardev.Port
@@ -80,7 +80,9 @@ type Named struct {
 func NewPorts(named []Named, log *slog.Logger) (*Device, error) {
 	if err := checkNames(named); err != nil {
 		for _, n := range named {
-			err = errors.Join(err, n.Host.Close())
+			if n.Host != nil {
+				err = errors.Join(err, n.Host.Close())
+			}
 		}
 		return nil, err
 	}

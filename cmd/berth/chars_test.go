@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/tests/guest"
+)
+
+// softGuest is berth running Debian's kernel on the soft engine, its standard output
+// in a console.
+type softGuest struct {
+	cmd  *exec.Cmd
+	hand *guest.Console
+	errs strings.Builder
+}
+
+// startSoft starts berth with a kernel that runs a script of tests/guest, and
+// with further flags.
+func startSoft(t *testing.T, initrd, script string, flags ...string) *softGuest {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &softGuest{}
+	g.cmd = exec.Command(filepath.Join(asBerth(t, self), "berth"), append([]string{
+		"run", "--accel", "soft", "--memory", "256M", "--kernel", guest.Need(t).Kernel, "--initrd", initrd,
+		"--append", "console=ttyS0 console=hvc0 quiet berth.script=" + script,
+	}, flags...)...)
+	g.cmd.Stderr = &g.errs
+	keys, err := g.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, err := g.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.cmd.Process.Kill() })
+	g.hand = guest.NewConsole(screen, keys)
+	return g
+}
+
+// end waits for the power-off and returns the CPU-seconds that it all took.
+func (g *softGuest) end(t *testing.T) float64 {
+	t.Helper()
+	if err := g.hand.ExpectEnd(patience); err != nil {
+		t.Fatalf("%v\n%s%s", err, g.hand.Said(), g.errs.String())
+	}
+	if err := g.cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s%s", err, g.hand.Said(), g.errs.String())
+	}
+	return (g.cmd.ProcessState.UserTime() + g.cmd.ProcessState.SystemTime()).Seconds()
+}
+
+// patience is for a busy host; what is waited for takes seconds.
+const patience = 3 * time.Minute
+
+// accept waits for berth to connect to a socket of another process.
+func accept(t *testing.T, path string) <-chan net.Conn {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c := make(chan net.Conn, 1)
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			c <- conn
+		}
+	}()
+	return c
+}
+
+// connect connects to the socket that berth makes.
+func connect(t *testing.T, path string) net.Conn {
+	t.Helper()
+	for limit := time.Now().Add(patience); ; {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn
+		}
+		if time.Now().After(limit) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestConsoleAndPortsOnSoft boots Debian's kernel with its virtio console on
+// standard input and output, its serial port in a file, and three named ports: on
+// a socket that berth makes, on one that another process has made, and on a
+// pseudo-terminal. Each passes a line either way.
+func TestConsoleAndPortsOnSoft(t *testing.T) {
+	dir := t.TempDir()
+	serial, made, theirs := filepath.Join(dir, "serial.log"), filepath.Join(dir, "made"), filepath.Join(dir, "theirs")
+	accepted := accept(t, theirs)
+	g := startSoft(t, guest.InitrdWith(t, "virtio_console"), "ports", "--console", "stdio", "--serial", "file="+serial,
+		"--port", "name=org.qemu.guest_agent.0,socket="+made+",server=on", "--port", "name=org.example.theirs,socket="+theirs,
+		"--port", "name=org.example.terminal,to=pty")
+	if _, _, err := g.hand.Expect(`BERTH-CONSOLE ready\r\n`, patience); err != nil {
+		t.Fatalf("%v\n%s%s", err, g.hand.Said(), g.errs.String())
+	}
+	if err := g.hand.Type("hello, console\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := g.hand.Expect(`hvc0 got hello, console\r\n`, patience); err != nil {
+		t.Fatalf("%v\n%s", err, g.hand.Said())
+	}
+	var terminal string
+	for line := range strings.Lines(g.errs.String()) {
+		_, _ = fmt.Sscanf(line, "berth: port org.example.terminal is %s\n", &terminal)
+	}
+	pty, err := os.OpenFile(terminal, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, g.errs.String())
+	}
+	for name, host := range map[string]io.ReadWriteCloser{
+		"org.qemu.guest_agent.0": connect(t, made), "org.example.theirs": <-accepted, "org.example.terminal": pty,
+	} {
+		if _, err := io.WriteString(host, "hello, "+name+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := bufio.NewReader(host).ReadString('\n')
+		if want := name + " got hello, " + name + "\n"; err != nil || answer != want {
+			t.Errorf("port %s: %q, %v; want %q", name, answer, err, want)
+		}
+		host.Close()
+	}
+	seconds := g.end(t)
+	if !strings.Contains(g.hand.Said(), "BERTH-KERNEL speaks") {
+		t.Errorf("the kernel does not speak on hvc0:\n%s", g.hand.Said())
+	}
+	if b, err := os.ReadFile(serial); err != nil || !strings.Contains(string(b), "BERTH-PORTS ok") {
+		t.Errorf("the serial port's file: %v\n%s", err, b)
+	}
+	if _, err := os.Stat(made); err == nil {
+		t.Error("the socket that berth made is still there")
+	}
+	t.Logf("%.1f CPU-seconds", seconds)
+}
