@@ -47,8 +47,8 @@ func cgroupMounted(h *host) Check {
 	}
 	c.Meaning = boundless
 	c.Remedy = "boot with systemd.unified_cgroup_hierarchy=1"
-	if h.container() {
-		c.Remedy += "; in a container, mount it"
+	if len(held) == 0 {
+		c.Remedy = "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
 	}
 	return c
 }

@@ -127,6 +127,28 @@ done; done`
 	}
 }
 
+// TestDoctor has berth doctor find KVM there, and what is wrong once its module is gone.
+func TestDoctor(t *testing.T) {
+	setup(t)
+	berth := build(t, "berth", "build", "./cmd/berth")
+	out := outer{seconds: 300, mib: 1024, files: []string{berth}}.run(t, "berth doctor && rmmod kvm_amd && echo GONE && berth doctor")
+	with, without, _ := strings.Cut(out, "GONE\n")
+	for _, want := range []struct{ report, line string }{
+		{with, "ok    ordinary guests           a probe guest ran every instruction tried"},
+		{with, "ok    hardware virtualization   AMD-V (svm) on "},
+		{with, "ok    nested paging             npt"},
+		{with, "ok    VMs inside guests         allowed: kvm_amd.nested=1"},
+		{with, "takes kvm: it runs ordinary guests"},
+		{without, "fail  device                    KVM is not present"},
+		{without, "warn  hardware virtualization   AMD-V (svm) is there, but /dev/kvm is not"},
+		{without, "takes soft: "},
+	} {
+		if !strings.Contains(want.report, want.line) {
+			t.Errorf("no %q in\n%s", want.line, want.report)
+		}
+	}
+}
+
 // TestDebian boots a whole Debian from its disk and puts it through its paces,
 // as package tests/debian does it on soft.
 func TestDebian(t *testing.T) {
