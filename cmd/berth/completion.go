@@ -90,6 +90,9 @@ func completions() map[string]cobra.CompletionFunc {
 		"disk":       keyed(spec.Keys(spec.Disk{})),
 		"memory":     keyed(spec.Keys(spec.Memory{})),
 		"cpus":       keyed(spec.Keys(spec.CPUs{})),
+		"serial":     keyed(spec.Keys(spec.Char{})),
+		"console":    keyed(spec.Keys(spec.Char{})),
+		"port":       keyed(spec.Keys(spec.Port{})),
 		"numa":       completeNUMA,
 	}
 }
@@ -137,6 +140,8 @@ func keyed(keys []spec.Key) cobra.CompletionFunc {
 			switch {
 			case valued && k.Name == name:
 				found = append(found, valuesOf(k, value)...)
+			case !valued && before == "" && k.Implied && len(k.Words) > 0:
+				found = append(found, k.Words...)
 			case !valued && !given(before, k):
 				found = append(found, k.Name+"=")
 			}

@@ -77,6 +77,9 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run --cpus 4,so", "berth run --cpus 4,sockets="},
 		{"berth run --numa di", "berth run --numa dist,"},
 		{"berth run --numa node,cpus=0-3,mem", "berth run --numa node,cpus=0-3,memory="},
+		{"berth run --serial st", "berth run --serial stdio"},
+		{"berth run --serial pty --console so", "berth run --serial pty --console socket="},
+		{"berth run --port name=a,socket=ima", "berth run --port name=a,socket=images/"},
 		{"berth run we", "berth run web.yaml "},
 		{"berth run --name vml", "berth run --name vml"},
 		{"berth gua", "berth gua"},
@@ -87,6 +90,7 @@ func TestBashCompletes(t *testing.T) {
 	for _, c := range []struct{ typed, choices string }{
 		{"berth run --accel ", "auto kvm soft"},
 		{"berth run --disk ", "file= readonly= serial="},
+		{"berth run --console ", "file= null pty server= socket= stdio"},
 		{"berth run --numa ", "dist, node,"},
 		{"berth run --cpus 4,", "cores= maxcpus= sockets= threads="},
 		{"berth ", "completion doctor run"},
