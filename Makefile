@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-vmm fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-vmm bench-latency fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
 
 all: build
 
@@ -38,6 +38,11 @@ bench-boot: build
 bench-vmm: build
 	@tests/guest/setup --test
 	$(GO) run ./tests/perf/vmmbench $(BENCH)
+
+# How late interrupts wake a halted vCPU while others spin, measured in the guest, beside QEMU's TCG and the host itself.
+bench-latency: build
+	@tests/guest/setup --test
+	$(GO) run ./tests/perf/latency $(BENCH)
 
 # Ten million random instructions against the host's CPU.
 fuzz-cpu: need-go
