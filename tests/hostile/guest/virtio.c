@@ -186,26 +186,35 @@ static u32 length(struct cpu *c)
 	}
 }
 
-static void header(struct cpu *c, u8 *h)
+/* header writes a disk's request, and behind it a range for those that discard or zero one. */
+static u32 header(struct cpu *c, u8 *h)
 {
 	static const u32 kinds[] = { 0, 0, 0, 1, 1, 4, 8, 11, 13, 14 };
-	REG(u32, h) = one_in(c, 32) ? rnd(c) : kinds[below(c, 10)];
+	u32 kind = one_in(c, 32) ? rnd(c) : kinds[below(c, 10)];
+	REG(u32, h) = kind;
 	REG(u32, h + 4) = rnd(c);
 	REG(u64, h + 8) = one_in(c, 16) ? odd_value(c) : below(c, 4096);
+	REG(u64, h + 16) = one_in(c, 16) ? odd_value(c) : below(c, 4096);
+	REG(u32, h + 24) = one_in(c, 16) ? odd_value(c) | 1u << 31 : below(c, 64);
+	REG(u32, h + 28) = one_in(c, 16) ? odd_value(c) : below(c, 2);
+	return kind;
 }
 
 /* chain writes a chain of n descriptors into a table of size entries. */
 static void chain(struct cpu *c, struct desc *t, u32 first, u32 size, u32 n)
 {
-	u8 *h = DATA + below(c, 65536) * 16;
-	header(c, h);
-	u32 at = first;
+	u8 *h = DATA + below(c, 32768) * 32;
+	u32 kind = header(c, h), at = first;
 	int outs = below(c, 2) ? 1 : 1 + below(c, n);
 	for (u32 i = 0; i < n; i++, at = (at + 1) % size) {
 		volatile struct desc *d = &t[at];
 		d->len = i == 0 ? 16 : i == n - 1 ? 1 : length(c);
 		d->addr = i == 0 ? (u64)h : buffer(c, d->len);
 		d->flags = (i < n - 1 ? NEXT : 0) | (i >= (u32)outs ? WRITE : 0);
+		if (i == 1 && outs > 1 && (kind == 11 || kind == 13)) {
+			d->addr = (u64)h + 16;
+			d->len = 16;
+		}
 		d->next = (at + 1) % size;
 		switch (c->calm ? 199 : below(c, 200)) {
 		case 0: d->flags = rnd(c); break;

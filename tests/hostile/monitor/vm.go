@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -43,7 +44,13 @@ func (c *vm) spec(d *disks) (spec.Machine, error) {
 		ends = 1
 	}
 	m.Boot.Cmdline = fmt.Sprintf("seed=%d cpus=%d ends=%d do=%s", c.seed, c.count, ends, c.programs)
-	m.Disks = []spec.Disk{{File: d.written, Format: "raw"}, {File: d.kept, Format: "raw", ReadOnly: true}}
+	m.Disks = []spec.Disk{
+		{File: d.written, Discard: []string{"unmap", "ignore"}[c.rand.IntN(2)], Queues: 1 + c.rand.IntN(4)},
+		{File: d.kept, ReadOnly: true},
+	}
+	// Nobody is at the other ends, so that what the guest says there takes no room.
+	m.Console.To = []string{"pty", "null"}[c.rand.IntN(2)]
+	m.Ports = []spec.Port{{Name: "socket", Socket: filepath.Join(d.dir, "port"), Server: true}, {Name: "null", To: "null"}}
 	return m, errors.Join(m.Complete(), m.Validate())
 }
 
