@@ -2,15 +2,18 @@ package main
 
 import (
 	"bufio"
-	"fmt"
+	"errors"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"berth/tests/guest"
 )
@@ -20,12 +23,64 @@ import (
 type softGuest struct {
 	cmd  *exec.Cmd
 	hand *guest.Console
-	errs strings.Builder
+	errs said
 }
 
-// startSoft starts berth with a kernel that runs a script of tests/guest, and
-// with further flags.
+// said is what a program says on standard error, read while it runs.
+type said struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
+// startSoft starts berth, its standard streams on pipes, with a kernel that runs a
+// script of tests/guest, and with further flags.
 func startSoft(t *testing.T, initrd, script string, flags ...string) *softGuest {
+	t.Helper()
+	g := prepareSoft(t, initrd, script, flags...)
+	keys, err := g.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, err := g.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.start(t, screen, keys)
+	return g
+}
+
+// startSoftOn is the same on a terminal of cols and rows, whose other end it returns.
+func startSoftOn(t *testing.T, cols, rows uint16, initrd, script string, flags ...string) (*softGuest, *os.File) {
+	t.Helper()
+	g := prepareSoft(t, initrd, script, flags...)
+	master, slave := openPTY(t)
+	setSize(t, master, cols, rows)
+	g.cmd.Stdin, g.cmd.Stdout = slave, slave
+	g.start(t, master, master)
+	slave.Close()
+	return g, master
+}
+
+func setSize(t *testing.T, terminal *os.File, cols, rows uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: cols, Row: rows}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prepareSoft(t *testing.T, initrd, script string, flags ...string) *softGuest {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -37,20 +92,16 @@ func startSoft(t *testing.T, initrd, script string, flags ...string) *softGuest 
 		"--append", "console=ttyS0 console=hvc0 quiet berth.script=" + script,
 	}, flags...)...)
 	g.cmd.Stderr = &g.errs
-	keys, err := g.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	screen, err := g.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	return g
+}
+
+func (g *softGuest) start(t *testing.T, screen io.Reader, keys io.Writer) {
+	t.Helper()
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = g.cmd.Process.Kill() })
 	g.hand = guest.NewConsole(screen, keys)
-	return g
 }
 
 // end waits for the power-off and returns the CPU-seconds that it all took.
@@ -66,7 +117,7 @@ func (g *softGuest) end(t *testing.T) float64 {
 }
 
 // patience is for a busy host; what is waited for takes seconds.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 // accept waits for berth to connect to a socket of another process.
 func accept(t *testing.T, path string) <-chan net.Conn {
@@ -100,29 +151,32 @@ func connect(t *testing.T, path string) net.Conn {
 	}
 }
 
-// TestConsoleAndPortsOnSoft boots Debian's kernel with its virtio console on
-// standard input and output, its serial port in a file, and three named ports: on
+// TestConsoleAndPortsOnSoft boots Debian's kernel with its virtio console on a
+// terminal, whose size it follows, its serial port in a file, and three named ports: on
 // a socket that berth makes, on one that another process has made, and on a
 // pseudo-terminal. Each passes a line either way.
 func TestConsoleAndPortsOnSoft(t *testing.T) {
 	dir := t.TempDir()
 	serial, made, theirs := filepath.Join(dir, "serial.log"), filepath.Join(dir, "made"), filepath.Join(dir, "theirs")
 	accepted := accept(t, theirs)
-	g := startSoft(t, guest.InitrdWith(t, "virtio_console"), "ports", "--console", "stdio", "--serial", "file="+serial,
+	g, screen := startSoftOn(t, 100, 30, guest.InitrdWith(t, "virtio_console"), "ports", "--console", "stdio", "--serial", "file="+serial,
 		"--port", "name=org.qemu.guest_agent.0,socket="+made+",server=on", "--port", "name=org.example.theirs,socket="+theirs,
 		"--port", "name=org.example.terminal,to=pty")
-	if _, _, err := g.hand.Expect(`BERTH-CONSOLE ready\r\n`, patience); err != nil {
+	if _, _, err := g.hand.Expect(`BERTH-CONSOLE ready, 30 100\r\n`, patience); err != nil {
 		t.Fatalf("%v\n%s%s", err, g.hand.Said(), g.errs.String())
 	}
-	if err := g.hand.Type("hello, console\n"); err != nil {
+	setSize(t, screen, 120, 40)
+	if err := errors.Join(g.cmd.Process.Signal(unix.SIGWINCH), g.hand.Type("hello, console\r")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := g.hand.Expect(`hvc0 got hello, console\r\n`, patience); err != nil {
+	if _, _, err := g.hand.Expect(`hvc0 got hello, console at 40 120\r\n`, patience); err != nil {
 		t.Fatalf("%v\n%s", err, g.hand.Said())
 	}
 	var terminal string
 	for line := range strings.Lines(g.errs.String()) {
-		_, _ = fmt.Sscanf(line, "berth: port org.example.terminal is %s\n", &terminal)
+		if at, ok := strings.CutPrefix(line, "berth: port org.example.terminal is "); ok {
+			terminal = strings.TrimSpace(at)
+		}
 	}
 	pty, err := os.OpenFile(terminal, os.O_RDWR, 0)
 	if err != nil {

@@ -165,10 +165,14 @@ func (d *Device) Resize(cols, rows uint16) {
 	}
 }
 
-// Activate starts serving the queues of the ports that exist.
+// Activate starts serving the queues of the ports that exist. Linux reads a
+// console's size when it has changed, and not before: so it has, if there is one.
 func (d *Device) Activate(acked uint64, qs []*virtio.Queue) error {
 	if d.ports[0] != nil {
 		d.ports[0].serve(qs[0], qs[1])
+		if d.sized() && acked&featureSize != 0 {
+			d.changed()
+		}
 		return nil
 	}
 	if acked&featureMultiport == 0 {
@@ -182,6 +186,12 @@ func (d *Device) Activate(acked uint64, qs []*virtio.Queue) error {
 		p.serve(qs[2*p.id+2], qs[2*p.id+3])
 	}
 	return nil
+}
+
+func (d *Device) sized() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.s.Cols != 0 || d.s.Rows != 0
 }
 
 // Reset forgets the driver. Input that waits at the host stays.

@@ -187,6 +187,26 @@ func Test_5_3_4_Configuration(t *testing.T) {
 	}
 }
 
+// Linux 6.1 reads the size of a console only after a notification that it changed.
+func TestADriverIsToldOfTheSizeThatThereIs(t *testing.T) {
+	d := NewConsole(nil, nil)
+	r := newRig(t, d, featureSize)
+	if r.MSIs.Count(0x40) != 0 {
+		t.Error("told of no size")
+	}
+	d.Resize(80, 25)
+	for i, c := range []struct {
+		features uint64
+		told     int
+	}{{featureSize, 1}, {0, 0}, {featureSize, 1}} {
+		before := r.MSIs.Count(0x40)
+		r.begin(c.features)
+		if n := r.MSIs.Count(0x40) - before; n != c.told {
+			t.Errorf("driver %d: told %d times, want %d", i, n, c.told)
+		}
+	}
+}
+
 // "The device MUST allow a write to emerg_wr, even on an unconfigured device."
 func Test_5_3_5_1_EmergencyWrite(t *testing.T) {
 	host, dev := chardev.Pipe(1 << 10)
