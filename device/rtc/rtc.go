@@ -159,6 +159,7 @@ func (r *RTC) in(off uint64) byte {
 		}
 		return v
 	case i == regC:
+		r.settle(now) // the timer may be late with a flag's request
 		v := m[regC]
 		m[regC] = 0
 		r.settle(now)

@@ -207,6 +207,37 @@ func TestAlarmInterrupt(t *testing.T) {
 	}
 }
 
+// lateClock's timers have not fired yet.
+type lateClock struct{ *clock.Manual }
+
+func (lateClock) NewTimer(func()) clock.Timer { return noTimer{} }
+
+type noTimer struct{}
+
+func (noTimer) Set(uint64) {}
+func (noTimer) Stop()      {}
+
+// TestPolledFlagHasItsRequest: whoever polls register C before the timer fires
+// sees an enabled flag together with its interrupt request.
+func TestPolledFlagHasItsRequest(t *testing.T) {
+	r := newRig(t)
+	r.RTC = New(Config{IRQ: irq.LineFunc(func(l bool) {
+		if l {
+			r.rises++
+		}
+	}), Clock: lateClock{r.clock}, Start: start})
+	r.put(regA, 0x26)
+	r.get(regC)
+	r.put(regB, b24|bPeriodic)
+	r.clock.Advance(second / 100)
+	if c := r.get(regC); c&(cRequest|bPeriodic) != cRequest|bPeriodic {
+		t.Errorf("C %#x", c)
+	}
+	if r.rises != 1 {
+		t.Errorf("%d interrupts", r.rises)
+	}
+}
+
 func TestAlarmFlagWithoutInterruptIsPolled(t *testing.T) {
 	r := newRig(t)
 	for i := byte(1); i <= 5; i += 2 {
