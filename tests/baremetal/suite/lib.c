@@ -194,6 +194,7 @@ int main(void)
 	test_interrupts();
 	test_apic();
 	test_timers();
+	test_smp();
 	test_fpu();
 	test_simd();
 	test_align();

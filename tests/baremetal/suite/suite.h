@@ -107,6 +107,6 @@ int intel(void); /* by vendor */
 /* The parts. */
 void test_paging(void), test_segments(void), test_exceptions(void), test_control(void), test_debug(void),
 	test_calls(void), test_far64(void), test_compat(void), test_interrupts(void), test_code(void), test_legacy(void),
-	test_watch(void), test_apic(void), test_timers(void), test_fpu(void), test_simd(void), test_align(void);
+	test_watch(void), test_apic(void), test_timers(void), test_smp(void), test_fpu(void), test_simd(void), test_align(void);
 
 #endif

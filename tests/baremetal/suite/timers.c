@@ -14,6 +14,13 @@ static void load(u8 command, u16 port, u16 v)
 	outb(port, v >> 8);
 }
 
+static u32 inl(u16 p)
+{
+	u32 v;
+	asm volatile("inl %1, %0" : "=a"(v) : "Nd"(p));
+	return v;
+}
+
 static u16 latched(int counter)
 {
 	outb(0x43, counter << 6);
@@ -106,18 +113,11 @@ static void counters(void)
 	load(0xb2, 0x42, 300); /* mode 1: the gate's edge starts it */
 	eq("pit-mode1-waits", status(2) >> 7, 1);
 	gate2(1);
-	for (u64 since = rdtsc(); early(since) && !(status(2) >> 7);)
-		;
+	for (u32 since = inl(0x608); ((inl(0x608) - since) & 0xffffff) < 20000;)
+		; /* 5.6 ms; the count is 0.25 */
 	eq("pit-mode1-ends-high", status(2) >> 7, 1);
 	gate2(0);
 	load(0x30, 0x40, 0);
-}
-
-static u32 inl(u16 p)
-{
-	u32 v;
-	asm volatile("inl %1, %0" : "=a"(v) : "Nd"(p));
-	return v;
 }
 
 static void pm_timer(void)
@@ -168,8 +168,9 @@ static u8 flag(u8 mask)
 	return c;
 }
 
-/* set_time also sets the date, to 1 January 2001: another data mode asks for all anew. */
-static void set_time(u8 b, u8 hour, u8 minute, u8 second)
+/* set_time also sets the date, to 1 January 2001: another data mode asks for all anew. It returns what then is read,
+   while no update comes. */
+static u32 set_time(u8 b, u8 hour, u8 minute, u8 second)
 {
 	set_cmos(RTC_B, SET | b);
 	for (int i = 6; i <= 9; i++)
@@ -178,7 +179,9 @@ static void set_time(u8 b, u8 hour, u8 minute, u8 second)
 	set_cmos(0, second);
 	set_cmos(2, minute);
 	set_cmos(4, hour);
+	u32 v = cmos(4) << 16 | cmos(2) << 8 | cmos(0);
 	set_cmos(RTC_B, b);
+	return v;
 }
 
 static int rtc_quiet;
@@ -220,30 +223,29 @@ static void rtc(void)
 	asm volatile("sti; nop; cli");
 	clear_counts();
 	for (int i = 0; i < 20000; i++)
-		asm volatile("sti; pause; cli");
+		asm volatile("pause; sti; nop; cli");
 	eq("rtc-periodic-off", count[0x5c], 0);
 	set_cmos(RTC_A, 0x20); /* no rate */
 
-	/* 23:59:58 in BCD: an alarm two seconds later, at midnight. */
-	set_cmos(1, 0);
-	set_cmos(3, 0);
+	/* 23:59:58 in BCD, and an alarm at each second of the hour that begins at midnight. */
+	set_cmos(1, 0xff);
+	set_cmos(3, 0xff);
 	set_cmos(5, 0);
-	set_time(HOURS24, 0x23, 0x59, 0x58);
-	eq("rtc-set", cmos(4) << 16 | cmos(2) << 8 | cmos(0), 0x235958);
+	eq("rtc-set", set_time(HOURS24, 0x23, 0x59, 0x58), 0x235958);
 	cmos(RTC_C);
 	c = flag(0x10);
-	eq("rtc-update-ended", c & 0x30, 0x10);
-	eq("rtc-update-counts", cmos(0), 0x59);
+	eq("rtc-update-ended", c & 0x90, 0x10);
+	ok("rtc-update-counts", cmos(0) != 0x58);
 	clear_counts();
 	set_cmos(RTC_B, HOURS24 | AIE);
-	eq("rtc-alarm", wait_for(0x5c, 1), 1);
-	eq("rtc-midnight", cmos(4) << 16 | cmos(2) << 8 | cmos(0), 0);
+	ok("rtc-alarm", wait_for(0x5c, 1) >= 1);
+	eq("rtc-midnight", cmos(4), 0);
 	eq("rtc-next-day", cmos(7) << 8 | cmos(8), 0x201);
 	set_cmos(RTC_B, HOURS24);
-	set_time(BINARY | HOURS24, 13, 59, 7);
-	eq("rtc-binary", cmos(4) << 16 | cmos(2) << 8 | cmos(0), 13 << 16 | 59 << 8 | 7);
-	set_time(0, 0x92, 0x30, 0x11); /* 12 PM is 0x92 in twelve-hour mode */
-	eq("rtc-12-pm", cmos(4), 0x92);
+	eq("rtc-binary", set_time(BINARY | HOURS24, 13, 59, 7), 13 << 16 | 59 << 8 | 7);
+	eq("rtc-binary-goes-on", cmos(4) - 13U <= 1, 1);
+	eq("rtc-12-pm", set_time(0, 0x92, 0x30, 0x11) >> 16, 0x92); /* 12 PM in twelve-hour mode */
+	eq("rtc-12-pm-goes-on", cmos(4), 0x92);
 	set_cmos(RTC_B, SET | HOURS24);
 	set_cmos(0, 0x11);
 	set_cmos(RTC_C, 0);

@@ -414,7 +414,7 @@ static void ports(void)
 			hook = 0;
 			static const char *const how[] = { "-byte", "-word", "-dword", "-string" };
 			u8 want[] = { list[i].hit1, list[i].hit2, list[i].hit4, list[i].string };
-			eq(name("port-", list[i].name, how[k]), hits, want[k]);
+			eq(name(want[k] ? "port-hit-" : "port-miss-", list[i].name, how[k]), hits, want[k]);
 		}
 	}
 	start(note);
@@ -423,7 +423,7 @@ static void ports(void)
 	inb(0x80);
 	inb(0x81);
 	set_dr7(0x400);
-	eq("port-in", hits, 1);
+	eq("port-hit-in", hits, 1);
 	set_cr4(cr4() & ~8UL);
 	hook = 0;
 }
