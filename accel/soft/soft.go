@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,7 @@ type VM struct {
 	ferr   *ferr.FERR // of vCPU 0
 
 	unknownMSRs atomic.Int32 // reported so far
+	giving      atomic.Bool  // memory is on its way back to the host
 }
 
 var (
@@ -175,4 +177,16 @@ func (v *VM) unknownMSR(index uint32, write bool) {
 	if v.unknownMSRs.Add(1) <= maxMSRReports {
 		v.log.Debug("guest used an MSR that does not exist", "msr", fmt.Sprintf("0x%x", index), "write", write)
 	}
+}
+
+// freed gives the host back what the vCPUs no longer hold. Go by itself keeps
+// garbage for as long as a VM that idles makes no more of it, minutes at least.
+func (v *VM) freed() {
+	if !v.giving.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		debug.FreeOSMemory()
+		v.giving.Store(false)
+	}()
 }

@@ -34,6 +34,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		TSC:        c.vm.cfg.Clock.Now,
 		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
+		Freed:      c.vm.freed,
 	}
 	if c.id == 0 && !c.vm.cfg.APICOnly {
 		cfg.FERR = c.vm.ferr.Set

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"berth/guestmem"
 	"berth/x86"
@@ -19,6 +20,7 @@ type block struct {
 	first *uop // &ops[0]
 	n     uint8
 	cross bool   // one instruction that reaches into the next linear page
+	found bool   // find returned it since the last sweep
 	off   uint16 // of the first instruction in its page
 	end   uint16 // past the last
 
@@ -78,6 +80,7 @@ type blockCache struct {
 	held    int    // weight of all blocks
 	max     int    // of held
 	changed bool   // a block was invalidated since this was last cleared
+	swept   time.Time
 
 	mu    sync.Mutex
 	news  news          // under mu
@@ -201,6 +204,7 @@ func (c *CPU) find() (*block, status) {
 	} else if c.Mode != decode.Mode64 && c.RIP+uint64(b.end-b.off)-1 > uint64(c.Seg[x86.CS].Limit) {
 		return nil, c.step()
 	}
+	b.found = true
 	c.R[decode.RIP] = c.RIP - uint64(b.off)
 	return b, next
 }

@@ -2,6 +2,7 @@ package interp
 
 import (
 	"sync/atomic"
+	"time"
 
 	"berth/x86"
 )
@@ -214,6 +215,7 @@ func (c *CPU) sleep() {
 	if p&^quiet != 0 {
 		return
 	}
+	c.dropCold(time.Now())
 	if !atomic.CompareAndSwapUint32(&c.Pending, p, p|pendSleep) {
 		return
 	}

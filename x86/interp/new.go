@@ -86,6 +86,9 @@ type Config struct {
 	FERR func(asserted bool)
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
+	// Freed, if set, is told that much of what the vCPU held on the Go heap is
+	// garbage now, while the vCPU halts. It must not wait.
+	Freed func()
 }
 
 // Reason says why Run returned.

@@ -1,0 +1,81 @@
+package interp
+
+import (
+	"testing"
+	"time"
+
+	"berth/guestmem"
+	"berth/x86"
+)
+
+// What is reached between two sweeps stays, though links lead past find; the rest
+// goes, its page is plainly writable again, and it runs as before when it is reached.
+func TestSweep(t *testing.T) {
+	// test edi, edi; jz +0x24; mov eax, 1; jmp +0x29; … at +0x24: mov eax, 2
+	code := make([]byte, 0x29)
+	copy(code, unhex(t, "85ff7420b801000000eb1e"))
+	copy(code[0x24:], unhex(t, "b802000000"))
+	c := newTestCPU(t, code)
+	run := func(rdi, want uint64) {
+		t.Helper()
+		c.R[x86.RDI], c.RIP = rdi, testCode
+		runTest(t, c, false)
+		wantReg(t, c, x86.RAX, want)
+	}
+	run(0, 2)
+	run(1, 1)
+	all := len(c.blocks.byKey)
+	c.sweep()
+	if len(c.blocks.byKey) != all {
+		t.Fatalf("%d of %d blocks after the first sweep", len(c.blocks.byKey), all)
+	}
+	for range 3 {
+		run(1, 1)
+	}
+	c.sweep()
+	kept := len(c.blocks.byKey)
+	if kept == 0 || kept >= all {
+		t.Errorf("%d of %d blocks after the second sweep", kept, all)
+	}
+	run(1, 1)
+	run(0, 2)
+	c.sweep()
+	c.sweep()
+	if len(c.blocks.byKey) != 0 || c.blocks.held != 0 || *c.cfg.Memory.Flags(testCode)&guestmem.FlagCode != 0 {
+		t.Errorf("%d blocks of weight %d stay", len(c.blocks.byKey), c.blocks.held)
+	}
+	run(1, 1)
+	run(0, 2)
+}
+
+// A vCPU sweeps only now and then, only when it holds much, and says so when much went.
+func TestDropCold(t *testing.T) {
+	c := newTestCPU(t, unhex(t, "b801000000"))
+	told := 0
+	c.cfg.Freed = func() { told++ }
+	run := func() {
+		t.Helper()
+		c.RIP = testCode
+		runTest(t, c, false)
+	}
+	run()
+	now := time.Unix(1000, 0)
+	c.dropCold(now)
+	c.dropCold(now.Add(time.Hour))
+	if len(c.blocks.byKey) == 0 {
+		t.Fatal("little is held, and it is gone")
+	}
+	c.blocks.held += coldHeld // as if there were more
+	c.dropCold(now)
+	c.dropCold(now.Add(coldEvery - 1))
+	if len(c.blocks.byKey) == 0 {
+		t.Error("swept twice within a moment")
+	}
+	c.dropCold(now.Add(coldEvery))
+	if len(c.blocks.byKey) != 0 {
+		t.Error("not swept when it was time")
+	}
+	if told != 0 {
+		t.Error("told of next to nothing")
+	}
+}
