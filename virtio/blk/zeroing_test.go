@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"berth/block"
@@ -164,21 +165,21 @@ func Test_5_2_6_2_RefusedSegments(t *testing.T) {
 }
 
 func TestAFailingSegmentEndsTheRequest(t *testing.T) {
-	calls := 0
+	var calls atomic.Int32
 	disk := &blocktest.Faulty{Disk: blocktest.NewMem(64 << 10), Fail: func(q *block.Request) error {
-		if calls++; q.Off == 512 {
+		if calls.Add(1); q.Off == 512 {
 			return errors.New("medium error")
 		}
 		return nil
 	}}
 	r := newRig(t, disk, Config{}, featureWriteZeroes|featureFlush)
 	r.put(dataAt, segments(segment{0, 1, 0}, segment{1, 1, 0}, segment{2, 1, 0}))
-	if s, _ := r.do(typeWriteZeroes, 0, out(dataAt, 48)); s != statusIOErr || calls != 2 {
-		t.Errorf("status %d after %d calls", s, calls)
+	if s, _ := r.do(typeWriteZeroes, 0, out(dataAt, 48)); s != statusIOErr || calls.Load() != 2 {
+		t.Errorf("status %d after %d calls", s, calls.Load())
 	}
 	r.put(dataAt, segments(segment{3, 1, 0}))
-	if s, _ := r.do(typeWriteZeroes, 0, out(dataAt, 16)); s != statusOK || calls != 3 {
-		t.Errorf("afterwards: status %d after %d calls", s, calls)
+	if s, _ := r.do(typeWriteZeroes, 0, out(dataAt, 16)); s != statusOK || calls.Load() != 3 {
+		t.Errorf("afterwards: status %d after %d calls", s, calls.Load())
 	}
 }
 
