@@ -1,6 +1,7 @@
 package acceltest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"flag"
 	"math"
@@ -11,7 +12,7 @@ import (
 	"berth/x86"
 )
 
-// Addresses of litmus.asm.
+// Addresses of litmus.asm, and of shootdown.asm where that has them.
 const (
 	litmusTest    = 0x5000
 	litmusCPUs    = 0x5004
@@ -28,16 +29,18 @@ const (
 // nanoseconds that matter only if each has a CPU of the host to itself.
 var litmusTime = flag.Duration("litmus.time", 300*time.Millisecond, "how long each litmus test runs")
 
-// litmus is one test of litmus.asm: the outcomes that the memory model forbids
-// (Intel SDM vol. 3A §8.2).
+// litmus is one test of litmus.asm, or a program of its own: the outcomes that the
+// memory model forbids (Intel SDM vol. 3A §8.2).
 type litmus struct {
 	name      string
+	program   string // litmus if empty
 	cpus      int
 	forbidden []int
 	native    bool // needs instructions that a hypervisor in software does not make atomic
 }
 
-// litmusTests is in the order of the program's table. An outcome's bits: see there.
+// litmusTests begins with those of litmus.asm, in the order of its table. An
+// outcome's bits: see there.
 var litmusTests = []litmus{
 	{name: "StoreBuffer", cpus: 2}, // both loads may pass the stores
 	{name: "StoreBufferMFENCE", cpus: 2, forbidden: []int{0}},
@@ -52,6 +55,7 @@ var litmusTests = []litmus{
 	{name: "SequenceLock", cpus: 4, forbidden: []int{1}},
 	{name: "CrossModifyingCode", cpus: 2, forbidden: []int{1}},
 	{name: "CodeWrittenByADevice", cpus: 1, forbidden: []int{1}},
+	{name: "TLBShootDown", program: "shootdown", cpus: 3, forbidden: []int{1, 2, 3, 4, 5, 6, 7}},
 }
 
 func (suite Suite) litmus(t *testing.T) {
@@ -66,7 +70,7 @@ func (suite Suite) litmus(t *testing.T) {
 func (suite Suite) litmusTest(t *testing.T, number int, l litmus) {
 	// As package machine does: a vCPU never keeps the host's part waiting.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(l.cpus + 4))
-	g := suite.NewGuest(t, "litmus", l.cpus)
+	g := suite.NewGuest(t, cmp.Or(l.program, "litmus"), l.cpus)
 	for id := range l.cpus {
 		var s x86.State
 		g.Get(id, &s)
