@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -163,11 +164,20 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 			s := first()
 			cmd := exec.Command(berth, "run", "--accel", "soft", "--cpus", "2", "--memory", "64M", "--kernel", elf,
 				"--append", fmt.Sprintf("seed=%d cpus=2 ends=0 do=%s", s, p))
-			var out, errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &errs
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
+			// The guest's first line says that it, and berth's signal handler, are there.
+			if _, err := out.Read(make([]byte, 1)); err != nil {
+				t.Errorf("seed %d: the guest is silent: %v", s, err)
+			}
+			go func() { _, _ = io.Copy(io.Discard, out) }()
 			time.Sleep(time.Second)
 			for range 2 { // apart, or they become one
 				_ = cmd.Process.Signal(unix.SIGTERM)
@@ -175,7 +185,7 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 			}
 			hung := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Signal(unix.SIGABRT) })
 			defer hung.Stop()
-			err := cmd.Wait()
+			err = cmd.Wait()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 16 && exit.ExitCode() != 10 {
 				t.Errorf("seed %d: %v\n%s", s, err, tail(errs.String(), 20000))
