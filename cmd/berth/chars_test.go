@@ -151,6 +151,46 @@ func connect(t *testing.T, path string) net.Conn {
 	}
 }
 
+// TestSerialOnASocket: the guest echo answers a byte with the one after it, on a
+// socket that berth makes and on one of another process.
+func TestSerialOnASocket(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	image := filepath.Join(dir, "echo")
+	if err := os.WriteFile(image, pvhImage(guests["echo"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made, theirs := filepath.Join(dir, "made"), filepath.Join(dir, "theirs")
+	accepted := accept(t, theirs)
+	for where, host := range map[string]func() net.Conn{
+		"socket=" + made + ",server=on": func() net.Conn { return connect(t, made) },
+		"socket=" + theirs:              func() net.Conn { return <-accepted },
+	} {
+		cmd := exec.Command(filepath.Join(asBerth(t, self), "berth"), "run", "--accel", "soft", "--kernel", image, "--serial", where)
+		var errs said
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		conn := host()
+		if _, err := conn.Write([]byte("a")); err != nil {
+			t.Error(err)
+		}
+		if b, err := io.ReadAll(conn); string(b) != "b" || err != nil {
+			t.Errorf("--serial %s: %q, %v", where, b, err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("--serial %s: %v\n%s", where, err, errs.String())
+		}
+		watchdog.Stop()
+		conn.Close()
+	}
+}
+
 // TestConsoleAndPortsOnSoft boots Debian's kernel with its virtio console on a
 // terminal, whose size it follows, its serial port in a file, and three named ports: on
 // a socket that berth makes, on one that another process has made, and on a

@@ -181,9 +181,10 @@ func watchSize(vm *machine.Machine, terminal *os.File) (stop func()) {
 		}
 	}
 	tell()
-	changes := make(chan os.Signal, 1)
+	changes, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(changes, unix.SIGWINCH)
 	go func() {
+		defer close(done)
 		for range changes {
 			tell()
 		}
@@ -191,6 +192,7 @@ func watchSize(vm *machine.Machine, terminal *os.File) (stop func()) {
 	return func() {
 		signal.Stop(changes)
 		close(changes)
+		<-done // vm may be closed from now on
 	}
 }
 
