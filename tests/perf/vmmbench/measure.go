@@ -25,7 +25,7 @@ type start struct {
 type boot struct {
 	CPU    float64           // CPU-seconds to userland
 	Exits  map[string]uint64 // KVM's counts from the start to userland; nil: not on KVM
-	Memory int64             // private, at the prompt, outside guest RAM; bytes
+	Memory int64             // private, outside guest RAM, after idleFor; bytes
 	Idle   float64           // CPU time at the prompt, % of a core
 }
 
@@ -106,10 +106,6 @@ func watch(pid int, console io.Reader, engine string) (b boot, err error) {
 	}
 	go func() { _, _ = io.Copy(io.Discard, console) }() // ends with the process
 	time.Sleep(settle)
-	const ramBytes = 512 << 20
-	if b.Memory, err = process.Private(pid, ramBytes); err != nil {
-		return b, err
-	}
 	before, err := process.CPUSeconds(pid)
 	if err != nil {
 		return b, err
@@ -117,7 +113,12 @@ func watch(pid int, console io.Reader, engine string) (b boot, err error) {
 	begin := time.Now()
 	time.Sleep(idleFor)
 	after, err := process.CPUSeconds(pid)
+	if err != nil {
+		return b, err
+	}
 	b.Idle = (after - before) / time.Since(begin).Seconds() * 100
+	const ramBytes = 512 << 20
+	b.Memory, err = process.Private(pid, ramBytes)
 	return b, err
 }
 

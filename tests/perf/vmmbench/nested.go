@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // firmware is what QEMU loads for the command lines of vmms, in Debian's folders.
@@ -64,22 +62,30 @@ const froze = 126
 // outer runs this program in an outer guest and returns what it last said.
 func outer(args []string) ([]*vmm, error) {
 	cmd := exec.Command("tests/nested/nested", args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	failed := cmd.Run()
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
 	var all []*vmm
-	for line := range bytes.Lines(out.Bytes()) {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
 		var now []*vmm
-		if json.Unmarshal(line, &now) == nil {
+		if json.Unmarshal(lines.Bytes(), &now) == nil {
 			all = now
 		} else {
-			fmt.Fprintf(os.Stderr, "%s", line)
+			fmt.Fprintln(os.Stderr, lines.Text())
 		}
 	}
+	failed := cmd.Wait()
 	if failed == nil {
 		return all, nil
 	}
-	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != froze {
+	if cmd.ProcessState.ExitCode() != froze {
 		return nil, fmt.Errorf("in the outer guest: %w", failed)
 	}
 	if len(all) == 0 || len(all[0].Boots) == 0 {
@@ -119,11 +125,6 @@ func inside(o options) error {
 	if err != nil {
 		return err
 	}
-	stop, err := keepAwake()
-	if err != nil {
-		return err
-	}
-	defer stop()
 	f := files{berth: "./berth", kernel: "vmlinuz", initrd: "initrd.img", scratch: scratch, firmware: insideFirmware}
 	all, err := f.vmms("kvm")
 	if err != nil {
@@ -136,24 +137,4 @@ func inside(o options) error {
 		}
 		return err
 	})
-}
-
-// keepAwake keeps the outer CPU from halting until stop is called: QEMU's TCG can
-// lose a halted CPU's timer for good (docs/decisions/0008). What does it runs only
-// when nobody else wants the CPU, so that processes' CPU times stay their own.
-func keepAwake() (stop func(), err error) {
-	cmd := exec.Command("sh", "-c", "while :; do :; done")
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // it was killed
-	}
-	const idle = 5 // SCHED_IDLE, sched(7)
-	if err := unix.SchedSetAttr(cmd.Process.Pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: idle}, 0); err != nil {
-		stop()
-		return nil, fmt.Errorf("sched_setattr: %w", err)
-	}
-	return stop, nil
 }
