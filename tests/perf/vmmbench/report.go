@@ -49,11 +49,12 @@ func reportInit(trace []initialiser, out io.Writer) {
 	fmt.Fprintln(out)
 }
 
-// report prints what an engine's VMMs cost; the first is berth, the second its peer.
-func report(title string, all []*vmm, out io.Writer) {
+// report prints what an engine's VMMs cost; the first is berth, the second its
+// peer. hostSoft is as in reportStarts.
+func report(title string, all []*vmm, hostSoft float64, out io.Writer) {
 	fmt.Fprintf(out, "%s, medians\n", title)
 	if len(all[0].Starts) > 0 {
-		reportStarts(all, out)
+		reportStarts(all, hostSoft, out)
 	}
 	var booted []*vmm
 	for _, v := range all {
@@ -67,7 +68,8 @@ func report(title string, all []*vmm, out io.Writer) {
 	fmt.Fprintln(out)
 }
 
-func reportStarts(all []*vmm, out io.Writer) {
+// reportStarts prints the starts; hostSoft is the CPU-ms of berth soft on the host, 0: not known.
+func reportStarts(all []*vmm, hostSoft float64, out io.Writer) {
 	cpu := func(s start) float64 { return s.CPU }
 	fmt.Fprintf(out, "%-44s %10s %10s %10s\n", "start to first instruction and end", "CPU-ms", "min", "wall ms")
 	for _, v := range all {
@@ -76,7 +78,18 @@ func reportStarts(all []*vmm, out io.Writer) {
 			medianOf(v.Starts, func(s start) float64 { return s.Wall }))
 	}
 	berth, peer := medianOf(all[0].Starts, cpu), medianOf(all[1].Starts, cpu)
-	fmt.Fprintf(out, "  berth/QEMU %.2f; %s\n", berth/peer, verdict(berth, goalStart))
+	fmt.Fprintf(out, "  berth/QEMU %.2f", berth/peer)
+	last := all[len(all)-1]
+	switch {
+	case last.Name != scale:
+		fmt.Fprintf(out, "; %s\n", verdict(berth, goalStart))
+	case hostSoft > 0:
+		slower := medianOf(last.Starts, cpu) / hostSoft
+		fmt.Fprintf(out, "; the outer guest is %.0f times slower than its host, where this were %.1f CPU-ms; %s\n",
+			slower, berth/slower, verdict(berth/slower, goalStart))
+	default:
+		fmt.Fprintln(out)
+	}
 }
 
 func reportBoots(all []*vmm, out io.Writer) {

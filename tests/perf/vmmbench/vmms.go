@@ -50,7 +50,7 @@ func (f files) vmms(engine string) ([]*vmm, error) {
 	if engine == "kvm" {
 		peer = "QEMU KVM"
 	}
-	return []*vmm{
+	all := []*vmm{
 		{
 			Name:  "berth " + engine,
 			start: berth("--debug-exit", "--kernel", tiny),
@@ -69,8 +69,19 @@ func (f files) vmms(engine string) ([]*vmm, error) {
 			Name:  peer + ", microvm from the reset vector",
 			start: qemu("microvm", with("-bios", rom)...),
 		},
-	}, nil
+	}
+	if engine == "kvm" {
+		all = append(all, &vmm{
+			Name:  scale,
+			start: []string{f.berth, "run", "--accel", "soft", "--memory", ramMiB + "M", "--debug-exit", "--kernel", tiny},
+		})
+	}
+	return all, nil
 }
+
+// scale is what says how much slower the outer guest is than its host: berth on
+// soft, which needs no KVM, is started in both.
+const scale = "berth soft, for scale"
 
 const cmdline = "console=ttyS0 panic=-1"
 
