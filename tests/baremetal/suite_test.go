@@ -38,7 +38,7 @@ func berth(t *testing.T) string {
 // run returns what the guest said; its status is 1 or 3 by debug exit.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("timeout", append([]string{"400", name}, args...)...)
+	cmd := exec.Command("timeout", append([]string{"-s", "KILL", "400", name}, args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -184,7 +184,7 @@ func TestKVM(t *testing.T) {
 	if out, err := exec.Command(filepath.Join(root, "tests/guest/setup"), "--test").CombinedOutput(); err != nil {
 		t.Fatalf("tests/guest/setup: %v\n%s", err, out)
 	}
-	out := run(t, filepath.Join(root, "tests/nested/nested"), "-c", "2", "-t", "360", "-f", berth(t), "-f", suite(t),
+	out := run(t, filepath.Join(root, "tests/nested/nested"), "-t", "360", "-f", berth(t), "-f", suite(t),
 		"--", "berth run --accel kvm --cpus 2 --debug-exit --kernel suite.elf")
 	judge(t, t, out, known(t, "kvm"))
 }

@@ -217,6 +217,7 @@ static void timer(void)
 	clear_counts();
 	LAPIC(DIVIDE) = 0xb; /* 1 */
 	LAPIC(LVT_TIMER) = 0x10053;
+	LAPIC(DIVIDE) = 0xa; /* 128 */
 	LAPIC(INITIAL) = 0x7fffffff;
 	eq("timer-initial", LAPIC(INITIAL), 0x7fffffff);
 	u32 was = 0x7fffffff;
@@ -227,10 +228,13 @@ static void timer(void)
 		was = is;
 	}
 	ok("timer-counts-down", down && was < 0x7fffffff);
+	LAPIC(DIVIDE) = 0xa; /* 128: minutes */
+	LAPIC(INITIAL) = 0x7fffffff;
 	LAPIC(CURRENT) = 5;
 	ok("timer-current-read-only", LAPIC(CURRENT) > 5);
 	LAPIC(INITIAL) = 0xffffffff;
-	ok("timer-restarts", LAPIC(CURRENT) > was);
+	ok("timer-restarts", LAPIC(CURRENT) > 0x7fffffff);
+	LAPIC(DIVIDE) = 0xb;
 	LAPIC(INITIAL) = 0;
 	eq("timer-stops", LAPIC(CURRENT), 0);
 	LAPIC(INITIAL) = 3000000;
