@@ -252,6 +252,7 @@ void legacy_main(void)
 	paging();
 	pae();
 	rings32();
+	debug32();
 	modes16();
 	virtual_8086();
 	tasks32();

@@ -110,6 +110,6 @@ void set_cr0(u32 set, u32 clear), set_cr4(u32 set, u32 clear), set_cr3(u32 v);
 extern u32 on_tcg32 asm("legacy_on_tcg"), has_vme; /* as suite.h's on_tcg; CPUID */
 
 /* The parts. */
-void tasks32(void), segments32(void), rings32(void), modes16(void), virtual_8086(void), real_mode(void);
+void tasks32(void), segments32(void), rings32(void), debug32(void), modes16(void), virtual_8086(void), real_mode(void);
 
 #endif
