@@ -120,14 +120,19 @@ func maxHeld(n int) int { return min(maxWeight, max(minWeight, groupWeight/n)) }
 // weight is how much of maxHeld a block takes.
 func (b *block) weight() int { return len(b.ops) + 3*len(b.insts) + 12 }
 
-// clear forgets every block.
+// clearBlocks forgets every block. One of them may be running.
 func (c *CPU) clearBlocks() {
+	for _, b := range c.blocks.byKey {
+		b.die()
+	}
+	c.forgetBlocks()
+}
+
+// forgetBlocks is clearBlocks while none of them runs.
+func (c *CPU) forgetBlocks() {
 	bc := &c.blocks
 	for _, p := range bc.pages {
 		c.releasePage(p)
-	}
-	for _, b := range bc.byKey {
-		b.die()
 	}
 	bc.byKey, bc.pages, bc.held = map[uint64]*block{}, map[uint64]*codePage{}, 0
 	bc.jumps = [jumpEntries]jump{}

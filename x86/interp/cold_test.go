@@ -58,24 +58,27 @@ func TestDropCold(t *testing.T) {
 		c.RIP = testCode
 		runTest(t, c, false)
 	}
+	holdMore := func() { c.blocks.held += coldHeld } // as if there were more blocks, all of them cold
 	run()
 	now := time.Unix(1000, 0)
 	c.dropCold(now)
-	c.dropCold(now.Add(time.Hour))
 	if len(c.blocks.byKey) == 0 {
 		t.Fatal("little is held, and it is gone")
 	}
-	c.blocks.held += coldHeld // as if there were more
+	holdMore()
 	c.dropCold(now)
+	if len(c.blocks.byKey) != 0 || c.blocks.held != 0 || told != 1 {
+		t.Errorf("%d blocks stay where next to nothing is warm; told %d times", len(c.blocks.byKey), told)
+	}
+	run()
+	holdMore()
 	c.dropCold(now.Add(coldEvery - 1))
 	if len(c.blocks.byKey) == 0 {
 		t.Error("swept twice within a moment")
 	}
 	c.dropCold(now.Add(coldEvery))
-	if len(c.blocks.byKey) != 0 {
-		t.Error("not swept when it was time")
+	if len(c.blocks.byKey) != 0 || told != 2 {
+		t.Errorf("not swept when it was time; told %d times", told)
 	}
-	if told != 0 {
-		t.Error("told of next to nothing")
-	}
+	run()
 }
