@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"berth/internal/thread"
 )
 
 // Host is the Clock of a running machine: CLOCK_MONOTONIC less the time spent
@@ -116,9 +119,13 @@ func (h *Host) settime(host uint64) {
 	}
 }
 
-// run sleeps in read(2), which tells Go's scheduler that the thread blocks.
+// run sleeps in read(2), which tells Go's scheduler that the thread blocks. What
+// the timers wake waits for this thread first, so it is to come before threads
+// that compute; the thread ends with the goroutine.
 func (h *Host) run() {
 	defer close(h.done)
+	runtime.LockOSThread()
+	thread.Prompt()
 	var expirations [8]byte
 	for {
 		if _, err := unix.Read(h.fd, expirations[:]); err != nil && err != unix.EINTR && err != unix.EAGAIN {

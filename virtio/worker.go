@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"berth/internal/thread"
 )
 
 // worker is the goroutine that serves one queue, and the bell that wakes it.
@@ -112,7 +115,11 @@ func (q *Queue) Start(serve func()) {
 	go q.run(serve)
 }
 
+// run is the worker. Guests wait for it to wake, so its thread comes before those
+// that compute; the thread ends with the goroutine.
 func (q *Queue) run(serve func()) {
+	runtime.LockOSThread()
+	thread.Prompt()
 	w := &q.worker
 	for w.gate() {
 		q.suppress()

@@ -19,6 +19,9 @@ func main() {
 	// The process's first thread, whose name is the process's, is kept from being
 	// a vCPU's.
 	runtime.LockOSThread()
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		calmRuntime()
+	}
 	os.Exit(berth(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

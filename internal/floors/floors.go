@@ -6,7 +6,7 @@ package floors
 // packages on one line do not import one another.
 const Order = `
 # values
-internal/floors internal/suggest
+internal/floors internal/suggest internal/thread
 spec guestmem kvmapi irq clock x86
 
 # mechanisms

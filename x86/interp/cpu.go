@@ -64,6 +64,7 @@ type Core struct {
 	Pending uint32
 
 	Instructions uint64 // executed since reset
+	TurnEnd      uint64 // the Instructions after which the host's CPU is offered to others: see turns
 
 	TLB [3]mmu.TLB // by MMUIndex
 }

@@ -25,6 +25,7 @@ type CPU struct {
 
 	pauses  uint64   // PAUSEs executed
 	tickets []uint64 // Group.endDirect's
+	turns   turns
 }
 
 // exception is a fault on its way to delivery.

@@ -13,6 +13,7 @@ import (
 // Run executes the guest until Kick, a triple fault, or something this engine
 // cannot do, and says which.
 func (c *CPU) Run() Exit {
+	c.beginTurns()
 	c.arrive()
 	defer c.depart()
 	for {

@@ -1283,6 +1283,9 @@ enter:
 		k.RIP = (r[17] + uint64(b.off)) & mask
 		return next
 	}
+	if k.Instructions > k.TurnEnd {
+		c.endTurn()
+	}
 	k.Instructions += uint64(b.n)
 	u = b.first
 	for {
