@@ -1,4 +1,4 @@
-// Command latency measures in the guest how late interrupts wake a halted vCPU, alone and while all others spin, on berth's soft engine and on QEMU's TCG.
+// Command latency measures in the guest how late interrupts wake a halted vCPU, alone and while all others spin, and what an idle guest costs, on berth's soft engine and on QEMU's TCG.
 package main
 
 import (
@@ -32,8 +32,14 @@ func main() {
 	runs := flag.Int("runs", 3, "runs of each engine, which take turns")
 	cpus := flag.Int("cpus", 5, "vCPUs: one waits, the others spin")
 	limit := flag.Duration("limit", 2*time.Minute, "time limit of one run")
+	dir := flag.String("guest", ".cache/guest", "folder of the idle guest's kernel and initrd")
+	during := flag.Duration("idle", 20*time.Second, "how long a guest is idle")
 	flag.Parse()
-	if err := bench(*runs, *cpus, *limit, os.Stdout); err != nil {
+	err := bench(*runs, *cpus, *limit, os.Stdout)
+	if err == nil {
+		err = idle(*dir, *during, *limit, os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "latency: %v\n", err)
 		os.Exit(1)
 	}
