@@ -152,9 +152,12 @@ func (w *watch) budget(c *vm) usage {
 		perDisk   = 10 // workers
 		cacheSize = 160 << 20
 	)
+	// Of two disks, a console with three ports and the random numbers: a worker and
+	// an eventfd each, and one for the message that it ends with.
+	queues := max(c.count, 4) + c.count + 2 + 2*3 + 1
 	return usage{
-		goroutines: base + c.count + 2*perDisk,
-		files:      base + 20,
+		goroutines: base + c.count + 2*perDisk + queues,
+		files:      base + 20 + c.count + 2*queues,
 		threads:    150,
 		mappings:   2000,
 		heap:       2 * (64<<20 + c.count*cacheSize), // Go's collector lets it double
