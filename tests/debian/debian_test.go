@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -275,10 +276,15 @@ func warnings(c *guest.Console) (odd []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	isKnown := func(line string) bool {
+		return slices.ContainsFunc(strings.Split(known, "\n"), func(k string) bool {
+			return k != "" && !strings.HasPrefix(k, "#") && strings.HasPrefix(line, k)
+		})
+	}
+	// A warning with a trace of calls is known by its second line.
+	said = regexp.MustCompile(`(?ms)^-+\[ cut here \]-+\r?\n(.*?)\r?\n.*?^---\[ end trace .*?$`).ReplaceAllString(said, "$1")
 	for line := range strings.Lines(said) {
-		line = strings.TrimSpace(line)
-		isKnown := func(k string) bool { return k != "" && !strings.HasPrefix(k, "#") && strings.HasPrefix(line, k) }
-		if line != "" && !slices.ContainsFunc(strings.Split(known, "\n"), isKnown) {
+		if line = strings.TrimSpace(line); line != "" && !isKnown(line) {
 			odd = append(odd, line)
 		}
 	}
