@@ -74,7 +74,7 @@ stress: need-go
 nested: build
 	$(GO) test -timeout 2h -count 1 -v ./tests/nested -nested.runs=5
 
-# A whole Debian from its disk on a real KVM, ten times, half an hour each.
+# A whole Debian from its disk on a real KVM, ten times, ten minutes each on a host that has nothing else to do.
 nested-debian: build
 	$(GO) test -timeout 12h -count 1 -v -run TestDebian$$ ./tests/nested -nested.debian=10
 

@@ -17,7 +17,7 @@ import (
 
 var (
 	runs   = flag.Int("nested.runs", 1, "boots of each number of vCPUs")
-	debian = flag.Int("nested.debian", 0, "boots of a whole Debian, of half an hour each")
+	debian = flag.Int("nested.debian", 0, "boots of a whole Debian, of ten minutes each")
 )
 
 const root = "../.."
