@@ -136,7 +136,7 @@ func TestGDTAgreesWithSegments(t *testing.T) {
 			continue
 		}
 		d, err := mem.Load64(s.GDT.Base + uint64(seg.Selector))
-		if err != nil || uint16(seg.Selector)+7 > s.GDT.Limit {
+		if err != nil || seg.Selector+7 > s.GDT.Limit {
 			t.Fatalf("segment %d: %v", i, err)
 		}
 		base := d>>16&0xffffff | d>>56<<24

@@ -75,7 +75,7 @@ func (f *FD) release() {
 		_ = unix.Close(f.wake[0])
 		f.wake[0] = -1
 		if f.owned {
-			unix.Close(f.out)
+			_ = unix.Close(f.out)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (p *PTY) Write(b []byte) (int, error) {
 			break // nobody is there
 		}
 		n, err := unix.Write(p.fd.out, b[done:min(len(b), done+pipeBuf)])
-		if err != nil && err != unix.EINTR && err != unix.EAGAIN && err != unix.EIO {
+		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EIO) {
 			return done, fmt.Errorf("pty: %w", os.NewSyscallError("write", err))
 		}
 		done += max(n, 0)

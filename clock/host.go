@@ -172,8 +172,8 @@ func (h *Host) Pause() {
 		h.phase.Store(&phase{paused: true, at: nanotime() - p.at})
 	}
 	h.mu.Unlock()
-	h.firing.Lock() //nolint:staticcheck // empty, for when it is entered the last call has returned
-	h.firing.Unlock()
+	h.firing.Lock()
+	h.firing.Unlock() //nolint:staticcheck // empty, for when it is entered the last call has returned
 }
 
 // Resume lets time go on from where Pause stopped it.

@@ -92,7 +92,7 @@ func ksm(h *host) Check {
 func transparentHugePages(h *host) Check {
 	c := Check{Name: "thp", Title: "transparent huge pages", Status: OK}
 	s, err := h.text("sys/kernel/mm/transparent_hugepage/enabled")
-	if err != nil && !(errors.Is(err, fs.ErrNotExist) && h.exists("sys/kernel/mm")) {
+	if err != nil && (!errors.Is(err, fs.ErrNotExist) || !h.exists("sys/kernel/mm")) {
 		return h.blind(c, err)
 	}
 	if c.Finding = chosen(s); c.Finding != "" && c.Finding != "never" {

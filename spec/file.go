@@ -112,7 +112,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 // value reads a node into the field v, which f describes.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) error {
 	switch {
-	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && !(n.Value == "null" && takesNull(v, f)):
+	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && (n.Value != "null" || !takesNull(v, f)):
 		return d.errorf(n, "%s has no value", f.name)
 	case n.Kind == yaml.ScalarNode:
 		if err := f.set(v, n.Value); err != nil {

@@ -23,7 +23,7 @@ func (d *Disk) probe() (block.Topology, error) {
 		if err := unix.Fstat(d.fd, &st); err != nil {
 			return block.Topology{}, err
 		}
-		n := blockSize(int64(st.Blksize), sectorSize)
+		n := blockSize(int64(st.Blksize), sectorSize) //nolint:unconvert // 32 bits on arm64
 		return block.Topology{Logical: sectorSize, Physical: n, MinIO: n}, nil
 	}
 	logical, err := unix.IoctlGetInt(d.fd, unix.BLKSSZGET)

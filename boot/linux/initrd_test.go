@@ -2,6 +2,7 @@ package linux
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -46,7 +47,7 @@ func TestInitrdFormats(t *testing.T) {
 		}
 		last := len(c.parts[len(c.parts)-1])
 		for _, cut := range []int{600, last / 2, last - 200} { // cpio pads its end with zeros up to 512
-			if err := checkInitrd(b[:len(b)-cut]); err != errInitrdTruncated {
+			if err := checkInitrd(b[:len(b)-cut]); !errors.Is(err, errInitrdTruncated) {
 				t.Errorf("%s, %d bytes cut off: %v", name, cut, err)
 			}
 		}

@@ -123,7 +123,7 @@ func (l *loader) unpackHere(h *header) (uint64, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer u.Close()
+	defer func() { _ = u.Close() }()
 	f, err := boot.ReadELF(u)
 	if err != nil {
 		return 0, "", fmt.Errorf("kernel payload: %w", err)

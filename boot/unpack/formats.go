@@ -47,7 +47,7 @@ func openGzip(p *io.SectionReader, size uint64) (io.ReadCloser, error) {
 		return nil, err
 	}
 	z.Multistream(false)
-	return bound(z, size, func() { z.Close() }), nil
+	return bound(z, size, func() { _ = z.Close() }), nil
 }
 
 func openBzip2(p *io.SectionReader, size uint64) (io.ReadCloser, error) {

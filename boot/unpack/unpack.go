@@ -90,7 +90,7 @@ func (r *Reader) Finish() error {
 func (r *Reader) next(p []byte) error {
 	n, err := io.ReadFull(r.src, p)
 	r.pos += uint64(n)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("ends after %d of %d bytes", r.pos, r.size)
 	}
 	if err != nil {

@@ -182,7 +182,7 @@ func TestReadAtGoesForward(t *testing.T) {
 	if _, err := r.ReadAt(b, 400_000); err == nil {
 		t.Error("went backwards past the kept start")
 	}
-	if n, err := r.ReadAt(b, int64(len(data))-5); n != 5 || err != io.EOF {
+	if n, err := r.ReadAt(b, int64(len(data))-5); n != 5 || !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %d, %v", n, err)
 	}
 }

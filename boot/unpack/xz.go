@@ -66,7 +66,7 @@ func (x *xz) Read(p []byte) (int, error) {
 		if x.check != nil {
 			x.check.Write(p[:n])
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if err = x.finishBlock(); err == nil {
 				err = x.next()
 			}

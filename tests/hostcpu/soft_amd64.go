@@ -105,7 +105,7 @@ func (s *Soft) tables() error {
 		if v == x86.BP || v == x86.OF {
 			dpl = 3
 		}
-		stub := uint64(monitorBase + gpaStubs + v*4)
+		stub := monitorBase + gpaStubs + v*4
 		put(gpaIDT+16*v, stub&0xffff|0x10<<16|(0x8e|dpl<<5)<<40|stub>>16&0xffff<<48)
 		put(gpaIDT+16*v+8, stub>>32)
 		put(gpaStubs+4*v, 0xfeeb00e6|v<<8) // out v, al; jmp .

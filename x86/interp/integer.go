@@ -108,7 +108,7 @@ func (c *CPU) integerSystem(in *decode.Inst) status {
 // execute-only segments, which are allowed.
 func (c *CPU) cacheFlush(in *decode.Inst) status {
 	off, s := c.offset(in), &c.Seg[in.Seg]
-	if c.Mode != decode.Mode64 && !(isCode(s.Attr) && inLimit(s, off, 1)) && !c.checkSeg(in.Seg, off, 1, false) {
+	if c.Mode != decode.Mode64 && (!isCode(s.Attr) || !inLimit(s, off, 1)) && !c.checkSeg(in.Seg, off, 1, false) {
 		return faulted
 	}
 	return done(c.probeRead(c.segLinear(in.Seg, off, c.Mode), 1))

@@ -35,7 +35,7 @@ func (w *watch) obeyed(what string, do func() error) error {
 		return nil
 	case <-time.After(w.patience):
 		buf := make([]byte, 1<<20)
-		os.Stderr.Write(buf[:runtime.Stack(buf, true)])
+		_, _ = os.Stderr.Write(buf[:runtime.Stack(buf, true)])
 		return fmt.Errorf("%s: not obeyed within %s", what, w.patience)
 	}
 }
@@ -140,7 +140,7 @@ func (w *watch) grown() error {
 	}
 	if len(errs) > 0 {
 		buf := make([]byte, 1<<20)
-		os.Stderr.Write(buf[:runtime.Stack(buf, true)])
+		_, _ = os.Stderr.Write(buf[:runtime.Stack(buf, true)])
 	}
 	return errors.Join(errs...)
 }
@@ -172,7 +172,7 @@ func (w *watch) within(b usage) error {
 	}
 	if u.goroutines > b.goroutines || u.files > b.files || u.threads > b.threads || u.mappings > b.mappings || u.heap > b.heap {
 		buf := make([]byte, 1<<20)
-		os.Stderr.Write(buf[:runtime.Stack(buf, true)])
+		_, _ = os.Stderr.Write(buf[:runtime.Stack(buf, true)])
 		return fmt.Errorf("the monitor takes more than a VM needs: %s", u)
 	}
 	return nil

@@ -94,7 +94,7 @@ func extract(kernel, to string) error {
 	if err != nil {
 		return err
 	}
-	defer elf.Close()
+	defer func() { _ = elf.Close() }()
 	out, err := os.Create(to)
 	if err != nil {
 		return err
