@@ -70,7 +70,7 @@ soft-debian: need-go
 stress: need-go
 	$(GO) test -timeout 2h -count 1 -v -run TestStress ./tests/debian -debian.cpus=4 -debian.stress=20m
 
-# Debian's kernel in VMs on a real KVM, five times each with 1, 2 and 4 vCPUs.
+# Debian's kernel in VMs on a real KVM, five times each with 1, 2, 4 and 8 vCPUs.
 nested: build
 	$(GO) test -timeout 2h -count 1 -v ./tests/nested -nested.runs=5
 
