@@ -65,7 +65,10 @@ func Load(mem *guestmem.Memory, p boot.Params) (*boot.Entry, error) {
 	if err := l.PutCmdline(l.cmdline(), 1<<32-1); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(l.putInfo(), l.putBDA()); err != nil {
+	if err := l.putInfo(); err != nil {
+		return nil, err
+	}
+	if err := l.putBDA(); err != nil {
 		return nil, err
 	}
 	state, err := l.Protected(entry, infoAddr)
