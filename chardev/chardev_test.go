@@ -154,7 +154,7 @@ func TestRingKeepsTheLast(t *testing.T) {
 	go func() { _, err := r.Read(make([]byte, 1)); ended <- err }()
 	r.Close()
 	r.Close()
-	if err := <-ended; err != io.EOF {
+	if err := <-ended; !errors.Is(err, io.EOF) {
 		t.Errorf("Read: %v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestQueueDropsAfterAnError(t *testing.T) {
 	if n := q.Offer(make([]byte, 1000)); n != 1000 {
 		t.Errorf("took %d after an error", n)
 	}
-	if err := q.Close(); err != io.ErrClosedPipe || q.Err() != err {
+	if err := q.Close(); !errors.Is(err, io.ErrClosedPipe) || !errors.Is(q.Err(), err) {
 		t.Errorf("Close: %v", err)
 	}
 }

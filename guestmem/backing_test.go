@@ -1,6 +1,7 @@
 package guestmem
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -229,7 +230,7 @@ func TestInParallelMeetsEveryByteOnce(t *testing.T) {
 			}
 		}
 	}
-	if err := inParallel(make([]byte, 64*mib), func([]byte) error { return unix.ENOMEM }); firstOf(err) != unix.ENOMEM {
+	if err := inParallel(make([]byte, 64*mib), func([]byte) error { return unix.ENOMEM }); !errors.Is(firstOf(err), unix.ENOMEM) {
 		t.Errorf("%v", err)
 	}
 }
