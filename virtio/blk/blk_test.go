@@ -431,10 +431,15 @@ func TestDMAMarksPages(t *testing.T) {
 func TestRequestsCostNoAllocation(t *testing.T) {
 	r := newRig(t, blocktest.NewMem(64<<10), Config{}, featureFlush|allRings)
 	r.header(typeIn, 0)
-	h := r.ring.Chain(out(headerAt, 16), in(dataAt, 4096), in(statusAt, 1))
+	r.costsNoAllocation(t, r.ring.Chain(out(headerAt, 16), in(dataAt, 4096), in(statusAt, 1)))
+}
+
+// costsNoAllocation serves the chain at head again and again.
+func (r *rig) costsNoAllocation(t *testing.T, head uint16) {
+	t.Helper()
 	want := r.ring.UsedIdx()
 	send := func() {
-		r.ring.Offer(h)
+		r.ring.Offer(head)
 		r.ring.Kick()
 		want++
 		for r.ring.UsedIdx() != want {
