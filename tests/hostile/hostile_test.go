@@ -156,7 +156,9 @@ func TestNestedKVM(t *testing.T) {
 }
 
 // TestSecondSignalAlwaysStops is about the product's own binary: whatever the
-// guest does, the second signal ends it with status 16, and soon.
+// guest does, the second signal ends it with status 16, and soon. A guest that its
+// own random DMA has wrecked may be gone before: by a triple fault, or, as in the
+// other tests here, by a jump to where there is no memory.
 func TestSecondSignalAlwaysStops(t *testing.T) {
 	elf, berth := guest(t), build(t, "./cmd/berth", false)
 	for _, p := range []string{"ports", "mmio", "msr", "virtio,race", "irq", "timer"} {
@@ -186,8 +188,9 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 			hung := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Signal(unix.SIGABRT) })
 			defer hung.Stop()
 			err = cmd.Wait()
+			wrecked := strings.Contains(errs.String(), "not implemented: executing code outside memory")
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 16 && exit.ExitCode() != 10 {
+			if !errors.As(err, &exit) || exit.ExitCode() != 16 && exit.ExitCode() != 10 && !wrecked {
 				t.Errorf("seed %d: %v\n%s", s, err, tail(errs.String(), 20000))
 			}
 		})
