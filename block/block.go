@@ -27,6 +27,8 @@ type Flags uint8
 const (
 	FlagFUA   Flags = 1 << 0 // OpWrite, OpWriteZeroes: on stable storage before it completes
 	FlagUnmap Flags = 1 << 1 // OpWriteZeroes: the range's storage may be given back
+	// FlagNoFallback is for OpWriteZeroes: ErrUnsupported rather than writing zeros.
+	FlagNoFallback Flags = 1 << 2
 )
 
 // Errors that callers branch on.

@@ -16,17 +16,19 @@ x86/interp
 
 # parts
 device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic
-pci block/blocktest boot/boottest
-accel virtio acpi block/raw boot/unpack
+pci block/blocktest block/pool boot/boottest
+accel virtio acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle boot/unpack
+block/formats
 boot
 accel/acceltest accel/kvm accel/soft boot/linux boot/pvh boot/multiboot virtio/blk virtio/console virtio/rng virtio/virtiotest
 boot/direct
 
 # the machine
+block/backend
 machine
 
 # what a person types
-doctor
+doctor image
 cmd/berth
 
 # what is measured and tested from outside
