@@ -7,7 +7,8 @@ import (
 
 // Format is a disk format: how its images are recognised, opened and made.
 // package block/formats lists them. Errors are worded as QEMU words them, since
-// scripts read them; they do not name the file.
+// scripts read them; they do not name the file. One that is a bare syscall.Errno has no words
+// of its own: QEMU then says "Could not open 'FILE': " and the errno's.
 type Format struct {
 	Name    string                                                   // as users say it: "qcow2"
 	Probe   func(head []byte) int                                    // how sure the image's first 2 KiB make, 0 to 100, as in QEMU
@@ -25,6 +26,11 @@ type OpenOptions struct {
 	Check    bool   // opened to be checked or repaired: nothing is repaired at open, and what is inconsistent is no reason to refuse
 	NoIO     bool   // only what the header says is wanted
 	Values   Values // the format's own run-time options: "lazy-refcounts"
+	Filename string // f's, as messages and descriptions name it
+	// Sibling opens a file that the image names beside itself (an extent of a
+	// vmdk), read-only, by the name stored in the image. It answers with the
+	// full name too. Where it is nil, such images are refused.
+	Sibling func(name string) (f File, filename string, err error)
 }
 
 // Creation says what image to make.

@@ -58,13 +58,14 @@ type Extenter interface {
 // status flags of the same names.
 type Extent struct {
 	Len        int64
-	Allocated  bool  // decided in this image; else its backing image decides, or zeros
-	Data       bool  // stored in a file
-	Zero       bool  // reads as zeros
-	Compressed bool  // stored compressed, so without an offset
-	HasOffset  bool  // Off tells where in the image's file (or data file) it begins
-	Off        int64 // bytes
-	EOF        bool  // the run ends where the image does
+	Allocated  bool   // decided in this image; else its backing image decides, or zeros
+	Data       bool   // stored in a file
+	Zero       bool   // reads as zeros
+	Compressed bool   // stored compressed, so without an offset
+	HasOffset  bool   // Off tells where in the image's file (or data file) it begins
+	Off        int64  // bytes
+	File       string // the name of the file that Off is in, if it is another than the image's (or data file)
+	EOF        bool   // the run ends where the image does
 }
 
 // CompressedWriter stores one cluster compressed; p is a whole cluster, or the
