@@ -1,0 +1,65 @@
+package image
+
+import (
+	_ "embed"
+	"strings"
+
+	"berth/block"
+)
+
+// version is that of the qemu-img whose commands and texts these are; what reads it decides by it.
+const version = "7.2.22"
+
+//go:embed help.txt
+var helpText string
+
+// supportedFormats names also the formats and protocols that QEMU has and berth has not:
+// those who look for one in the list then read by name that it is not supported.
+func supportedFormats() string {
+	return "blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg file ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh throttle vdi vhdx vmdk vpc vvfat"
+}
+
+func (c *call) versionText() {
+	c.printf("%s version %s (berth)\n", c.name, version)
+	c.printf("The commands and texts of QEMU's disk image utility\n")
+}
+
+// showVersion is --version.
+func (c *call) showVersion() error {
+	c.versionText()
+	return done
+}
+
+// help is --help.
+func (c *call) help() error {
+	c.versionText()
+	c.printf("usage: %s [standard options] command [command options]\n", c.name)
+	c.printf("QEMU disk image utility\n\n")
+	c.printf("    '-h', '--help'       display this help and exit\n")
+	c.printf("    '-V', '--version'    output version information and exit\n")
+	c.printf("    '-T', '--trace'      [[enable=]<pattern>][,events=<file>][,file=<file>]\n")
+	c.printf("                         specify tracing options\n\nCommand syntax:\n")
+	for _, cmd := range commands() {
+		c.printf("  %s %s\n", cmd.name, cmd.usage)
+	}
+	c.printf("\n%sSupported formats: %s\n\n", helpText, supportedFormats())
+	c.printf("See <https://qemu.org/contribute/report-a-bug> for how to report bugs.\n")
+	c.printf("More information on the QEMU project at <https://qemu.org>.\n")
+	return done
+}
+
+// trace accepts what qemu-img's -T does, and traces nothing.
+func (c *call) trace(value string) error {
+	l := optionList{known: []block.Option{{Name: "enable"}, {Name: "events"}, {Name: "file"}}}
+	if err := l.parse(value, "enable", c.warnFlag); err != nil {
+		return err
+	}
+	event, ok := l.get("enable")
+	switch {
+	case ok && isHelp(event):
+		return done
+	case event != "" && !strings.ContainsAny(event, "*?"):
+		c.warn("trace event '%s' does not exist", event)
+	}
+	return nil
+}
