@@ -75,6 +75,25 @@ type CompressedWriter interface {
 	WriteCompressed(p []byte, off int64) error
 }
 
+// Compressor is a CompressedWriter whose two steps can be taken apart, so that
+// clusters compressed in parallel are still placed in order. Compress appends
+// p compressed to dst, and may be called by many at once; nil: p does not get
+// smaller. PlaceCompressed stores what Compress made of p, or p itself if c is nil.
+type Compressor interface {
+	Compress(dst, p []byte) (c []byte, err error)
+	PlaceCompressed(c, p []byte, off int64) error
+}
+
+// Emptier is an image that can forget all that it has allocated, and so reads
+// as its backing image again.
+type Emptier interface{ MakeEmpty() error }
+
+// RangeCopier is an image that can have the kernel copy bytes into it from
+// another. ErrUnsupported: these two cannot; nothing has been changed.
+type RangeCopier interface {
+	CopyRange(from Image, fromOff, off, n int64) error
+}
+
 // Backed is an image that may have a backing image: what it has not allocated
 // is read from there, as zeros past the backing image's end. The names are those stored in
 // the image. Whoever opens the graph opens the backing image and sets it, and keeps owning it.
