@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 )
 
 // command is one of the tool's commands.
@@ -51,7 +52,8 @@ type call struct {
 	stdin  io.Reader
 	stdout *bufio.Writer
 	stderr io.Writer
-	tty    bool // stdout is a terminal
+	tty    bool        // stdout is a terminal
+	tidies atomic.Bool // the command watches ctx, and ends itself when it is done
 }
 
 // Main runs one command line; args[0] is the name that messages begin with,
@@ -59,11 +61,34 @@ type call struct {
 // commands that write stop, and leave nothing that looks whole but is not.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &call{ctx: ctx, name: filepath.Base(args[0]), stdin: stdin, stdout: bufio.NewWriter(stdout), stderr: stderr, tty: isTerminal(stdout)}
-	status := c.finish(c.main(args))
+	err := c.mind(args)
+	if errors.Is(err, errInterrupted) {
+		return 1
+	}
+	status := c.finish(err)
 	if err := c.stdout.Flush(); err != nil && status == 0 && !errors.Is(err, os.ErrClosed) {
 		return 1
 	}
 	return status
+}
+
+// errInterrupted ends a command whose context is done.
+var errInterrupted = errors.New("interrupted")
+
+// mind runs the command line; it does not wait for a command that has nothing to put in order when
+// ctx is done: whatever such a command is writing, it may be killed at any time.
+func (c *call) mind(args []string) error {
+	ended := make(chan error, 1)
+	go func() { ended <- c.main(args) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-c.ctx.Done():
+	}
+	if c.tidies.Load() {
+		return <-ended
+	}
+	return errInterrupted
 }
 
 func (c *call) main(args []string) error {

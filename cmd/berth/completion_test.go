@@ -83,6 +83,9 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run we", "berth run web.yaml "},
 		{"berth run --name vml", "berth run --name vml"},
 		{"berth gua", "berth gua"},
+		{"berth im", "berth image "},
+		{"berth image sna", "berth image snapshot "},
+		{"berth image info vml", "berth image info vmlinuz "},
 	} {
 		bash.tab(c.typed, 1)
 		bash.lineIs(c.typed, c.line)
@@ -93,7 +96,7 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run --console ", "file= null pty server= socket= stdio"},
 		{"berth run --numa ", "dist, node,"},
 		{"berth run --cpus 4,", "cores= maxcpus= sockets= threads="},
-		{"berth ", "completion doctor run"},
+		{"berth ", "completion doctor image run"},
 		{"berth run --on-panic ", "ignore reset stop"},
 	} {
 		bash.tab(c.typed, 1)

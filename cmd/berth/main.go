@@ -19,6 +19,9 @@ func main() {
 	// The process's first thread, whose name is the process's, is kept from being
 	// a vCPU's.
 	runtime.LockOSThread()
+	if startedAsQEMUImg(os.Args) {
+		os.Exit(runImage(os.Args, os.Stdin, os.Stdout, os.Stderr))
+	}
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		calmRuntime()
 	}
@@ -72,7 +75,7 @@ func rootCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(stdin, stdout, stderr), doctorCommand(stdout), completionCommand(stdout), guardCmd())
+	root.AddCommand(runCommand(stdin, stdout, stderr), doctorCommand(stdout), imageCommand(stdin, stdout, stderr), completionCommand(stdout), guardCmd())
 	return root
 }
 
