@@ -1,4 +1,4 @@
-// Package blocktest checks that a disk keeps block.Disk's contract, and offers disks that forget, fail or stall on purpose.
+// Package blocktest checks that a disk keeps block.Disk's contract, offers disks and files that forget, fail or stall on purpose, and cuts the power of a recorded file.
 package blocktest
 
 import (
