@@ -1,0 +1,83 @@
+package image
+
+import "berth/block"
+
+// chain is an image and its backing images, the top one first.
+type chain []block.Image
+
+// mostBytes is the longest run asked about at once: what a signed 32-bit
+// number of bytes holds in whole sectors, as in QEMU.
+const mostBytes = (1<<31 - 1) / sector * sector
+
+// status is statusOf all of the chain.
+func (ch chain) status(off, n int64) (block.Extent, error) { return ch.statusOf(len(ch), off, n) }
+
+// statusOf tells how the run at off comes about, at most n bytes of it, as
+// QEMU's block status does: the first image that has allocated it decides;
+// what a short backing image lacks counts as zeros allocated there. Only the
+// first depth images are asked: not allocated means that none of them has it.
+func (ch chain) statusOf(depth int, off, n int64) (block.Extent, error) {
+	var eof int64
+	for i, image := range ch[:depth] {
+		e, err := ch.own(i, image, off, n)
+		if err != nil {
+			return e, err
+		}
+		switch {
+		case e.Len == 0 && i > 0:
+			e = block.Extent{Len: n, Zero: true, Allocated: true}
+			e.EOF = off+n == eof
+			return e, nil
+		case e.Allocated || i == depth-1 || e.Len == 0:
+			if i > 0 && e.Allocated {
+				e.EOF = false
+			}
+			e.EOF = e.EOF || off+e.Len == eof
+			return e, nil
+		}
+		n = e.Len
+		if e.EOF {
+			eof = off + n
+		}
+	}
+	return block.Extent{Len: n}, nil
+}
+
+// own is the extent of the i'th image alone.
+func (ch chain) own(i int, image block.Image, off, n int64) (block.Extent, error) {
+	size := image.Size()
+	if off >= size {
+		return block.Extent{EOF: true}, nil
+	}
+	n = min(n, size-off)
+	x, ok := image.(block.Extenter)
+	if !ok {
+		return block.Extent{Len: n, Allocated: true, Data: true, EOF: off+n == size}, nil
+	}
+	e, err := x.Extent(off, n)
+	if err != nil {
+		return e, err
+	}
+	e.Len = min(e.Len, n)
+	e.EOF = off+e.Len == size
+	if e.Data || e.Zero && e.Allocated {
+		e.Allocated = true
+	} else if !e.Allocated && (i == len(ch)-1 || off >= ch[i+1].Size()) {
+		e.Zero = true
+	}
+	return e, nil
+}
+
+// readSome reads p at off, with zeros for what lies past the end.
+func readSome(image block.Image, iov [][]byte, p []byte, off int64) error {
+	if size := image.Size(); off+int64(len(p)) > size {
+		keep := max(size-off, 0)
+		clear(p[keep:])
+		p = p[:keep]
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	iov[0] = p
+	return image.Readv(iov, off)
+}

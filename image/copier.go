@@ -1,0 +1,473 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"berth/block"
+)
+
+// What is to be done with a run of a copy.
+type runKind uint8
+
+const (
+	runData    runKind = iota // read and written
+	runZero                   // made zero
+	runBacking                // left to the target's backing image
+)
+
+const (
+	mostCopied = 2 << 20   // bytes that one step of progress is
+	pieceSize  = 256 << 10 // bytes read and written at once: what stays in a CPU's cache between the two
+	mostSparse = 16 << 20  // bytes: the greatest sparse size and the greatest piece
+)
+
+// part is one of the images that are copied one behind the other.
+type part struct {
+	chain chain
+	start int64 // bytes
+	size  int64 // bytes, whole sectors
+	align int64 // bytes: the cluster size
+}
+
+// copier copies images into another. The fields up to workers are set before run.
+type copier struct {
+	parts  []part
+	total  int64 // bytes
+	target block.Image
+
+	zeroed      bool  // the target reads as zeros where it is not written
+	compress    bool  // whole clusters, compressed
+	backed      bool  // the target has a backing image
+	backingSize int64 // bytes, of the target's backing image; -1: unknown
+	inOrder     bool  // writes one after the other
+	offload     bool  // the kernel is to copy
+	salvage     bool  // what cannot be read becomes zeros
+	sparse      int64 // bytes of zeros that make a hole; 0: none are looked for
+	align       int64 // bytes that data ends at a multiple of
+	cluster     int64 // bytes, of the target; 0: none
+	workers     int
+	limit       *limiter
+	progress    *progress
+	count       bool              // the data is counted first, for progress
+	warn        func(text string) // of what salvage found
+
+	mu      sync.Mutex
+	turned  sync.Cond // turn or err has changed
+	next    int64     // bytes: where the next piece begins
+	known   int64     // bytes: kind holds up to here
+	kind    runKind
+	step    int64 // bytes: the step of progress that is being given out ends here
+	turn    int64 // bytes: what the target has been given up to here, in order
+	copied  int64
+	toCopy  int64
+	err     error
+	scratch int64 // bytes of a worker's buffer
+}
+
+func (k *copier) partAt(off int64) *part {
+	for i := range k.parts {
+		if p := &k.parts[i]; off < p.start+p.size {
+			return p
+		}
+	}
+	return &k.parts[len(k.parts)-1]
+}
+
+// run copies everything, or stops at the first error, which it words, or when ctx is done.
+func (k *copier) run(ctx context.Context) error {
+	k.turned.L = &k.mu
+	k.scratch = mostCopied
+	if k.sparse <= pieceSize {
+		k.scratch = pieceSize
+	}
+	if k.compress {
+		if k.cluster <= 0 || k.cluster > mostSparse {
+			return failure("invalid cluster size")
+		}
+		k.scratch = k.cluster
+		k.workers = max(k.workers, runtime.NumCPU())
+	}
+	if err := k.countData(ctx); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { k.fail(context.Cause(ctx)) })
+	defer stop()
+	var all sync.WaitGroup
+	for range k.workers {
+		all.Go(k.work)
+	}
+	all.Wait()
+	return k.err
+}
+
+// countData finds out how much is to be read, which progress is told in.
+func (k *copier) countData(ctx context.Context) error {
+	k.toCopy = k.total
+	if !k.count {
+		return nil
+	}
+	k.toCopy = 0
+	for off := int64(0); off < k.total; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, kind, err := k.look(off)
+		if err != nil {
+			return err
+		}
+		if kind == runData || k.sparse == 0 && kind == runZero {
+			k.toCopy += n
+		}
+		off += n
+	}
+	k.known = 0
+	return nil
+}
+
+func (k *copier) fail(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		k.err = err
+	}
+	k.turned.Broadcast()
+}
+
+// look returns what is to be done at off, and for how many bytes.
+func (k *copier) look(off int64) (int64, runKind, error) {
+	n := min(k.total-off, mostBytes)
+	past := k.backingSize >= 0 && off >= k.backingSize
+	if k.backingSize > off && off+n > k.backingSize {
+		n = k.backingSize - off // from there on zeros need not be written
+	}
+	if k.known <= off {
+		var err error
+		if n, k.kind, err = k.ask(off, n, past); err != nil {
+			return 0, 0, err
+		}
+		k.known = off + n
+	}
+	n = min(n, k.known-off)
+	if k.kind == runData || k.sparse == 0 && k.kind == runZero {
+		n = min(n, max(mostCopied, k.sparse, k.scratch))
+	}
+	if !k.compress {
+		return n, k.kind, nil
+	}
+	if n < k.cluster {
+		k.kind = runData // compressed clusters are written whole
+		return min(k.cluster, k.total-off), k.kind, nil
+	}
+	return n / k.cluster * k.cluster, k.kind, nil
+}
+
+// ask asks the source how the run at off comes about.
+func (k *copier) ask(off, n int64, past bool) (int64, runKind, error) {
+	p := k.partAt(off)
+	depth := len(p.chain)
+	if k.backed {
+		depth = 1
+	}
+	at := off - p.start
+	n = min(n, p.size-at)
+	e, err := p.chain.statusOf(depth, at, n)
+	for err != nil {
+		if !k.salvage {
+			return 0, 0, failure("error while reading block status at offset %d: %s", at, strerror(errno(err)))
+		}
+		if n <= sector {
+			k.warn(fmt.Sprintf("error while reading block status at offset %d: %s", at, strerror(errno(err))))
+			e, err = block.Extent{Len: sector, Data: true}, nil
+			break
+		}
+		n = (n/sector + 3) / 4 * sector
+		e, err = p.chain.statusOf(depth, at, n)
+	}
+	n = (e.Len + sector - 1) / sector * sector
+	if n == 0 {
+		n = p.size - at // the last sector's rest, past an end that is not a sector's
+	}
+	if tail := (at + n) % p.align; n > tail {
+		n -= tail
+	}
+	switch {
+	case e.Zero && past:
+		return n, runBacking, nil
+	case e.Zero:
+		return n, runZero, nil
+	case !e.Data && k.backed:
+		return n, runBacking, nil
+	}
+	return n, runData, nil
+}
+
+// piece is what one worker copies at a time.
+type piece struct {
+	off, n int64
+	kind   runKind
+}
+
+// take gives out the next piece; ok is false when there is none.
+func (k *copier) take() (p piece, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err != nil || k.next >= k.total {
+		return p, false
+	}
+	n, kind, err := k.look(k.next)
+	if err != nil {
+		k.err = err
+		k.turned.Broadcast()
+		return p, false
+	}
+	copied := kind == runData || k.sparse == 0 && kind == runZero
+	if k.next >= k.step {
+		k.step = k.next + n
+		if copied || !k.count {
+			k.copied += n
+			k.progress.set(float32(100 * float64(k.copied) / float64(max(k.toCopy, 1))))
+		}
+	}
+	n = min(n, k.step-k.next)
+	if copied {
+		n = min(n, k.scratch)
+	}
+	p = piece{off: k.next, n: n, kind: kind}
+	k.next += n
+	return p, true
+}
+
+// hand is one worker's own memory.
+type hand struct {
+	buf        []byte
+	compressed []byte
+	iov        [1][]byte
+}
+
+func (k *copier) work() {
+	var h hand
+	for {
+		p, ok := k.take()
+		if !ok {
+			return
+		}
+		if err := k.copy(&h, p); err != nil {
+			k.fail(err)
+			return
+		}
+	}
+}
+
+func (k *copier) copy(h *hand, p piece) error {
+	offload := k.offload && p.kind == runData
+	packed := false
+	if !offload {
+		if err := k.fill(h, &p); err != nil {
+			return failure("error while reading at byte %d: %s", p.off, strerror(errno(err)))
+		}
+		var err error
+		if packed, err = k.pack(h, p); err != nil {
+			return k.writeError(p, err)
+		}
+	}
+	if k.inOrder && !k.wait(p.off) {
+		return nil
+	}
+	k.limit.take(p.n)
+	err := k.put(h, p, offload, packed)
+	if err != nil {
+		return err
+	}
+	if k.inOrder {
+		k.mu.Lock()
+		k.turn = p.off + p.n
+		k.turned.Broadcast()
+		k.mu.Unlock()
+	}
+	return nil
+}
+
+func (k *copier) writeError(p piece, err error) error {
+	return failure("error while writing at byte %d: %s", p.off, strerror(errno(err)))
+}
+
+// wait waits for the turn of what begins at off; false: it will not come.
+func (k *copier) wait(off int64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.turn != off && k.err == nil {
+		k.turned.Wait()
+	}
+	return k.err == nil
+}
+
+// fill gets p's bytes into h.buf, if they are needed.
+func (k *copier) fill(h *hand, p *piece) error {
+	zeros := k.sparse == 0 && p.kind == runZero
+	if p.kind != runData && !zeros {
+		return nil
+	}
+	if h.buf == nil {
+		h.buf = alignedBuffer(int(max(k.scratch, p.n)))
+	}
+	if zeros {
+		p.kind = runData
+		clear(h.buf[:p.n])
+		return nil
+	}
+	return k.read(h, h.buf[:p.n], p.off)
+}
+
+// read reads buf at off, out of as many of the parts as it spans.
+func (k *copier) read(h *hand, buf []byte, off int64) error {
+	for len(buf) > 0 {
+		p := k.partAt(off)
+		n := min(int64(len(buf)), p.start+p.size-off)
+		err := readSome(p.chain[0], h.iov[:], buf[:n], off-p.start)
+		if err != nil && !k.salvage {
+			return err
+		}
+		if err != nil {
+			k.readSectors(h, p, buf[:n], off-p.start)
+		}
+		buf, off = buf[n:], off+n
+	}
+	return nil
+}
+
+// readSectors reads what can be read, a sector at a time.
+func (k *copier) readSectors(h *hand, p *part, buf []byte, off int64) {
+	for len(buf) > 0 {
+		n := min(sector, len(buf))
+		if err := readSome(p.chain[0], h.iov[:], buf[:n], off); err != nil {
+			k.warn(fmt.Sprintf("error while reading offset %d: %s", off, strerror(errno(err))))
+			clear(buf[:n])
+		}
+		buf, off = buf[n:], off+int64(n)
+	}
+}
+
+// pack compresses p's bytes, where that can be done apart from storing them.
+func (k *copier) pack(h *hand, p piece) (packed bool, err error) {
+	c, ok := k.target.(block.Compressor)
+	if !ok || !k.compress || p.kind != runData || k.sparse != 0 && isZero(h.buf[:p.n]) {
+		return false, nil
+	}
+	h.compressed, err = c.Compress(h.compressed[:0], h.buf[:p.n])
+	return err == nil, err
+}
+
+// put gives the target what p is.
+func (k *copier) put(h *hand, p piece, offload, packed bool) error {
+	if offload {
+		err := k.copyRange(p)
+		if err == nil {
+			return nil
+		}
+		if err := k.fill(h, &p); err != nil {
+			return failure("error while reading at byte %d: %s", p.off, strerror(errno(err)))
+		}
+	}
+	var err error
+	switch {
+	case p.kind == runBacking:
+	case p.kind == runZero:
+		err = k.zero(p.off, p.n)
+	case packed:
+		err = k.target.(block.Compressor).PlaceCompressed(h.compressed, h.buf[:p.n], p.off)
+	case k.compress:
+		err = k.putCompressed(h, p)
+	default:
+		err = k.putData(h, h.buf[:p.n], p.off)
+	}
+	if err != nil {
+		return k.writeError(p, err)
+	}
+	return nil
+}
+
+func (k *copier) zero(off, n int64) error {
+	if k.zeroed {
+		return nil
+	}
+	return writeZeros(k.target, off, n, block.FlagUnmap)
+}
+
+func (k *copier) putCompressed(h *hand, p piece) error {
+	if k.sparse != 0 && isZero(h.buf[:p.n]) {
+		return k.zero(p.off, p.n)
+	}
+	w, ok := k.target.(block.CompressedWriter)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	return w.WriteCompressed(h.buf[:p.n], p.off)
+}
+
+// putData writes what of buf is not zero, and makes the rest zero.
+func (k *copier) putData(h *hand, buf []byte, off int64) error {
+	for len(buf) > 0 {
+		n, data := len(buf), true
+		if k.sparse != 0 {
+			n, data = dataRun(buf, off, int(k.sparse), int(k.align))
+		}
+		var err error
+		if data {
+			h.iov[0] = buf[:n]
+			err = k.target.Writev(h.iov[:], off, 0)
+		} else {
+			err = k.zero(off, int64(n))
+		}
+		if err != nil {
+			return err
+		}
+		buf, off = buf[n:], off+int64(n)
+	}
+	return nil
+}
+
+// copyRange has the kernel copy p.
+func (k *copier) copyRange(p piece) error {
+	c, ok := k.target.(block.RangeCopier)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	for p.n > 0 {
+		s := k.partAt(p.off)
+		at := p.off - s.start
+		n := min(p.n, s.size-at)
+		if len(s.chain) > 1 || at+n > s.chain[0].Size() {
+			return block.ErrUnsupported
+		}
+		if err := c.CopyRange(s.chain[0], at, p.off, n); err != nil {
+			return err
+		}
+		p.off, p.n = p.off+n, p.n-n
+	}
+	return nil
+}
+
+// writeZeros makes a range zero by the cheapest means there is.
+func writeZeros(image block.Image, off, n int64, f block.Flags) error {
+	if z, ok := image.(block.ZeroWriter); ok {
+		err := z.WriteZeroes(off, n, f)
+		if !errors.Is(err, block.ErrUnsupported) {
+			return err
+		}
+	}
+	zeros := make([]byte, min(n, mostCopied))
+	iov := [][]byte{nil}
+	for n > 0 {
+		m := min(n, int64(len(zeros)))
+		iov[0] = zeros[:m]
+		if err := image.Writev(iov, off, 0); err != nil {
+			return err
+		}
+		off, n = off+m, n-m
+	}
+	return nil
+}
