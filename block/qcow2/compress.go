@@ -1,0 +1,256 @@
+package qcow2
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zstd"
+
+	"berth/block"
+)
+
+// inflateCache is the clusters that were uncompressed last: a guest reads them by parts.
+type inflateCache struct {
+	mu   sync.Mutex
+	keep []inflated // newest last
+}
+
+type inflated struct {
+	entry uint64
+	b     []byte
+}
+
+const inflateKeep = 4
+
+func (c *inflateCache) get(entry uint64) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.keep {
+		if k.entry == entry {
+			return k.b
+		}
+	}
+	return nil
+}
+
+func (c *inflateCache) put(entry uint64, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.keep) == inflateKeep {
+		c.keep = append(c.keep[:0], c.keep[1:]...)
+	}
+	c.keep = append(c.keep, inflated{entry, b})
+}
+
+// clear forgets everything: the places that entries name are to be used anew.
+func (c *inflateCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keep = nil
+}
+
+// readCompressed fills iov from the compressed cluster that entry describes,
+// beginning at its byte in.
+func (i *Image) readCompressed(entry uint64, iov [][]byte, in int64) error {
+	if b := i.inflated.get(entry); b != nil {
+		copyTo(iov, b[in:])
+		return nil
+	}
+	off, n := i.compressedPlace(entry)
+	src := make([]byte, n)
+	if err := readFull(i.file, src, off); err != nil {
+		return err
+	}
+	b := make([]byte, i.clusterSize)
+	if err := i.decompress(b, src); err != nil {
+		return errCorrupt
+	}
+	copyTo(iov, b[in:])
+	if length(iov) < i.clusterSize {
+		i.inflated.put(entry, b)
+	}
+	return nil
+}
+
+// decompress fills dst, a cluster, from src, after which there may be other bytes.
+func (i *Image) decompress(dst, src []byte) error {
+	if i.hdr.compression == compressZstd {
+		z, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(64<<20))
+		if err != nil {
+			return fmt.Errorf("zstd: %w", err)
+		}
+		defer z.Close()
+		_, err = io.ReadFull(z, dst)
+		return err
+	}
+	z := flate.NewReader(bytes.NewReader(src))
+	_, err := io.ReadFull(z, dst)
+	return err
+}
+
+// WriteCompressed stores p, one cluster, compressed; as it is if that is no shorter.
+func (i *Image) WriteCompressed(p []byte, off int64) error {
+	n := int64(len(p))
+	return i.shared(off, n, func() error {
+		if i.hdr.external() {
+			return block.ErrUnsupported
+		}
+		if i.inCluster(off) != 0 || n > i.clusterSize || n < i.clusterSize && off+n != i.Size() {
+			return syscall.EINVAL
+		}
+		if n < i.clusterSize {
+			whole := make([]byte, i.clusterSize)
+			copy(whole, p)
+			p = whole
+		}
+		c, err := i.compress(p)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			return i.write([][]byte{p[:n]}, off, n)
+		}
+		if err := i.writePacked(c, off); err != nil {
+			return err
+		}
+		return i.noteDirty(off, n)
+	})
+}
+
+// writePacked stores the compressed cluster c for the guest's cluster at off.
+func (i *Image) writePacked(c []byte, off int64) error {
+	a := &allocation{off, off + i.clusterSize}
+	i.mu.Lock()
+	if err := i.awaitAll(off, i.clusterSize); err != nil {
+		i.mu.Unlock()
+		return err
+	}
+	host, first, clusters, err := i.pack(int64(len(c)))
+	if err != nil {
+		i.mu.Unlock()
+		return err
+	}
+	i.inFlight = append(i.inFlight, a)
+	i.mu.Unlock()
+	err = writeFull(i.file, c, host)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	defer i.settle(a)
+	if err == nil {
+		err = i.linkPacked(off, host, int64(len(c)))
+	}
+	if err != nil {
+		i.packAt = 0
+		if e := i.addRefcounts(first, clusters, -1); e != nil {
+			i.say("qcow2_free_clusters failed: " + strerror(e))
+		}
+	}
+	return err
+}
+
+// awaitAll is await for a range that cannot be divided.
+func (i *Image) awaitAll(off, n int64) error {
+	for {
+		k, err := i.await(off, n)
+		if err != nil || k == n {
+			return err
+		}
+		i.settled.Wait()
+	}
+}
+
+// pack finds room for n bytes, less than a cluster, behind what was stored
+// compressed last, and counts the reference to the clusters that they lie in. mu is held.
+func (i *Image) pack(n int64) (host, first, clusters int64, err error) {
+	if i.packAt != 0 {
+		count, err := i.refcount(i.packAt >> i.clusterBits)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if count == i.alloc.max() || count == 0 {
+			i.packAt = 0
+		}
+	}
+	host = i.packAt
+	if host == 0 || i.clusterSize-i.inCluster(host) < n {
+		r, err := i.findFree(1, true)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if r.off == 0 {
+			return 0, 0, 0, i.signalCorruption("Preventing invalid allocation of compressed cluster at offset 0")
+		}
+		if err := i.overlap(r.off, i.clusterSize); err != nil {
+			return 0, 0, 0, err
+		}
+		if host == 0 || i.roundUp(host) != r.off {
+			host = r.off
+		}
+	}
+	first = i.clusterOf(host)
+	clusters = (i.clusterOf(host+n-1)-first)>>i.clusterBits + 1
+	if err := i.addRefcounts(first, clusters, 1); err != nil {
+		return 0, 0, 0, err
+	}
+	i.raise(first, clusters)
+	i.packAt = host + n
+	if i.inCluster(i.packAt) == 0 {
+		i.packAt = 0
+	}
+	return host, first, clusters, nil
+}
+
+// linkPacked has the guest's cluster at off be the n compressed bytes at host. mu is held.
+func (i *Image) linkPacked(off, host, n int64) error {
+	if err := i.prepareLink(); err != nil {
+		return err
+	}
+	s, at, err := i.l2ForWrite(off)
+	if err != nil {
+		return err
+	}
+	i.unsynced = true
+	shift := 62 - (i.clusterBits - 8)
+	sectors := (host+n-1)>>9 - host>>9
+	old, _ := i.entryAt(s, at)
+	i.setEntry(s, at, flagCompressed|uint64(host)|uint64(sectors)<<shift, 0)
+	i.freeEntry(old, false)
+	return nil
+}
+
+// compress returns p compressed, or nil if that is not shorter.
+func (i *Image) compress(p []byte) ([]byte, error) {
+	if i.hdr.compression == compressZstd {
+		z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		c := z.EncodeAll(p, nil)
+		if len(c) >= len(p) {
+			return nil, nil
+		}
+		return c, nil
+	}
+	var b bytes.Buffer
+	z, err := flate.NewWriterWindow(&b, deflateWindow)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(p); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	if b.Len() >= len(p) {
+		return nil, nil
+	}
+	return b.Bytes(), nil
+}
+
+// deflateWindow is the farthest that a compressed cluster may refer back, in bytes.
+const deflateWindow = 4096
