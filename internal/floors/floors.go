@@ -16,7 +16,8 @@ x86/interp
 
 # parts
 device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic
-pci block/blocktest block/pool boot/boottest
+pci block/blocktest block/mapped block/pool boot/boottest
+block/mapped/mappedtest
 accel virtio acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle boot/unpack
 block/formats
 boot

@@ -1,0 +1,182 @@
+package vpc_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"testing"
+
+	"berth/block"
+	"berth/block/blocktest"
+	"berth/block/mapped/mappedtest"
+	"berth/block/vpc"
+)
+
+// TestAsQemuImg reads images that qemu-img writes: sizes that fit a geometry,
+// sizes that do not, and one too large for any.
+func TestAsQemuImg(t *testing.T) {
+	mappedtest.Need(t)
+	for seed, size := range []int64{68 * 512, 1 << 20, 9<<20 + 512, 70 << 20} {
+		for _, o := range []string{"subformat=dynamic", "subformat=fixed", "subformat=dynamic,force_size", "subformat=fixed,force_size"} {
+			source := mappedtest.Source(t, uint64(seed), size)
+			mappedtest.Compare(t, vpc.Format(), mappedtest.Convert(t, source, "vpc", o))
+		}
+	}
+}
+
+// TestSizeModes is the option force_size_calc, and who made the image.
+func TestSizeModes(t *testing.T) {
+	mappedtest.Need(t)
+	path := mappedtest.Convert(t, mappedtest.Source(t, 1, 5<<20), "vpc", "subformat=fixed,force_size")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		creator, mode string
+		want          int64
+	}{
+		{"qem2", "", 5 << 20}, {"qemu", "", 5222400}, {"vpc ", "", 5222400}, {"win ", "", 5 << 20}, {"d2v ", "", 5 << 20},
+		{"CTXS", "", 5 << 20}, {"tap\x00", "", 5 << 20}, {"tap ", "", 5222400}, {"qem2", "chs", 5222400}, {"qemu", "current_size", 5 << 20},
+	} {
+		foot := b[len(b)-512:]
+		copy(foot[0x1c:], c.creator)
+		copy(foot[0x38:], []byte{0, 150, 4, 17})
+		sign(foot)
+		i, err := vpc.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true, Values: block.Values{"force_size_calc": c.mode}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.Size() != c.want {
+			t.Errorf("%q %q: %d bytes, want %d", c.creator, c.mode, i.Size(), c.want)
+		}
+		i.Close()
+	}
+	_, err = vpc.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true, Values: block.Values{"force_size_calc": "x"}})
+	if err == nil || err.Error() != "Invalid size calculation mode: 'x'" {
+		t.Error(err)
+	}
+}
+
+func sign(foot []byte) {
+	clear(foot[0x40:0x44])
+	var sum uint32
+	for _, c := range foot[:512] {
+		sum += uint32(c)
+	}
+	binary.BigEndian.PutUint32(foot[0x40:], ^sum)
+}
+
+// small is a dynamic image of 4 blocks of 4 KiB, the second of which is allocated.
+func small() []byte {
+	b := make([]byte, 2048+512+4096+512)
+	put := func(off int, v uint32) { binary.BigEndian.PutUint32(b[off:], v) }
+	copy(b, "conectix")
+	put(0x14, 512)
+	copy(b[0x1c:], "qem2")
+	put(0x34, 4*4096)
+	put(0x3c, 3)
+	sign(b)
+	copy(b[512:], "cxsparse")
+	put(512+0x14, 1536)
+	put(512+0x1c, 4)
+	put(512+0x20, 4096)
+	copy(b[1536:], bytes.Repeat([]byte{0xff}, 512))
+	put(1540, 4)
+	for i := range b[2560 : 2560+4096] {
+		b[2560+i] = byte(i>>8 + i + 1)
+	}
+	copy(b[len(b)-512:], b[:512])
+	return b
+}
+
+// TestErrors compares the words with qemu-img's.
+func TestErrors(t *testing.T) {
+	u32 := func(off int, v uint32) func([]byte) []byte {
+		return func(b []byte) []byte { binary.BigEndian.PutUint32(b[off:], v); sign(b); return b }
+	}
+	truncated := "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
+	for _, c := range []struct {
+		change func([]byte) []byte
+		want   string
+		ours   bool // QEMU says nothing, or no more than an errno's words
+	}{
+		{func(b []byte) []byte { b[9]++; return b }, "Incorrect header checksum", false},
+		{func(b []byte) []byte { return make([]byte, 1024) }, "invalid VPC image", false},
+		{func(b []byte) []byte { return nil }, "File too small for a VHD header", false},
+		{func(b []byte) []byte { return b[:6000] }, truncated, false},
+		{u32(0x10, 0xffffffff), "Error reading dynamic VHD header", false},
+		{u32(0x14, 1024), "Invalid header magic", false},
+		{u32(512+0x20, 4097), "Invalid block size 4097", false},
+		{u32(512+0x20, 256), "Invalid block size 256", false},
+		{u32(512+0x1c, 3), "Page table too small", false},
+		{u32(512+0x1c, 0x20000000), "Max Table Entries too large (536870912)", false},
+		{u32(512+0x1c, 0xffffffff), "Max Table Entries too large (-1)", false},
+		{u32(512+0x1c, 0x1fffffff), "Error reading pagetable", false},
+		{u32(512+0x1c, 0x10000000), truncated, false},
+		{u32(512+0x10, 0x80000000), "Error reading pagetable", false},
+		{u32(512+0x10, 0x70000000), truncated, false},
+		{u32(1536, 0x7fffffff), truncated, false},
+		{u32(0x30, 0x400), "file too large", true},
+		{u32(0x3c, 4), "Differencing VHD images are not supported", true},
+		{u32(0x3c, 2), "invalid VPC image", true},
+	} {
+		b := c.change(small())
+		_, err := vpc.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+		if !c.ours {
+			mappedtest.QemuRefuses(t, "vpc", b, c.want)
+		}
+	}
+	if _, err := vpc.Format().Open(blocktest.NewMemFile(small()), block.OpenOptions{}); err == nil {
+		t.Error("opened to be written to")
+	}
+}
+
+// TestSmall: what the errors above are made from is a good image.
+func TestSmall(t *testing.T) {
+	i, err := vpc.Format().Open(blocktest.NewMemFile(small()), block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	p := make([]byte, i.Size())
+	if err := i.Readv([][]byte{p}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if want := append(append(make([]byte, 4096), small()[2560:2560+4096]...), make([]byte, 8192)...); !bytes.Equal(p, want) {
+		t.Error("contents differ")
+	}
+}
+
+// TestLastByteMissing: old fixed disks have a footer of 511 bytes.
+func TestLastByteMissing(t *testing.T) {
+	mappedtest.Need(t)
+	path := mappedtest.Convert(t, mappedtest.Source(t, 1, 1<<20), "vpc", "subformat=fixed")
+	s, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, s.Size()-1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mappedtest.Compare(t, vpc.Format(), path)
+}
+
+func FuzzOpen(f *testing.F) {
+	f.Add(small())
+	fixed := small()
+	copy(fixed, "no")
+	binary.BigEndian.PutUint32(fixed[len(fixed)-512+0x3c:], 2)
+	sign(fixed[len(fixed)-512:])
+	f.Add(fixed)
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		if len(b) > 512 { // else the checksum hides what is behind it
+			sign(b)
+			sign(b[len(b)-512:])
+		}
+		mappedtest.Fuzz(vpc.Format(), b, block.OpenOptions{ReadOnly: true})
+	})
+}
