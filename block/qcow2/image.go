@@ -174,21 +174,18 @@ func (i *Image) Info() block.Info {
 		in.Specific = []block.Field{{Name: "compat", Value: "0.10"}, {Name: "compression-type", Value: kind}, {Name: "refcount-bits", Value: int64(1) << h.refcountOrder}}
 		return in
 	}
-	f := []block.Field{{Name: "compat", Value: "1.1"}}
+	f := []block.Field{{Name: "compat", Value: "1.1"}, {Name: "compression-type", Value: kind}, {Name: "lazy-refcounts", Value: h.lazy()}}
+	if b := i.bitmapFields(); len(b) > 0 {
+		f = append(f, block.Field{Name: "bitmaps", Value: b})
+	}
+	f = append(f, block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder})
 	if h.external() && h.dataFile != "" {
 		f = append(f, block.Field{Name: "data-file", Value: h.dataFile})
 	}
 	if h.external() {
 		f = append(f, block.Field{Name: "data-file-raw", Value: h.rawExternal()})
 	}
-	f = append(f, block.Field{Name: "extended-l2", Value: h.extL2()},
-		block.Field{Name: "lazy-refcounts", Value: h.lazy()},
-		block.Field{Name: "corrupt", Value: in.Corrupt},
-		block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder},
-		block.Field{Name: "compression-type", Value: kind})
-	if b := i.bitmapFields(); len(b) > 0 {
-		f = append(f, block.Field{Name: "bitmaps", Value: b})
-	}
+	f = append(f, block.Field{Name: "corrupt", Value: in.Corrupt}, block.Field{Name: "extended-l2", Value: h.extL2()})
 	in.Specific = f
 	return in
 }

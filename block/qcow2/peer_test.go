@@ -3,6 +3,7 @@ package qcow2
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -44,22 +45,21 @@ func checkClean(t testing.TB, path string) {
 
 // variants are images of all the kinds that options make.
 var variants = []string{
-	"", "compat=0.10", "cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=2M",
+	"", "compat=0.10", "cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=2097152",
 	"refcount_bits=2", "refcount_bits=4", "refcount_bits=8", "refcount_bits=32", "refcount_bits=64,cluster_size=1024",
 	"extended_l2=on", "extended_l2=on,cluster_size=16384", "lazy_refcounts=on",
 	"compression_type=zstd", "preallocation=metadata", "preallocation=falloc", "preallocation=full,cluster_size=8192",
-	"data_file=DATA", "data_file=DATA,data_file_raw=on", "preallocation=metadata,extended_l2=on",
+	"data_file=@", "data_file=@,data_file_raw=on", "preallocation=metadata,extended_l2=on",
 	"compat=0.10,cluster_size=512",
 }
 
 // testName is a name without what option lists give a meaning to: it is part of paths.
-func testName(opts string) string { return strings.NewReplacer(",", " ", "=", "-").Replace(opts) }
+func testName(opts string) string { return strings.NewReplacer(",", " ", "=", "-", "@", "x").Replace(opts) }
 
 func parseOptions(opts string, size int64) block.Values {
 	v := block.Values{"size": fmt.Sprint(size)}
 	for _, o := range strings.Split(opts, ",") {
 		if k, val, ok := strings.Cut(o, "="); ok {
-			val = strings.Replace(val, "2M", "2097152", 1)
 			v[k] = val
 		}
 	}
@@ -86,7 +86,7 @@ func createImage(t testing.TB, opts string, size int64) variantImage {
 	t.Helper()
 	dir := t.TempDir()
 	v := variantImage{filepath.Join(dir, "x.qcow2"), filepath.Join(dir, "x.data")}
-	c := block.Creation{Values: parseOptions(strings.ReplaceAll(opts, "DATA", v.data), size)}
+	c := block.Creation{Values: parseOptions(strings.ReplaceAll(opts, "@", v.data), size)}
 	if c.Values["data_file"] != "" {
 		d := openTestFile(t, v.data)
 		defer d.Close()
@@ -110,7 +110,7 @@ func TestCreateAsQEMUDoes(t *testing.T) {
 			dir := t.TempDir()
 			peer := filepath.Join(dir, "x.qcow2")
 			args := []string{"qemu-img", "create", "-q", "-f", "qcow2"}
-			if o := strings.ReplaceAll(opts, "DATA", filepath.Join(dir, "x.data")); o != "" {
+			if o := strings.ReplaceAll(opts, "@", filepath.Join(dir, "x.data")); o != "" {
 				args = append(args, "-o", o)
 			}
 			qemu(t, append(args, peer, fmt.Sprint(size))...)
@@ -132,6 +132,8 @@ func info(t *testing.T, path string) string {
 	return strings.ReplaceAll(string(b), filepath.Dir(path), "")
 }
 
+var seeds = flag.Int("seeds", 1, "how many sequences of random operations are run on each kind of image")
+
 // TestRandomOperations does the same to an image and to a copy of its contents
 // in memory, and has QEMU read and check the image now and then.
 func TestRandomOperations(t *testing.T) {
@@ -143,7 +145,9 @@ func TestRandomOperations(t *testing.T) {
 			}
 			t.Run(testName(fmt.Sprintf("%s,backed=%v", opts, backed)), func(t *testing.T) {
 				t.Parallel()
-				randomOperations(t, opts, backed, rand.New(rand.NewPCG(1, uint64(len(opts)))))
+				for seed := range *seeds {
+					randomOperations(t, opts, backed, rand.New(rand.NewPCG(uint64(seed), uint64(len(opts)))))
+				}
 			})
 		}
 	}
