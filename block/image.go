@@ -47,6 +47,9 @@ type Preallocator interface {
 	Preallocate(off, n int64, full bool) error
 }
 
+// Occupier is a file that knows how many bytes of storage it takes.
+type Occupier interface{ Occupied() (int64, error) }
+
 // Extenter tells where an image's contents come from. Extent describes the run
 // that begins at off and is at most n bytes long; it may end earlier than the
 // property does.
@@ -66,6 +69,7 @@ type Extent struct {
 	Off        int64  // bytes
 	File       string // the name of the file that Off is in, if it is another than the image's (or data file)
 	EOF        bool   // the run ends where the image does
+	Deeper     bool   // Data, of which the file at Off may know that parts are zeros (clusters preallocated without contents)
 }
 
 // CompressedWriter stores one cluster compressed; p is a whole cluster, or the
