@@ -26,6 +26,9 @@ type OpenOptions struct {
 	Check    bool   // opened to be checked or repaired: nothing is repaired at open, and what is inconsistent is no reason to refuse
 	NoIO     bool   // only what the header says is wanted
 	Values   Values // the format's own run-time options: "lazy-refcounts"
+	// Report gets each line that QEMU would print while the image is open, such
+	// as that it has been marked corrupt; nil: nobody wants to know.
+	Report   func(line string)
 	Filename string // f's, as messages and descriptions name it
 	// Sibling opens a file that the image names beside itself (an extent of a
 	// vmdk), read-only, by the name stored in the image. It answers with the

@@ -50,6 +50,12 @@ type Preallocator interface {
 // Occupier is a file that knows how many bytes of storage it takes.
 type Occupier interface{ Occupied() (int64, error) }
 
+// PreallocResizer is an image that can grow with storage given to what is
+// added; mode is one of "off", "metadata", "falloc" and "full".
+type PreallocResizer interface {
+	TruncatePrealloc(size int64, mode string) error
+}
+
 // Extenter tells where an image's contents come from. Extent describes the run
 // that begins at off and is at most n bytes long; it may end earlier than the
 // property does.

@@ -2,8 +2,9 @@ package qcow2
 
 import (
 	"bytes"
-	"fmt"
+	"cmp"
 	"io"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -76,24 +77,153 @@ func (i *Image) readCompressed(entry uint64, iov [][]byte, in int64) error {
 	return nil
 }
 
+// codecs are what compresses and uncompresses, kept for the next time.
+type codecs struct {
+	deflate, inflate sync.Pool // *flate.Writer, io.ReadCloser that is a flate.Resetter
+	once             sync.Once
+	encoder          *zstd.Encoder
+	decoder          *zstd.Decoder
+	err              error
+}
+
+// zstdMemory is the most that a cluster's uncompressing may take.
+const zstdMemory = 64 << 20
+
+func (c *codecs) zstd() error {
+	c.once.Do(func() {
+		n := runtime.GOMAXPROCS(0)
+		var e error
+		c.encoder, e = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false))
+		c.decoder, c.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(zstdMemory))
+		c.err = cmp.Or(e, c.err)
+	})
+	return c.err
+}
+
+func (c *codecs) close() {
+	if c.decoder != nil {
+		c.decoder.Close()
+	}
+}
+
 // decompress fills dst, a cluster, from src, after which there may be other bytes.
 func (i *Image) decompress(dst, src []byte) error {
 	if i.hdr.compression == compressZstd {
-		z, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(64<<20))
-		if err != nil {
-			return fmt.Errorf("zstd: %w", err)
+		if err := i.codecs.zstd(); err != nil {
+			return err
 		}
-		defer z.Close()
-		_, err = io.ReadFull(z, dst)
+		n, err := zstdFrame(src)
+		if err != nil {
+			return err
+		}
+		b, err := i.codecs.decoder.DecodeAll(src[:n], dst[:0])
+		if err == nil && len(b) != len(dst) {
+			err = io.ErrUnexpectedEOF
+		}
 		return err
 	}
-	z := flate.NewReader(bytes.NewReader(src))
+	r := bytes.NewReader(src)
+	z, _ := i.codecs.inflate.Get().(io.ReadCloser)
+	if z == nil {
+		z = flate.NewReader(r)
+	} else if err := z.(flate.Resetter).Reset(r, nil); err != nil {
+		return err
+	}
+	defer i.codecs.inflate.Put(z)
 	_, err := io.ReadFull(z, dst)
 	return err
 }
 
+// zstdFrame is how long the frame is that src begins with (RFC 8878, section 3.1.1).
+func zstdFrame(src []byte) (int, error) {
+	var h zstd.Header
+	if err := h.Decode(src); err != nil {
+		return 0, err
+	}
+	n := h.HeaderSize
+	for {
+		if n+3 > len(src) {
+			return 0, io.ErrUnexpectedEOF
+		}
+		block := int(src[n]) | int(src[n+1])<<8 | int(src[n+2])<<16
+		n += 3
+		if block>>1&3 == 1 { // one byte, repeated
+			n++
+		} else {
+			n += block >> 3
+		}
+		if block&1 != 0 {
+			break
+		}
+	}
+	if h.HasCheckSum {
+		n += 4
+	}
+	if n > len(src) {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, nil
+}
+
+// Compress appends p, a cluster or what is left of the image, compressed to
+// dst; nil: that would be no shorter. Many may call it at once.
+func (i *Image) Compress(dst, p []byte) ([]byte, error) {
+	if int64(len(p)) > i.clusterSize {
+		return nil, syscall.EINVAL
+	}
+	if int64(len(p)) < i.clusterSize {
+		whole := make([]byte, i.clusterSize)
+		copy(whole, p)
+		p = whole
+	}
+	c, err := i.compress(dst, p)
+	if err != nil || int64(len(c)-len(dst)) >= i.clusterSize {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (i *Image) compress(dst, p []byte) ([]byte, error) {
+	if i.hdr.compression == compressZstd {
+		if err := i.codecs.zstd(); err != nil {
+			return nil, err
+		}
+		return i.codecs.encoder.EncodeAll(p, dst), nil
+	}
+	b := bytes.NewBuffer(dst)
+	z, _ := i.codecs.deflate.Get().(*flate.Writer)
+	if z == nil {
+		var err error
+		if z, err = flate.NewWriterWindow(b, deflateWindow); err != nil {
+			return nil, err
+		}
+	} else {
+		z.Reset(b)
+	}
+	defer i.codecs.deflate.Put(z)
+	if _, err := z.Write(p); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// deflateWindow is the farthest that a compressed cluster may refer back, in bytes.
+const deflateWindow = 4096
+
 // WriteCompressed stores p, one cluster, compressed; as it is if that is no shorter.
 func (i *Image) WriteCompressed(p []byte, off int64) error {
+	c, err := i.Compress(nil, p)
+	if err != nil {
+		return err
+	}
+	return i.PlaceCompressed(c, p, off)
+}
+
+// PlaceCompressed stores c, what Compress made of p, or p itself if c is nil.
+func (i *Image) PlaceCompressed(c, p []byte, off int64) error {
 	n := int64(len(p))
 	return i.shared(off, n, func() error {
 		if i.hdr.external() {
@@ -102,17 +232,8 @@ func (i *Image) WriteCompressed(p []byte, off int64) error {
 		if i.inCluster(off) != 0 || n > i.clusterSize || n < i.clusterSize && off+n != i.Size() {
 			return syscall.EINVAL
 		}
-		if n < i.clusterSize {
-			whole := make([]byte, i.clusterSize)
-			copy(whole, p)
-			p = whole
-		}
-		c, err := i.compress(p)
-		if err != nil {
-			return err
-		}
 		if c == nil {
-			return i.write([][]byte{p[:n]}, off, n)
+			return i.write([][]byte{p}, off, n)
 		}
 		if err := i.writePacked(c, off); err != nil {
 			return err
@@ -221,36 +342,3 @@ func (i *Image) linkPacked(off, host, n int64) error {
 	i.freeEntry(old, false)
 	return nil
 }
-
-// compress returns p compressed, or nil if that is not shorter.
-func (i *Image) compress(p []byte) ([]byte, error) {
-	if i.hdr.compression == compressZstd {
-		z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		c := z.EncodeAll(p, nil)
-		if len(c) >= len(p) {
-			return nil, nil
-		}
-		return c, nil
-	}
-	var b bytes.Buffer
-	z, err := flate.NewWriterWindow(&b, deflateWindow)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := z.Write(p); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	if b.Len() >= len(p) {
-		return nil, nil
-	}
-	return b.Bytes(), nil
-}
-
-// deflateWindow is the farthest that a compressed cluster may refer back, in bytes.
-const deflateWindow = 4096

@@ -32,6 +32,7 @@ type Image struct {
 	readOnly bool
 	check    bool
 	noIO     bool
+	lazy     bool // refcounts are written at the end, under the dirty bit
 	report   func(string)
 	geometry
 
@@ -61,10 +62,9 @@ type Image struct {
 	size     atomic.Int64 // bytes
 	backing  block.Image
 	inflated inflateCache
+	codecs   codecs
 	snap     snapshotState
 	bits     bitmapState
-
-	lazyOverride string // the run-time option lazy-refcounts
 }
 
 // geometry is what follows from the header and never changes while an image is open
@@ -296,6 +296,7 @@ func (i *Image) Close() error {
 		err = i.inactivate()
 	}
 	i.closed = true
+	i.codecs.close()
 	if i.owned && i.data != nil {
 		err = errors.Join(err, i.data.Close())
 	}

@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -41,16 +42,17 @@ func openImage(f block.File, o block.OpenOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{file: f, readOnly: o.ReadOnly, check: o.Check, noIO: o.NoIO, hdr: *h, geometry: h.geometry()}
+	i := &Image{file: f, readOnly: o.ReadOnly, check: o.Check, noIO: o.NoIO, report: o.Report, hdr: *h, geometry: h.geometry()}
 	i.settled.L = &i.mu
 	i.size.Store(int64(h.size &^ 511))
-	if v, ok := o.Values["lazy-refcounts"]; ok && h.version >= 3 {
-		i.lazyOverride = v
+	i.lazy = o.Values.On("lazy-refcounts", h.lazy())
+	if i.lazy && h.version < 3 {
+		return nil, errors.New("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
 	}
 	if !h.external() {
 		i.data = f
 		if h.rawExternal() {
-			return nil, fmt.Errorf("data-file-raw requires a data file")
+			return nil, errors.New("data-file-raw requires a data file")
 		}
 	}
 	if err := i.loadTables(); err != nil {

@@ -54,7 +54,9 @@ var variants = []string{
 }
 
 // testName is a name without what option lists give a meaning to: it is part of paths.
-func testName(opts string) string { return strings.NewReplacer(",", " ", "=", "-", "@", "x").Replace(opts) }
+func testName(opts string) string {
+	return strings.NewReplacer(",", " ", "=", "-", "@", "x").Replace(opts)
+}
 
 func parseOptions(opts string, size int64) block.Values {
 	v := block.Values{"size": fmt.Sprint(size)}

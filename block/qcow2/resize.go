@@ -225,6 +225,32 @@ func giveStorage(f block.File, off, n int64, mode string) error {
 	return writeZeros(f, off, n)
 }
 
+// MakeEmpty frees all clusters: the image reads as its backing image again.
+func (i *Image) MakeEmpty() error {
+	i.ops.Lock()
+	defer i.ops.Unlock()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.writable(); err != nil {
+		return err
+	}
+	end := i.roundUp(i.Size())
+	for off := int64(0); off < end; {
+		n, err := i.discardSlice(off, end-off, true)
+		if err != nil {
+			return err
+		}
+		off += n
+	}
+	if err := i.quiesce(); err != nil || i.hdr.external() {
+		return err
+	}
+	if err := i.sync(); err != nil {
+		return err
+	}
+	return i.cutTail()
+}
+
 // shrink frees everything past size.
 func (i *Image) shrink(size int64) error {
 	old := i.Size()

@@ -363,7 +363,7 @@ func (i *Image) prepareLink() error {
 	if err := i.writable(); err != nil {
 		return err
 	}
-	if i.hdr.lazy() {
+	if i.lazy {
 		return i.markDirty()
 	}
 	return nil

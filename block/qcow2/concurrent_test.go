@@ -1,0 +1,93 @@
+package qcow2
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"berth/block"
+)
+
+// TestManyAtOnce has several goroutines work on parts of an image that share
+// clusters and tables with those of the others, and flush meanwhile.
+func TestManyAtOnce(t *testing.T) {
+	for _, opts := range []string{"", "cluster_size=4096", "extended_l2=on", "compat=0.10,cluster_size=512", "lazy_refcounts=on,cluster_size=2097152", "refcount_bits=1,cluster_size=8192", "data_file=@"} {
+		for _, backed := range []bool{false, true} {
+			t.Run(testName(opts), func(t *testing.T) {
+				t.Parallel()
+				manyAtOnce(t, opts, backed)
+			})
+		}
+	}
+}
+
+func manyAtOnce(t *testing.T, opts string, backed bool) {
+	const workers, unit, units = 6, 1536, 700
+	v := createImage(t, opts, workers*unit*units)
+	img := v.open(t, block.OpenOptions{})
+	want := make([]byte, img.Size())
+	if backed {
+		for n := range want[:len(want)/2] {
+			want[n] = byte(n >> 9)
+		}
+		base := openTestFile(t, filepath.Join(t.TempDir(), "base"))
+		if err := base.Writev([][]byte{want[:len(want)/2]}, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		img.SetBacking(base)
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() { oneOfMany(t, img, want, w, workers, unit, units) })
+	}
+	wg.Wait()
+	got := make([]byte, len(want))
+	if err := img.Readv([][]byte{got}, 0); err != nil {
+		t.Fatal(err)
+	}
+	same(t, want, got)
+	if err := img.Close(); err != nil {
+		t.Fatal(err)
+	}
+	needQEMU(t)
+	checkClean(t, v.path)
+}
+
+// oneOfMany works on every workers-th unit.
+func oneOfMany(t *testing.T, img *Image, want []byte, w, workers, unit, units int) {
+	r := rand.New(rand.NewPCG(uint64(w), 7))
+	for step := range 400 {
+		at := (r.IntN(units)*workers + w) * unit
+		part := want[at : at+unit]
+		var err error
+		switch r.IntN(8) {
+		case 0, 1, 2, 3:
+			for k := range part {
+				part[k] = byte(r.Uint32())
+			}
+			err = img.Writev([][]byte{part}, int64(at), 0)
+		case 4:
+			clear(part)
+			err = img.WriteZeroes(int64(at), int64(unit), block.FlagUnmap)
+		case 5:
+			if step%5 == 0 {
+				err = img.Flush()
+			}
+		default:
+			got := make([]byte, unit)
+			if err = img.Readv([][]byte{got}, int64(at)); err == nil {
+				for k := range got {
+					if got[k] != part[k] {
+						t.Errorf("byte %#x differs", at+k)
+						return
+					}
+				}
+			}
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
