@@ -54,6 +54,7 @@ type Image struct {
 	lowered  uint64             // how often pending has been emptied
 	unsynced bool               // refcounts or copied data have been written since the last sync
 	l2Wrote  bool               // L2 tables have been written since the last sync
+	prealloc int                // whether there are clusters without storage
 	signaled bool               // a corruption has been reported
 	packAt   int64              // host byte after the last compressed cluster; 0: none to continue
 	corrupt  atomic.Bool        // marked corrupt: unusable
