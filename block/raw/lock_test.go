@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"berth/block"
 )
@@ -128,4 +131,55 @@ func TestLocksQEMURespectsOurs(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRelockKeepsTheOldLocksOnFailure(t *testing.T) {
+	path := image(t, 1<<16)
+	reader := Lock{Uses: PermRead, Denies: PermWrite}
+	writer := Lock{Uses: PermRead | PermWrite, Denies: PermWrite | PermResize}
+	a := mustOpenFile(t, path, FileOptions{Lock: reader})
+	b := mustOpenFile(t, path, FileOptions{Lock: reader})
+	var le *LockError
+	if err := a.Relock(writer); !errors.As(err, &le) || le.Perm != PermWrite || le.Shared {
+		t.Errorf("Relock: %v, %+v", err, le)
+	}
+	if _, err := OpenFile(path, FileOptions{Lock: writer}); !errors.Is(err, block.ErrInUse) {
+		t.Errorf("a writer beside two readers: %v", err)
+	}
+	if err := b.Relock(Lock{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Relock(writer); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Relock(reader); !errors.As(err, &le) || le.Perm != PermWrite || !le.Shared {
+		t.Errorf("a reader beside a writer: %v, %+v", err, le)
+	}
+	if err := a.Relock(Lock{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Relock(writer); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A descriptor passed on shares the locks, which end with the last copy.
+func TestLocksOfAPassedDescriptor(t *testing.T) {
+	path := image(t, 1<<16)
+	writer := Lock{Uses: PermRead | PermWrite, Denies: PermWrite | PermResize}
+	a := mustOpenFile(t, path, FileOptions{Lock: writer})
+	fd, err := unix.Dup(int(a.OSFile().Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Use(os.NewFile(uintptr(fd), path), FileOptions{Lock: writer})
+	if err != nil {
+		t.Fatalf("the one who was passed it: %v", err)
+	}
+	a.Close()
+	if _, err := Open(path, Options{}); !errors.Is(err, block.ErrInUse) {
+		t.Errorf("the giver has closed its copy: %v", err)
+	}
+	b.Close()
+	mustOpen(t, path, Options{}).Close()
 }

@@ -133,7 +133,7 @@ func TestZeroBytesAreWrittenWhereTheStorageKnowsNothingBetter(t *testing.T) {
 	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.writeZeroBytes(512, 512+3<<20+512, new(vector)); err != nil {
+	if err := d.Image().(sectors).writeZeroBytes(512, 512+3<<20+512); err != nil {
 		t.Fatal(err)
 	}
 	p := make([]byte, 4<<20)

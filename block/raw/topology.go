@@ -12,34 +12,32 @@ import (
 // maxBlock bounds what a file system or device says of its blocks, in bytes.
 const maxBlock = 64 << 10
 
-var _ block.Shaped = (*Disk)(nil)
-
 // Topology returns that of the block device, or of the file system under the file.
-func (d *Disk) Topology() block.Topology { return d.topology }
+func (f *File) Topology() block.Topology { return f.topology }
 
-func (d *Disk) probe() (block.Topology, error) {
-	if !d.device {
+func (f *File) probe() (block.Topology, error) {
+	if !f.device {
 		var st unix.Stat_t
-		if err := unix.Fstat(d.fd, &st); err != nil {
+		if err := unix.Fstat(f.fd, &st); err != nil {
 			return block.Topology{}, err
 		}
 		n := blockSize(int64(st.Blksize), sectorSize) //nolint:unconvert // 32 bits on arm64
 		return block.Topology{Logical: sectorSize, Physical: n, MinIO: n}, nil
 	}
-	logical, err := unix.IoctlGetInt(d.fd, unix.BLKSSZGET)
+	logical, err := unix.IoctlGetInt(f.fd, unix.BLKSSZGET)
 	if err != nil {
 		return block.Topology{}, fmt.Errorf("block size: %w", err)
 	}
 	t := block.Topology{Logical: blockSize(int64(logical), sectorSize)}
 	t.Physical, t.MinIO = t.Logical, t.Logical
 	// The rest is advice, which not every device has.
-	if n, err := unix.IoctlGetUint32(d.fd, unix.BLKPBSZGET); err == nil {
+	if n, err := unix.IoctlGetUint32(f.fd, unix.BLKPBSZGET); err == nil {
 		t.Physical = blockSize(int64(n), t.Logical)
 	}
-	if n, err := unix.IoctlGetUint32(d.fd, unix.BLKIOMIN); err == nil && int(n)%t.Logical == 0 {
+	if n, err := unix.IoctlGetUint32(f.fd, unix.BLKIOMIN); err == nil && int(n)%t.Logical == 0 {
 		t.MinIO = int(n)
 	}
-	if n, err := unix.IoctlGetUint32(d.fd, unix.BLKIOOPT); err == nil && int(n)%t.Logical == 0 {
+	if n, err := unix.IoctlGetUint32(f.fd, unix.BLKIOOPT); err == nil && int(n)%t.Logical == 0 {
 		t.OptIO = int(n)
 	}
 	return t, nil

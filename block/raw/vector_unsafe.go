@@ -42,6 +42,9 @@ func (v *vector) advance(n int64) {
 	}
 }
 
+// done tells that nothing remains.
+func (v *vector) done() bool { return len(v.head) == 0 && len(v.rest) == 0 }
+
 // zero clears all that remains.
 func (v *vector) zero() {
 	clear(v.head)

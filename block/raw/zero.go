@@ -13,117 +13,216 @@ import (
 // Abandon is soon seen: storage that cannot do better writes them all.
 const maxSpan = 256 << 20
 
-// discard gives back the storage of what whole blocks the range has. Storage
-// that is busy with the range keeps it: a discard is advice.
-func (d *Disk) discard(r *block.Request) error {
-	if !d.unmap {
+// Truncate sets the file's length. A device has only its own.
+func (f *File) Truncate(size int64) error {
+	if f.readOnly {
+		return block.ErrReadOnly
+	}
+	if size < 0 {
+		return block.ErrRange
+	}
+	f.growth.Lock()
+	defer f.growth.Unlock()
+	if f.device {
+		if size > f.size.Load() {
+			return fmt.Errorf("a block device does not grow: %w", unix.EINVAL)
+		}
 		return nil
 	}
-	from, to := d.whole(r.Off, r.Off+r.Len)
+	if err := retry(func() error { return unix.Ftruncate(f.fd, size) }); err != nil {
+		return fmt.Errorf("setting the size to %d: %w", size, err)
+	}
+	f.size.Store(size)
+	return nil
+}
+
+// Preallocate gives the range its storage, and lengthens the file where it ends
+// past it. What the file has already stays as it is, unless full.
+func (f *File) Preallocate(off, n int64, full bool) error {
+	if f.readOnly {
+		return block.ErrReadOnly
+	}
+	if n == 0 || f.device && !full {
+		return nil
+	}
+	if full {
+		return f.writeZeroBytes(off, off+n)
+	}
+	err := retry(func() error { return unix.Fallocate(f.fd, 0, off, n) })
+	if cannot(err) && off >= f.Size() { // storage without reservations
+		return f.writeZeroBytes(off, off+n)
+	}
+	if err != nil {
+		return fmt.Errorf("reserving storage: %w", err)
+	}
+	f.reach(off + n)
+	return nil
+}
+
+// Discard gives back the storage of what whole blocks the range has. Storage
+// that is busy with the range keeps it: a discard is advice.
+func (f *File) Discard(off, n int64) error {
+	if f.readOnly {
+		return block.ErrReadOnly
+	}
+	if off < 0 || n < 0 || off+n < off {
+		return block.ErrRange
+	}
+	from, to := f.whole(off, min(off+n, f.Size()))
 	for from < to {
-		if d.gone.Load() {
+		if f.gone.Load() {
 			return block.ErrClosed
 		}
 		n := min(to-from, maxSpan)
-		err := d.giveBack(from, n)
+		err := f.giveBack(from, n)
 		switch {
 		case errors.Is(err, unix.EBUSY):
 		case cannot(err):
 			return block.ErrUnsupported
 		case err != nil:
-			return fmt.Errorf("raw: discarding at %d: %w", from, err)
+			return fmt.Errorf("discarding at %d: %w", from, err)
 		}
 		from += n
 	}
 	return nil
 }
 
-func (d *Disk) giveBack(off, n int64) error {
+func (f *File) giveBack(off, n int64) error {
 	return retry(func() error {
-		if d.device {
-			return discardBlocks(d.fd, off, n)
+		if f.device {
+			return discardBlocks(f.fd, off, n)
 		}
-		return unix.Fallocate(d.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		return unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	})
 }
 
 // whole returns the part of [from, to) that is whole units of what the kernel
 // gives back and zeroes: bytes of a file, logical blocks of a device.
-func (d *Disk) whole(from, to int64) (int64, int64) {
-	if !d.device {
-		return from, to
+func (f *File) whole(from, to int64) (int64, int64) {
+	if !f.device {
+		return from, max(from, to)
 	}
-	unit := int64(d.topology.Logical)
+	unit := int64(f.topology.Logical)
 	first, last := (from+unit-1)/unit*unit, to/unit*unit
 	if first >= last {
-		return to, to
+		return max(from, to), max(from, to)
 	}
 	return first, last
 }
 
-// writeZeroes zeroes whole blocks in the cheapest way that the storage knows,
-// and what is left at either end by writing.
-func (d *Disk) writeZeroes(r *block.Request, v *vector) error {
-	end := r.Off + r.Len
-	from, to := d.whole(r.Off, end)
-	err := d.writeZeroBytes(r.Off, from, v)
-	if err == nil {
-		err = d.zeroBlocks(from, to, d.unmap && r.Flags&block.FlagUnmap != 0, v)
+// WriteZeroes zeroes whole blocks in the cheapest way that the storage knows,
+// and what is left at either end by writing. Past the end it lengthens the file.
+func (f *File) WriteZeroes(off, n int64, flags block.Flags) error {
+	if f.readOnly {
+		return block.ErrReadOnly
 	}
-	if err == nil {
-		err = d.writeZeroBytes(to, end, v)
+	if off < 0 || n < 0 || off+n < off {
+		return block.ErrRange
 	}
-	if err == nil && r.Flags&block.FlagFUA != 0 {
-		err = retry(func() error { return unix.Fdatasync(d.fd) })
+	if n == 0 {
+		return nil
+	}
+	end := off + n
+	from, to := f.whole(off, min(end, f.zeroable(end)))
+	cheap := flags&block.FlagNoFallback != 0
+	if cheap && (f.device && (from != off || to != end)) {
+		return block.ErrUnsupported
+	}
+	err := f.zeroBlocks(min(from, end), min(to, end), flags&block.FlagUnmap != 0, cheap)
+	if err == nil {
+		err = f.writeZeroBytes(off, min(from, end))
+	}
+	if err == nil && f.device {
+		err = f.writeZeroBytes(max(off, to), end)
+	} else if err == nil {
+		err = f.lengthen(end)
+	}
+	if err == nil && flags&block.FlagFUA != 0 {
+		err = f.sync()
 	}
 	return err
 }
 
-func (d *Disk) zeroBlocks(from, to int64, unmap bool, v *vector) error {
+// zeroable is where the bytes end that must be zeroed: past the end of a file
+// there are none.
+func (f *File) zeroable(end int64) int64 {
+	if f.device {
+		return end
+	}
+	return f.Size()
+}
+
+// lengthen makes the file at least end bytes long.
+func (f *File) lengthen(end int64) error {
+	if end <= f.Size() {
+		return nil
+	}
+	f.growth.Lock()
+	defer f.growth.Unlock()
+	if end <= f.Size() {
+		return nil
+	}
+	if err := retry(func() error { return unix.Ftruncate(f.fd, end) }); err != nil {
+		return fmt.Errorf("setting the size to %d: %w", end, err)
+	}
+	f.size.Store(end)
+	return nil
+}
+
+// zeroBlocks zeroes [from, to). With cheap it answers ErrUnsupported rather
+// than begin with writing.
+func (f *File) zeroBlocks(from, to int64, unmap, cheap bool) error {
 	for from < to {
-		if d.gone.Load() {
+		if f.gone.Load() {
 			return block.ErrClosed
 		}
 		n := min(to-from, maxSpan)
 		err := error(unix.EOPNOTSUPP)
 		if unmap {
-			err = d.fallocate(unix.FALLOC_FL_PUNCH_HOLE, from, n)
+			err = f.fallocate(unix.FALLOC_FL_PUNCH_HOLE, from, n)
 		}
 		if cannot(err) {
-			err = d.fallocate(unix.FALLOC_FL_ZERO_RANGE, from, n)
+			err = f.fallocate(unix.FALLOC_FL_ZERO_RANGE, from, n)
+		}
+		if cannot(err) && cheap {
+			return block.ErrUnsupported
 		}
 		if cannot(err) {
-			err = d.writeZeroBytes(from, from+n, v)
+			err = f.writeZeroBytes(from, from+n)
 		}
 		if err != nil {
-			return fmt.Errorf("raw: zeroing at %d: %w", from, err)
+			return fmt.Errorf("zeroing at %d: %w", from, err)
 		}
-		from += n
+		from, cheap = from+n, false
 	}
 	return nil
 }
 
 // writeZeroBytes is the way that always works.
-func (d *Disk) writeZeroBytes(from, to int64, v *vector) error {
+func (f *File) writeZeroBytes(from, to int64) error {
 	if from >= to {
 		return nil
 	}
 	zeros := make([]byte, min(to-from, 1<<20))
+	if f.align != 0 {
+		zeros = alignedBuffer(len(zeros), f.align)
+	}
+	iov := [][]byte{zeros}
 	for from < to {
-		if d.gone.Load() {
+		if f.gone.Load() {
 			return block.ErrClosed
 		}
-		n := min(to-from, int64(len(zeros)))
-		if err := d.write(&block.Request{Op: block.OpWrite, Off: from, Len: n, IOV: [][]byte{zeros[:n]}}, v); err != nil {
+		iov[0] = zeros[:min(to-from, int64(len(zeros)))]
+		if err := f.Writev(iov, from, 0); err != nil {
 			return err
 		}
-		from += n
+		from += int64(len(iov[0]))
 	}
 	return nil
 }
 
-func (d *Disk) fallocate(mode uint32, off, n int64) error {
-	return retry(func() error { return unix.Fallocate(d.fd, mode|unix.FALLOC_FL_KEEP_SIZE, off, n) })
+func (f *File) fallocate(mode uint32, off, n int64) error {
+	return retry(func() error { return unix.Fallocate(f.fd, mode|unix.FALLOC_FL_KEEP_SIZE, off, n) })
 }
 
 // cannot knows the kernel's ways of saying that there is no such way. EBUSY is

@@ -1,0 +1,314 @@
+package raw
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"berth/block"
+)
+
+// FileOptions says how a file is opened.
+type FileOptions struct {
+	ReadOnly bool
+	Direct   bool // past the page cache (O_DIRECT); what is not aligned goes through a buffer
+	NoFlush  bool // Flush and FlagFUA do nothing: the contents are not worth a crash
+	Lock     Lock
+}
+
+// File is a block.File over a file or block device. Every call blocks in the
+// system calls that it makes. Safe for concurrent use.
+type File struct {
+	file     *os.File
+	fd       int
+	device   bool // a block device, not a file
+	topology block.Topology
+	readOnly bool
+	noFlush  bool
+	align    int // O_DIRECT's unit in bytes; 0: the page cache is used
+	gone     atomic.Bool
+	size     atomic.Int64
+
+	// growth is held for reading by writes that lengthen the file, and, with
+	// O_DIRECT, by all; for writing by what sets the length or rewrites blocks
+	// that it read before.
+	growth  sync.RWMutex
+	vectors sync.Pool // of *vector
+	bounces sync.Pool // of *[]byte
+
+	lockMu sync.Mutex
+	lock   Lock
+}
+
+var (
+	_ block.File         = (*File)(nil)
+	_ block.Preallocator = (*File)(nil)
+	_ block.Shaped       = (*File)(nil)
+)
+
+// OpenFile opens what is at path. Only files and block devices are opened: a
+// FIFO would wait for its other end. The error does not name path; it is a
+// *LockError, and so block.ErrInUse, if another process's lock stands against o.Lock.
+func OpenFile(path string, o FileOptions) (*File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, reason(err)
+	}
+	device := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
+	if info.IsDir() {
+		return nil, errors.New("is a directory")
+	}
+	if !info.Mode().IsRegular() && !device {
+		return nil, errors.New("is neither a file nor a block device")
+	}
+	flag := os.O_RDWR | unix.O_NONBLOCK // a FIFO put there meanwhile
+	if o.ReadOnly {
+		flag = os.O_RDONLY | unix.O_NONBLOCK
+	}
+	if o.Direct {
+		flag |= unix.O_DIRECT
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return nil, reason(err)
+	}
+	return Use(f, o)
+}
+
+// Use makes a File of an open one, which it owns from then on, also if there is
+// an error. A descriptor that was passed on shares the locks of whoever passed
+// it, and keeps them until its last copy is closed.
+func Use(file *os.File, o FileOptions) (*File, error) {
+	f := &File{file: file, fd: int(file.Fd()), readOnly: o.ReadOnly, noFlush: o.NoFlush}
+	if err := f.setUp(o); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return f, nil
+}
+
+func (f *File) setUp(o FileOptions) error {
+	info, err := f.file.Stat()
+	if err != nil {
+		return reason(err)
+	}
+	f.device = info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
+	if !f.device && !info.Mode().IsRegular() {
+		return errors.New("is neither a file nor a block device")
+	}
+	if f.device && !o.ReadOnly {
+		if n, err := unix.IoctlGetInt(f.fd, unix.BLKROGET); err == nil && n != 0 {
+			return fmt.Errorf("the device is not writable: %w", unix.EACCES)
+		}
+	}
+	if err := f.Relock(o.Lock); err != nil {
+		return err
+	}
+	end, err := f.file.Seek(0, 2) // the size of a block device too
+	if err != nil {
+		return reason(err)
+	}
+	f.size.Store(end)
+	if f.topology, err = f.probe(); err != nil {
+		return err
+	}
+	if o.Direct {
+		f.align = f.directUnit()
+	}
+	return nil
+}
+
+// reason drops the operation and path that package os puts in front.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// Relock replaces the file's locks. On an error the old ones stay.
+func (f *File) Relock(l Lock) error {
+	f.lockMu.Lock()
+	defer f.lockMu.Unlock()
+	if err := f.lock.change(f.fd, l); err != nil {
+		return err
+	}
+	f.lock = l
+	return nil
+}
+
+// OSFile returns the open file, to be passed to another process. It stays the File's.
+func (f *File) OSFile() *os.File { return f.file }
+
+// Size returns the length of the file, as it was opened and changed since, or of the device.
+func (f *File) Size() int64 { return f.size.Load() }
+
+// Allocated returns how many bytes of storage the file has; 0 for a device.
+func (f *File) Allocated() (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return 0, err
+	}
+	return st.Blocks * sectorSize, nil
+}
+
+// IsDevice tells whether it is a block device.
+func (f *File) IsDevice() bool { return f.device }
+
+// Close releases the file and its locks.
+func (f *File) Close() error { return f.file.Close() }
+
+// Abandon fails what is under way and what will be, as soon as its next system
+// call returns. What the last flush covered is safe.
+func (f *File) Abandon() { f.gone.Store(true) }
+
+// Flush puts on stable storage what was written before.
+func (f *File) Flush() error {
+	if f.gone.Load() {
+		return block.ErrClosed
+	}
+	return f.sync()
+}
+
+func (f *File) sync() error {
+	if f.noFlush {
+		return nil
+	}
+	return retry(func() error { return unix.Fdatasync(f.fd) })
+}
+
+// Readv fills the buffers; what lies past the end of the file is zeros.
+func (f *File) Readv(iov [][]byte, off int64) error {
+	if off < 0 {
+		return block.ErrRange
+	}
+	if f.align != 0 && !fits(iov, off, f.align) {
+		return f.bounceRead(iov, off)
+	}
+	v := f.vector(iov)
+	defer f.vectors.Put(v)
+	return f.read(v, off)
+}
+
+// vector returns a vector of the buffers; f.vectors gets it back.
+func (f *File) vector(iov [][]byte) *vector {
+	v, ok := f.vectors.Get().(*vector)
+	if !ok {
+		v = new(vector)
+	}
+	v.start(iov)
+	return v
+}
+
+func (f *File) read(v *vector, off int64) error {
+	for !v.done() {
+		if f.gone.Load() {
+			return block.ErrClosed
+		}
+		n, err := v.preadv(f.fd, off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading at %d: %w", off, err)
+		}
+		if n == 0 || (f.align != 0 && n%int64(f.align) != 0) { // O_DIRECT reads less only at the end
+			v.advance(n)
+			v.zero()
+			return nil
+		}
+		v.advance(n)
+		off += n
+	}
+	return nil
+}
+
+// Writev writes the buffers, and lengthens the file where they end past it.
+func (f *File) Writev(iov [][]byte, off int64, flags block.Flags) error {
+	if f.readOnly {
+		return block.ErrReadOnly
+	}
+	n, err := length(iov, off)
+	if err != nil || n == 0 {
+		return err
+	}
+	if f.align != 0 && !fits(iov, off, f.align) {
+		err = f.bounceWrite(iov, off, n)
+	} else {
+		err = f.writeWhole(iov, off, n)
+	}
+	if err == nil && flags&block.FlagFUA != 0 {
+		err = f.sync()
+	}
+	return err
+}
+
+// length is the number of bytes in iov, which begins at off.
+func length(iov [][]byte, off int64) (n int64, err error) {
+	for _, b := range iov {
+		n += int64(len(b))
+	}
+	if off < 0 || off+n < off {
+		return 0, block.ErrRange
+	}
+	return n, nil
+}
+
+func (f *File) writeWhole(iov [][]byte, off, n int64) error {
+	grows := off+n > f.size.Load()
+	if grows || f.align != 0 {
+		f.growth.RLock()
+		defer f.growth.RUnlock()
+	}
+	v := f.vector(iov)
+	defer f.vectors.Put(v)
+	err := f.write(v, off)
+	if err == nil && grows && !f.device {
+		f.reach(off + n)
+	}
+	return err
+}
+
+// reach notes that the file is at least end bytes long.
+func (f *File) reach(end int64) {
+	for {
+		size := f.size.Load()
+		if size >= end || f.size.CompareAndSwap(size, end) {
+			return
+		}
+	}
+}
+
+func (f *File) write(v *vector, off int64) error {
+	for !v.done() {
+		if f.gone.Load() {
+			return block.ErrClosed
+		}
+		n, err := v.pwritev(f.fd, off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return fmt.Errorf("writing at %d: %w", off, err)
+		}
+		v.advance(n)
+		off += n
+	}
+	return nil
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
