@@ -205,9 +205,9 @@ func Compare(t *testing.T, f block.Format, path string) {
 	defer i.Close()
 	Contents(t, f, i, path)
 	if i.Size() > 0 {
-		compareMap(t, f, i, path)
+		CompareMap(t, f, i, path)
 	}
-	compareInfo(t, f, i, path)
+	CompareInfo(t, f, i, path)
 	if err := i.Writev([][]byte{make([]byte, 1)}, 0, 0); i.Size() > 0 && err == nil {
 		t.Error("an image that is only read took a write")
 	}
@@ -257,7 +257,8 @@ type mapEntry struct {
 	Offset              *int64
 }
 
-func compareMap(t *testing.T, f block.Format, i block.Image, path string) {
+// CompareMap compares the extents.
+func CompareMap(t *testing.T, f block.Format, i block.Image, path string) {
 	t.Helper()
 	var want, got []mapEntry
 	if err := json.Unmarshal(Img(t, "map", "-f", f.Name, "--output", "json", path), &want); err != nil {
@@ -295,7 +296,8 @@ func follows(a, b *mapEntry) bool {
 	return a.Offset == nil || *a.Offset+a.Length == *b.Offset
 }
 
-func compareInfo(t *testing.T, f block.Format, i block.Image, path string) {
+// CompareInfo compares what an image says of itself.
+func CompareInfo(t *testing.T, f block.Format, i block.Image, path string) {
 	t.Helper()
 	var want struct {
 		Size     int64 `json:"virtual-size"`
