@@ -49,6 +49,7 @@ var (
 	_ block.File         = (*File)(nil)
 	_ block.Preallocator = (*File)(nil)
 	_ block.Shaped       = (*File)(nil)
+	_ block.Occupier     = (*File)(nil)
 )
 
 // OpenFile opens what is at path. Only files and block devices are opened: a
@@ -148,8 +149,8 @@ func (f *File) OSFile() *os.File { return f.file }
 // Size returns the length of the file, as it was opened and changed since, or of the device.
 func (f *File) Size() int64 { return f.size.Load() }
 
-// Allocated returns how many bytes of storage the file has; 0 for a device.
-func (f *File) Allocated() (int64, error) {
+// Occupied returns how many bytes of storage the file has; 0 for a device.
+func (f *File) Occupied() (int64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(f.fd, &st); err != nil {
 		return 0, err
