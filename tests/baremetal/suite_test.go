@@ -2,13 +2,14 @@
 package baremetal
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"berth/tests/nested"
 )
 
 const root = "../.."
@@ -35,17 +36,17 @@ func berth(t *testing.T) string {
 	return out
 }
 
-// run returns what the guest said; its status is 1 or 3 by debug exit.
+// run returns what the guest said; its status is 1 or 3 by debug exit. An outer
+// machine that freezes is started again.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("timeout", append([]string{"-s", "KILL", "400", name}, args...)...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
+	cmd, out, errs, err := nested.Run(func() *exec.Cmd {
+		return exec.Command("timeout", append([]string{"-s", "KILL", "400", name}, args...)...)
+	}, t.Logf)
 	if s := cmd.ProcessState; s == nil || s.ExitCode() != 1 && s.ExitCode() != 3 {
-		t.Fatalf("%v\n%s\n%s", err, tail(out.String()), errs.String())
+		t.Fatalf("%v\n%s\n%s", err, tail(out), errs)
 	}
-	return out.String()
+	return out
 }
 
 func tail(s string) string { return s[max(0, len(s)-2000):] }

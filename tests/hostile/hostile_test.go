@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	outer "berth/tests/nested"
 )
 
 var (
@@ -144,13 +146,14 @@ func TestNestedKVM(t *testing.T) {
 		t.Run(p, func(t *testing.T) {
 			limit := int((*each + 6*time.Minute).Seconds())
 			inside := fmt.Sprintf("monitor -accel kvm -kernel hostile.elf -dir /tmp -seed %d -time %s -patience 2m -do %s", first(), each, p)
-			cmd := exec.Command(filepath.Join(root, "tests/nested/nested"), "-c", "1", "-m", "3072", "-t", fmt.Sprint(limit),
-				"-f", monitor, "-f", elf, "--", inside)
-			out, err := cmd.CombinedOutput()
+			_, out, errs, err := outer.Run(func() *exec.Cmd {
+				return exec.Command(filepath.Join(root, "tests/nested/nested"), "-c", "1", "-m", "3072", "-t", fmt.Sprint(limit),
+					"-f", monitor, "-f", elf, "--", inside)
+			}, t.Logf)
 			if err != nil {
-				t.Fatalf("%s: %v\n%s", inside, err, tail(string(out), 8000))
+				t.Fatalf("%s: %v\n%s", inside, err, tail(out+errs, 8000))
 			}
-			t.Log(summary(string(out)))
+			t.Log(summary(out))
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"berth/accel/kvm"
+	"berth/tests/nested"
 )
 
 // build makes the kernel in dir: how is "" for an ELF file, "addressed" for one
@@ -41,9 +42,7 @@ func berth(t *testing.T, dir string) string {
 // run returns what the kernel said; it must have found everything in order.
 func run(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("timeout", append([]string{"-s", "KILL", "60", name}, args...)...)
-	cmd.Dir = dir
-	return judge(t, cmd)
+	return judge(t, dir, "timeout", append([]string{"-s", "KILL", "60", name}, args...)...)
 }
 
 // onKVM is run for berth on a real KVM: this host's, or an outer guest's if it has none.
@@ -53,7 +52,7 @@ func onKVM(t *testing.T, dir, binary string, args ...string) string {
 	if r, err := kvm.Probe(kvm.DefaultPath, slog.New(slog.DiscardHandler)); err == nil && r.Usable {
 		return run(t, dir, binary, args...)
 	}
-	nested, err := filepath.Abs("../nested/nested")
+	script, err := filepath.Abs("../nested/nested")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,22 +62,23 @@ func onKVM(t *testing.T, dir, binary string, args ...string) string {
 			in = append(in, "-f", name)
 		}
 	}
-	cmd := exec.Command(nested, append(in, "--", "berth '"+strings.Join(args, "' '")+"'")...)
-	cmd.Dir = dir
-	return judge(t, cmd)
+	return judge(t, dir, script, append(in, "--", "berth '"+strings.Join(args, "' '")+"'")...)
 }
 
-func judge(t *testing.T, cmd *exec.Cmd) string {
+// judge runs a command in dir, and again if it is an outer machine that freezes.
+func judge(t *testing.T, dir, name string, args ...string) string {
 	t.Helper()
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	_, said, told := strings.Cut(out.String(), "berth: kvm: asked for with --accel kvm\n")
+	cmd, out, errs, err := nested.Run(func() *exec.Cmd {
+		cmd := exec.Command(name, args...)
+		cmd.Dir = dir
+		return cmd
+	}, t.Logf)
+	_, said, told := strings.Cut(out, "berth: kvm: asked for with --accel kvm\n")
 	if !told {
-		said = out.String()
+		said = out
 	}
 	if s := cmd.ProcessState; s == nil || s.ExitCode() != 1 || !strings.HasSuffix(said, "passed\n") {
-		t.Fatalf("%v\n%s\n%s", err, out.String(), errs.String())
+		t.Fatalf("%v\n%s\n%s", err, out, errs)
 	}
 	return said
 }

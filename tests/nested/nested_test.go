@@ -1,8 +1,6 @@
-// Package nested runs berth on a real KVM: an outer Debian kernel on QEMU's TCG with emulated SVM.
 package nested
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -41,26 +39,12 @@ func (o outer) run(t *testing.T, command string) string {
 		args = append(args, "-d", d)
 	}
 	args = append(args, "--", command)
-	for range 3 {
-		cmd := exec.Command("./nested", args...)
-		var out, errs bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &errs
-		err := cmd.Run()
-		if err == nil {
-			return out.String()
-		}
-		if cmd.ProcessState.ExitCode() != froze {
-			t.Fatalf("%v\n%s%s", err, out.String(), errs.String())
-		}
-		t.Logf("the outer guest froze, and is started again; until then:\n%s", out.String())
+	_, out, errs, err := Run(func() *exec.Cmd { return exec.Command("./nested", args...) }, t.Logf)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, errs)
 	}
-	t.Fatal("the outer guest froze three times")
-	return ""
+	return out
 }
-
-// froze is nested's status when the outer machine itself stood still, which says
-// nothing of berth (docs/decisions/0008).
-const froze = 126
 
 // build makes a static binary of pkg in the test's own folder.
 func build(t *testing.T, name string, args ...string) string {

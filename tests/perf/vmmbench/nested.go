@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"time"
+
+	realkvm "berth/tests/nested"
 )
 
 // firmware is what QEMU loads for the command lines of vmms, in Debian's folders.
@@ -56,9 +58,6 @@ func nested(o options, scratch string) ([]*vmm, error) {
 // errFroze says that the outer guest itself stood still before there was a boot of each VMM.
 var errFroze = errors.New("the outer guest froze")
 
-// froze is the status of tests/nested/nested for that.
-const froze = 126
-
 // outer runs this program in an outer guest and returns what it last said.
 func outer(args []string) ([]*vmm, error) {
 	cmd := exec.Command("tests/nested/nested", args...)
@@ -85,7 +84,7 @@ func outer(args []string) ([]*vmm, error) {
 	if failed == nil {
 		return all, nil
 	}
-	if cmd.ProcessState.ExitCode() != froze {
+	if cmd.ProcessState.ExitCode() != realkvm.Froze {
 		return nil, fmt.Errorf("in the outer guest: %w", failed)
 	}
 	if len(all) == 0 || len(all[0].Boots) == 0 {
