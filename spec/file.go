@@ -94,7 +94,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, what string) error {
 			return d.errorf(key, "%s is given on line %d already", f.name, line)
 		}
 		seen[f.name] = key.Line
-		if err := d.value(value, v.Field(f.index), f); err != nil {
+		if err := d.value(value, v.FieldByIndex(f.index), f); err != nil {
 			return err
 		}
 	}
@@ -121,7 +121,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) error {
 		d.relative(v, f)
 		if v.Kind() == reflect.Struct { // in its flag's form
 			for _, part := range fieldsOf(v.Type()) {
-				d.relative(v.Field(part.index), &part)
+				d.relative(v.FieldByIndex(part.index), &part)
 			}
 		}
 		return nil

@@ -133,7 +133,7 @@ func fill(t *testing.T, v reflect.Value, f *field, n *int) {
 		v.SetUint(uint64(*n) << 20)
 	case v.Kind() == reflect.Struct:
 		for _, f := range fieldsOf(v.Type()) {
-			fill(t, v.Field(f.index), &f, n)
+			fill(t, v.FieldByIndex(f.index), &f, n)
 		}
 	case v.Kind() == reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
@@ -147,7 +147,7 @@ func fill(t *testing.T, v reflect.Value, f *field, n *int) {
 		v.SetString([]string{"on", "null", "1", "a: b # c", "ümlaut,\"quoted\"\n"}[*n%5])
 	case v.Kind() == reflect.Bool:
 		v.SetBool(true)
-	case v.Kind() == reflect.Int:
+	case v.Kind() == reflect.Int || v.Kind() == reflect.Int64:
 		v.SetInt(int64(*n))
 	default:
 		t.Fatalf("a machine file has no form for %s", v.Type())

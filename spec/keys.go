@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,10 @@ import (
 //	path:"yes"              a file's name: relative to the machine file in one
 //	min:"1"                 the least that a number may be
 //	implied:"yes"           the key of a flag's first part that has no "="
+//	short:"iops"            another key of the same in a flag
+//
+// A struct within a struct that is a flag's value has its keys behind its own:
+// throttling.iops-total.
 
 // Key is one key of a flag's value, for people and completion.
 type Key struct {
@@ -29,7 +34,7 @@ type Key struct {
 // Keys returns the keys of a flag whose value becomes v, a struct such as Disk{}.
 func Keys(v any) []Key {
 	var keys []Key
-	for _, f := range fieldsOf(reflect.TypeOf(v)) {
+	for _, f := range flagFieldsOf(reflect.TypeOf(v)) {
 		k := Key{Name: f.flag, Words: f.words, Path: f.path, Implied: f.implied}
 		if f.kind == reflect.Bool {
 			k.Words = []string{"on", "off"}
@@ -50,7 +55,7 @@ func Words(path string) []string {
 				if !more {
 					return f.words
 				}
-				t = t.Field(f.index).Type
+				t = t.FieldByIndex(f.index).Type
 			}
 		}
 		path = rest
@@ -59,9 +64,10 @@ func Words(path string) []string {
 
 // field is one field of a struct as its tags describe it.
 type field struct {
-	index   int
+	index   []int  // for reflect's FieldByIndex
 	name    string // in a machine file
 	flag    string // in a flag's value
+	short   string // the same, or ""
 	kind    reflect.Kind
 	words   []string
 	path    bool
@@ -76,11 +82,37 @@ func fieldsOf(t reflect.Type) []field {
 		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
 		least, _ := strconv.Atoi(sf.Tag.Get("min"))
 		fields = append(fields, field{
-			index: i, name: name, flag: kebab(name), kind: sf.Type.Kind(), words: strings.Fields(sf.Tag.Get("words")),
+			index: []int{i}, name: name, flag: kebab(name), short: sf.Tag.Get("short"), kind: sf.Type.Kind(), words: strings.Fields(sf.Tag.Get("words")),
 			path: sf.Tag.Get("path") != "", implied: sf.Tag.Get("implied") != "", min: least,
 		})
 	}
 	return fields
+}
+
+// flagFieldsOf is fieldsOf with the fields of structs in the place of those.
+func flagFieldsOf(t reflect.Type) []field {
+	var fields []field
+	for _, f := range fieldsOf(t) {
+		ft := t.FieldByIndex(f.index).Type
+		if f.kind != reflect.Struct || hasText(ft) {
+			fields = append(fields, f)
+			continue
+		}
+		for _, in := range fieldsOf(ft) {
+			in.index, in.flag = append(slices.Clone(f.index), in.index...), f.flag+"."+in.flag
+			fields = append(fields, in)
+		}
+	}
+	return fields
+}
+
+// hasText reports whether values of t are read from text as a whole.
+func hasText(t reflect.Type) bool {
+	switch reflect.New(t).Interface().(type) {
+	case interface{ Set(string) error }, encoding.TextUnmarshaler:
+		return true
+	}
+	return false
 }
 
 // kebab turns hostNodes into host-nodes.
@@ -101,7 +133,7 @@ func kebab(s string) string {
 // are not given keep their values.
 func setKeys(s string, into any) error {
 	v := reflect.ValueOf(into).Elem()
-	fields := fieldsOf(v.Type())
+	fields := flagFieldsOf(v.Type())
 	seen := map[string]bool{}
 	for i, part := range splitParts(s) {
 		key, value, given := strings.Cut(part, "=")
@@ -114,13 +146,13 @@ func setKeys(s string, into any) error {
 		if f == nil {
 			return unknownKey(part, key, given, fields)
 		}
-		if seen[key] && f.kind != reflect.Slice {
+		if seen[f.flag] && f.kind != reflect.Slice {
 			return fmt.Errorf("%s is given twice", key)
 		}
-		if err := f.setFlag(v.Field(f.index), value, given, !seen[key]); err != nil {
+		if err := f.setFlag(v.FieldByIndex(f.index), value, given, !seen[f.flag]); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
-		seen[key] = true
+		seen[f.flag] = true
 	}
 	return nil
 }
@@ -175,6 +207,10 @@ func setText(v reflect.Value, value string) error {
 		on, err := ParseBool(value)
 		v.SetBool(on)
 		return err
+	case reflect.Int64:
+		n, err := parseAmount(value)
+		v.SetInt(n)
+		return err
 	case reflect.Int:
 		n, err := strconv.Atoi(value)
 		v.SetInt(int64(n))
@@ -189,7 +225,7 @@ func setText(v reflect.Value, value string) error {
 
 func byFlag(fields []field, key string) *field {
 	for i := range fields {
-		if fields[i].flag == key {
+		if fields[i].flag == key || fields[i].short == key && key != "" {
 			return &fields[i]
 		}
 	}
@@ -206,15 +242,20 @@ func impliedField(fields []field) *field {
 }
 
 func unknownKey(part, key string, given bool, fields []field) error {
-	var names []string
+	var names, all []string // all: with those that only suggestions have
 	file := ""
 	for _, f := range fields {
-		names = append(names, f.flag)
+		all = append(all, f.flag)
+		if outer, _, inner := strings.Cut(f.flag, "."); !inner {
+			names = append(names, f.flag)
+		} else if outer += ".…"; !slices.Contains(names, outer) {
+			names = append(names, outer)
+		}
 		if f.path && file == "" {
 			file = f.flag
 		}
 	}
-	near := suggest.Closest(key, names)
+	near := suggest.Closest(key, all)
 	switch {
 	case !given && near == "" && file != "":
 		return fmt.Errorf("%q is not key=value: write %s=%s", part, file, part)

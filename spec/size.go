@@ -48,6 +48,19 @@ func ParseSize(s string) (uint64, error) {
 	return v << shift, nil
 }
 
+// parseAmount reads a number, not negative, that may have a suffix as ParseSize's;
+// without one it is what it says.
+func parseAmount(s string) (int64, error) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
+		return n, nil
+	}
+	n, err := ParseSize(s)
+	if t := strings.TrimSpace(s); err != nil || t == "" || t[len(t)-1] >= '0' && t[len(t)-1] <= '9' || n > 1<<63-1 {
+		return 0, fmt.Errorf("%q is not a number, with or without a suffix K, M, G, T or P", s)
+	}
+	return int64(n), nil
+}
+
 // FormatSize writes n bytes with the largest suffix that loses nothing.
 func FormatSize(n uint64) string {
 	for i := len(suffixes) - 1; i >= 0; i-- {

@@ -44,16 +44,33 @@ func TestParseDisk(t *testing.T) {
 		t.Error(diff)
 	}
 	for in, want := range map[string]string{
-		"fiel=x":              `did you mean "file"?`,
-		"x.img":               "write file=x.img",
-		"format=raw":          "no file",
-		"file=a,readonly=may": "not on or off",
-		"file=a,file=b":       "given twice",
-		"file=a,zzzzzz=1":     "the keys are",
+		"file=a,iops=1,throttling.iops-total=1": "given twice",
+		"file=a,throttling.iops-totl=1":         `did you mean "throttling.iops-total"?`,
+		"file=a,bps=1.5M":                       `"1.5M" is not a number`,
+		"file=a,bps=-1":                         `"-1" is not a number`,
+		"file=a,cache=writebakc":                `did you mean "writeback"?`,
+		"fiel=x":                                `did you mean "file"?`,
+		"x.img":                                 "write file=x.img",
+		"format=raw":                            "no file",
+		"file=a,readonly=may":                   "not on or off",
+		"file=a,file=b":                         "given twice",
+		"file=a,zzzzzz=1":                       "the keys are",
 	} {
 		if _, err := ParseDisk(in); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseDisk(%q): %v; want %q", in, err, want)
 		}
+	}
+}
+
+// TestThrottlingKeys: QEMU's long and short names both do.
+func TestThrottlingKeys(t *testing.T) {
+	got, err := ParseDisk("file=a,iops=100,bps_wr=10M,throttling.iops-total-max=200,throttling.iops-total-max-length=30,throttling.iops-size=4096,detect-zeroes=on,node-name=n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Disk{File: "a", DetectZeroes: "on", NodeName: "n", Throttling: Throttling{IOPSTotal: 100, BPSWrite: 10 << 20, IOPSTotalMax: 200, IOPSTotalMaxLength: 30, IOPSSize: 4096}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -67,17 +84,23 @@ func TestValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Machine){
-		"no kernel":            func(m *Machine) { m.Boot.Kernel = "" },
-		"one word":             func(m *Machine) { m.Name = "a b" },
-		"at least 1 is":        func(m *Machine) { m.CPUs.Count = 0 },
-		"-3 CPUs":              func(m *Machine) { m.CPUs.Count = -3 },
-		"at most 255":          func(m *Machine) { m.CPUs.Count = 10000 },
-		"too small":            func(m *Machine) { m.Memory.Size = 1 << 20 },
-		"0B is too small":      func(m *Machine) { m.Memory.Size = 0 },
-		"too large":            func(m *Machine) { m.Memory.Size = 1 << 60 },
-		"multiple of 1M":       func(m *Machine) { m.Memory.Size = 64<<20 + 1 },
-		"use auto, kvm, soft":  func(m *Machine) { m.Accel = "hax" },
-		"use raw":              func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9"}} },
+		"no kernel":           func(m *Machine) { m.Boot.Kernel = "" },
+		"one word":            func(m *Machine) { m.Name = "a b" },
+		"at least 1 is":       func(m *Machine) { m.CPUs.Count = 0 },
+		"-3 CPUs":             func(m *Machine) { m.CPUs.Count = -3 },
+		"at most 255":         func(m *Machine) { m.CPUs.Count = 10000 },
+		"too small":           func(m *Machine) { m.Memory.Size = 1 << 20 },
+		"0B is too small":     func(m *Machine) { m.Memory.Size = 0 },
+		"too large":           func(m *Machine) { m.Memory.Size = 1 << 60 },
+		"multiple of 1M":      func(m *Machine) { m.Memory.Size = 64<<20 + 1 },
+		"use auto, kvm, soft": func(m *Machine) { m.Accel = "hax" },
+		"did you mean":        func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "qcow9", Queues: 1}} },
+		"cache":               func(m *Machine) { m.Disks = []Disk{{File: "a", Cache: "never", Queues: 1}} },
+		"add discard=unmap":   func(m *Machine) { m.Disks = []Disk{{File: "a", DetectZeroes: "unmap", Queues: 1}} },
+		`id "1a": up to 31`:   func(m *Machine) { m.Disks = []Disk{{File: "a", ID: "1a", Queues: 1}} },
+		`node-name "x" is`: func(m *Machine) {
+			m.Disks = []Disk{{File: "a", ID: "x", Queues: 1}, {File: "b", NodeName: "x", Queues: 1}}
+		},
 		"discard":              func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Discard: "x", Queues: 1}} },
 		"1 to 64 are possible": func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Discard: "unmap", Queues: 65}} },
 		"longer than 20":       func(m *Machine) { m.Disks = []Disk{{File: "a", Format: "raw", Serial: strings.Repeat("s", 21)}} },

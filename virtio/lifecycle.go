@@ -15,6 +15,7 @@ func (t *transport) Pause() {
 	for _, q := range t.queues {
 		q.pause()
 	}
+	defer t.hasten()()
 	for _, q := range t.queues {
 		q.drain()
 	}

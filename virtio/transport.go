@@ -208,6 +208,7 @@ func (t *transport) activate() {
 
 // reset stops everything and forgets the driver (§2.4.1). Called with mu held.
 func (t *transport) reset() {
+	defer t.hasten()()
 	for _, q := range t.queues {
 		q.stop()
 	}
@@ -217,6 +218,16 @@ func (t *transport) reset() {
 	t.active, t.acked, t.featureSel, t.driverSel, t.queueSel = false, 0, 0, 0, 0
 	t.status.Store(0)
 	t.wire.clearInterrupts()
+}
+
+// hasten makes the device hold nothing back until the function it returns is called.
+func (t *transport) hasten() func() {
+	h, ok := t.dev.(Hastener)
+	if !ok {
+		return func() {}
+	}
+	h.Hasten(true)
+	return func() { h.Hasten(false) }
 }
 
 // ring tells queue n's worker that the driver has made chains available.

@@ -67,6 +67,13 @@ type ConfigChanger interface {
 	OnConfigChange(changed func())
 }
 
+// Hastener is a device that may hold chains back for long of its own will. While
+// Hasten is on, which is while the transport waits for them, it must not. Called
+// in pairs, from any goroutine.
+type Hastener interface {
+	Hasten(on bool)
+}
+
 // Doorbells lets an eventfd stand for a notification register, so that ringing
 // it does not leave the guest. size is the access width (0: any).
 type Doorbells interface {

@@ -52,6 +52,9 @@ type Config struct {
 	ReadOnly bool
 	Queues   int  // request queues, up to MaxQueues; 0: 1
 	Discard  bool // the disk gives storage back
+	// WriteThrough begins with the write cache off: every write is durable before
+	// it completes, until the guest turns the cache on.
+	WriteThrough bool
 }
 
 // Device is one virtio disk. The disk's requests complete on its own
@@ -165,7 +168,7 @@ func (d *Device) Activate(acked uint64, qs []*virtio.Queue) error {
 	case acked&featureFlush == 0:
 		d.flushes.Store(false)
 		d.writeback.Store(false)
-	case acked&featureConfigWCE == 0:
+	case acked&featureConfigWCE == 0 && !d.cfg.WriteThrough:
 		d.writeback.Store(true)
 	}
 	for i, l := range d.lanes {
@@ -177,10 +180,24 @@ func (d *Device) Activate(acked uint64, qs []*virtio.Queue) error {
 
 // Reset forgets the driver; all requests have come back.
 func (d *Device) Reset() {
-	d.writeback.Store(true)
+	d.writeback.Store(!d.cfg.WriteThrough)
 	d.flushes.Store(true)
 	for _, l := range d.lanes {
 		l.q = nil
+	}
+}
+
+// Hasten has a disk that keeps to limits let everything through while it is on.
+func (d *Device) Hasten(on bool) {
+	if h, ok := d.disk.(virtio.Hastener); ok {
+		h.Hasten(on)
+	}
+}
+
+// invalid tells a disk that counts of a request that never reaches it.
+func (d *Device) invalid(op block.Op) {
+	if c, ok := d.disk.(interface{ Invalid(block.Op) }); ok {
+		c.Invalid(op)
 	}
 }
 

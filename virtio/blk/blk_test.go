@@ -13,6 +13,7 @@ import (
 	"berth/block"
 	"berth/block/blocktest"
 	"berth/block/raw"
+	"berth/block/throttle"
 	"berth/virtio"
 	"berth/virtio/virtiotest"
 )
@@ -224,6 +225,32 @@ func Test_5_2_6_2_WritesAreDurableWithoutFlushFeature(t *testing.T) {
 	}
 }
 
+// TestWriteThrough: a disk that begins without a write cache has none whatever the
+// driver knows of it, until the driver turns it on.
+func TestWriteThrough(t *testing.T) {
+	for _, features := range []uint64{0, featureFlush, featureFlush | featureConfigWCE} {
+		mem := blocktest.NewMem(4096)
+		r := newRig(t, mem, Config{WriteThrough: true}, features)
+		if n := r.Read(virtiotest.Config, writebackOff, 1); n != 0 {
+			t.Errorf("features 0x%x: a write cache", features)
+		}
+		if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusOK || mem.Synced() != 1 {
+			t.Errorf("features 0x%x: status %d, %d syncs", features, s, mem.Synced())
+		}
+		if features&featureConfigWCE == 0 {
+			continue
+		}
+		r.Write(virtiotest.Config, writebackOff, 1, 1)
+		if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusOK || mem.Synced() != 1 {
+			t.Errorf("with a cache: status %d, %d syncs", s, mem.Synced())
+		}
+		r.SetStatus(0)
+		if n := r.Read(virtiotest.Config, writebackOff, 1); n != 0 {
+			t.Error("a reset leaves the write cache on")
+		}
+	}
+}
+
 // §2.7.4.1: nothing may be assumed about how a request is cut into descriptors.
 func Test_2_7_4_1_AnyFraming(t *testing.T) {
 	mem := blocktest.NewMem(64 << 10)
@@ -394,6 +421,28 @@ func TestResetWaitsForTheDisk(t *testing.T) {
 	stalled.Release()
 	if r.ring.Wait(); r.get(statusAt, 1)[0] != statusOK {
 		t.Error("flush after the second start failed")
+	}
+}
+
+// TestResetHastensThrottledRequests: a guest that resets its disk, and its vCPU
+// with it, does not wait for what limits hold back.
+func TestResetHastensThrottledRequests(t *testing.T) {
+	mem := blocktest.NewMem(4096)
+	disk := throttle.New(mem, throttle.Limits{Bytes: throttle.Pair{Total: throttle.Limit{Rate: 1}}})
+	r := newRig(t, disk, Config{}, 0)
+	if s, _ := r.do(typeOut, 0, out(dataAt, 512)); s != statusOK {
+		t.Fatal("the first write fails")
+	}
+	r.put(dataAt, pattern(512))
+	r.header(typeOut, 7)
+	r.ring.Send(out(headerAt, 16), out(dataAt, 512), in(statusAt, 1)) // due in eight minutes
+	r.SetStatus(0)
+	if r.Status() != 0 {
+		t.Errorf("status 0x%x", r.Status())
+	}
+	for range 2 {
+		r.Dev.Pause()
+		r.Dev.Resume()
 	}
 }
 

@@ -158,6 +158,7 @@ func (r *request) split(header *[headerSize]byte) bool {
 // transfer bounds a read or write of n bytes and hands it to the disk.
 func (r *request) transfer(op block.Op, sector uint64, n int64) {
 	if n%sectorSize != 0 || !r.d.holds(sector, uint64(n/sectorSize)) {
+		r.d.invalid(op)
 		r.finish(statusIOErr, 0)
 		return
 	}

@@ -34,6 +34,7 @@ type segment struct {
 // begins with the first.
 func (r *request) beginZeroing(op block.Op) {
 	if status := r.readSegments(op); status != statusOK {
+		r.d.invalid(op)
 		r.finish(status, 0)
 		return
 	}
