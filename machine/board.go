@@ -8,8 +8,7 @@ import (
 	"berth/accel"
 	"berth/accel/kvm"
 	"berth/acpi"
-	"berth/block"
-	"berth/block/raw"
+	"berth/block/backend"
 	"berth/boot"
 	"berth/boot/direct"
 	"berth/bus"
@@ -18,7 +17,6 @@ import (
 	"berth/guestmem"
 	"berth/spec"
 	"berth/virtio"
-	"berth/virtio/blk"
 	"berth/virtio/rng"
 	"berth/x86"
 )
@@ -35,7 +33,7 @@ type board struct {
 	chipset
 	chars
 	platform
-	disks      []block.Disk
+	disks      []*backend.Backend
 	transports []transport
 }
 
@@ -106,27 +104,10 @@ func (b *board) build(cfg Config, post func(event)) error {
 	return b.addDevices(cfg)
 }
 
-func (b *board) openDisks(disks []spec.Disk) error {
-	for _, d := range disks {
-		disk, err := raw.Open(d.File, raw.Options{ReadOnly: d.ReadOnly, Discard: d.Discard == "unmap"})
-		if err != nil {
-			return err
-		}
-		b.disks = append(b.disks, disk)
-	}
-	return nil
-}
-
 // addDevices makes the virtio devices, in the order in which guests find them.
 func (b *board) addDevices(cfg Config) error {
-	for i, d := range cfg.Spec.Disks {
-		dev, err := blk.New(b.disks[i], blk.Config{Serial: d.Serial, ReadOnly: d.ReadOnly, Queues: d.Queues, Discard: d.Discard == "unmap"})
-		if err == nil {
-			err = b.add(cfg, dev)
-		}
-		if err != nil {
-			return fmt.Errorf("disk %s: %w", d.File, err)
-		}
+	if err := b.addDisks(cfg); err != nil {
+		return err
 	}
 	if err := b.add(cfg, rng.New()); err != nil {
 		return err
@@ -280,19 +261,13 @@ func (b *board) drain() {
 	b.drainChars()
 }
 
-// abandoner is what may wait for the host without end. Abandon ends the wait, now
-// and from now on; what was on its way is lost.
-type abandoner interface{ Abandon() }
-
 // abandon makes drain, reset and close wait for nobody.
 func (b *board) abandon() {
 	for _, s := range b.speakers {
 		s.Abandon()
 	}
 	for _, d := range b.disks {
-		if a, ok := d.(abandoner); ok {
-			a.Abandon()
-		}
+		d.Abandon()
 	}
 }
 

@@ -167,8 +167,16 @@ func (m *Machine) Run() (Outcome, error) {
 	}
 }
 
-// logCounts says how many instructions each vCPU ran, where the accelerator counts them.
+// logCounts says what each disk did, and how many instructions each vCPU ran, where
+// the accelerator counts them.
 func (m *Machine) logCounts() {
+	for i, d := range m.board.disks {
+		s := d.Stats()
+		m.log.Debug("ended", "disk", i, "node", d.Node(),
+			"reads", s.Read.Operations, "read bytes", s.Read.Bytes, "read time", s.Read.Time, "writes", s.Write.Operations, "written bytes", s.Write.Bytes, "write time", s.Write.Time,
+			"flushes", s.Flush.Operations, "flush time", s.Flush.Time, "discards", s.Unmap.Operations, "discarded bytes", s.Unmap.Bytes,
+			"failed", s.Read.Failed+s.Write.Failed+s.Flush.Failed+s.Unmap.Failed)
+	}
 	for _, c := range m.vcpus {
 		_ = c.do(func(v accel.VCPU) error {
 			if n, ok := v.(accel.InstructionCounter); ok {

@@ -143,7 +143,7 @@ func keyed(keys []spec.Key) cobra.CompletionFunc {
 			case !valued && before == "" && k.Implied && len(k.Words) > 0:
 				found = append(found, k.Words...)
 			case !valued && !given(before, k):
-				found = append(found, k.Name+"=")
+				found = appendKey(found, k.Name, last)
 			}
 		}
 		for i := range found {
@@ -154,6 +154,18 @@ func keyed(keys []spec.Key) cobra.CompletionFunc {
 		}
 		return found, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// appendKey adds a key, and of throttling.iops-total only the part before the
+// period until that is typed.
+func appendKey(found []string, name, typed string) []string {
+	if i := strings.IndexByte(name, '.') + 1; i > 0 && !strings.HasPrefix(typed, name[:i]) {
+		if slices.Contains(found, name[:i]) {
+			return found
+		}
+		return append(found, name[:i])
+	}
+	return append(found, name+"=")
 }
 
 // given reports whether the parts before, each with a comma after it, have a

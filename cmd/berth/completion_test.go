@@ -71,6 +71,8 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run --disk file=ima", "berth run --disk file=images/"},
 		{"berth run --disk file=images/d", "berth run --disk file=images/data.img"},
 		{"berth run --disk file=root.img,reado", "berth run --disk file=root.img,readonly="},
+		{"berth run --disk file=root.img,thr", "berth run --disk file=root.img,throttling."},
+		{"berth run --disk file=root.img,throttling.iops-s", "berth run --disk file=root.img,throttling.iops-size="},
 		{"berth run --disk file=root.img,readonly=of", "berth run --disk file=root.img,readonly=off"},
 		{"berth run --memory 1G,hugep", "berth run --memory 1G,hugepages="},
 		{"berth run --memory 1G,policy=in", "berth run --memory 1G,policy=interleave"},
