@@ -29,7 +29,7 @@ func (i *Image) resize(size int64, prealloc string) error {
 	if i.hdr.snapshots > 0 && i.hdr.version < 3 {
 		return errors.New("Can't resize a v2 image which has snapshots")
 	}
-	if err := i.resizeBitmaps(); err != nil {
+	if err := i.resizableBitmaps(); err != nil {
 		return err
 	}
 	if err := i.quiesce(); err != nil {
@@ -64,6 +64,7 @@ func (i *Image) storeSize(size int64) error {
 	}
 	i.hdr.size = uint64(size)
 	i.size.Store(size)
+	i.fitBitmaps()
 	i.l2.max = max(i.l2Slices(), 4)
 	return nil
 }

@@ -8,16 +8,15 @@ import (
 
 // What follows belongs to the check, snapshot, bitmap, amend and measure files.
 
-type snapshotState struct{}
-
 type bitmapState struct{}
 
-func (i *Image) loadSnapshots() error          { return nil }
 func (i *Image) loadBitmaps() error            { return nil }
 func (i *Image) closeBitmaps() error           { return nil }
 func (i *Image) bitmapFields() [][]block.Field { return nil }
 func (i *Image) noteDirty(off, n int64) error  { return nil }
-func (i *Image) resizeBitmaps() error          { return nil } // whether the image may be resized
+func (i *Image) resizableBitmaps() error       { return nil } // whether the image may be resized
+func (i *Image) fitBitmaps()                   {}
+func (i *Image) allDirty()                     {}
 func (i *Image) repairDirty() error            { return errors.New("repair is not supported") }
 
 func amendFunc() func(block.Image, block.Values, func(done, total int64)) error { return nil }

@@ -40,12 +40,12 @@ func (i *Image) shared(off, n int64, f func() error) error {
 
 func (i *Image) write(iov [][]byte, off, n int64) error {
 	v := vector{iov: iov}
-	for n > 0 {
-		done, err := i.writeSome(&v, off, n)
+	for done := int64(0); done < n; {
+		k, err := i.writeSome(&v, off+done, n-done)
 		if err != nil {
 			return err
 		}
-		off, n = off+done, n-done
+		done += k
 	}
 	return i.noteDirty(off, n)
 }

@@ -1,0 +1,388 @@
+package qcow2
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"syscall"
+
+	"berth/block"
+)
+
+type snapshotState struct {
+	list  []snapshotEntry
+	bytes int64 // that the table takes in the file
+}
+
+// loadSnapshots reads the snapshot table.
+func (i *Image) loadSnapshots() error {
+	t, err := readSnapshotTable(i.file, int64(i.hdr.snapshotsOffset), i.hdr.snapshots, uint64(i.Size()), false)
+	if err != nil {
+		return err
+	}
+	i.snap = snapshotState{t.list, t.bytes}
+	i.noteSnapshots()
+	return nil
+}
+
+// noteSnapshots records where the metadata of snapshots lies.
+func (i *Image) noteSnapshots() {
+	i.extra = nil
+	if i.snap.bytes > 0 {
+		i.extra = append(i.extra, metaRange{int64(i.hdr.snapshotsOffset), i.snap.bytes, "snapshot table"})
+	}
+	for k := range i.snap.list {
+		if e := &i.snap.list[k]; e.l1Size > 0 && e.l1Offset <= math.MaxInt64-maxL1Bytes {
+			i.extra = append(i.extra, metaRange{int64(e.l1Offset), int64(e.l1Size) * 8, "inactive L1 table"})
+		}
+	}
+}
+
+// Snapshots lists the internal snapshots in the order of the table.
+func (i *Image) Snapshots() []block.Snapshot {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var s []block.Snapshot
+	for k := range i.snap.list {
+		s = append(s, i.snap.list[k].describe())
+	}
+	return s
+}
+
+// change runs f alone on the image, with nothing held in memory that is not in
+// the file. While f runs the image is marked dirty, if its version knows that:
+// refcounts and COPIED flags cannot change in one step.
+func (i *Image) change(f func() error) error {
+	i.ops.Lock()
+	defer i.ops.Unlock()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.writable(); err != nil {
+		return err
+	}
+	if i.hdr.external() {
+		return block.ErrUnsupported
+	}
+	if err := i.quiesce(); err != nil {
+		return err
+	}
+	return i.whileDirty(f)
+}
+
+func (i *Image) whileDirty(f func() error) error {
+	mark := i.hdr.version >= 3 && i.hdr.incompat&incompatDirty == 0
+	if mark {
+		if err := i.markDirty(); err != nil {
+			return err
+		}
+	}
+	if err := f(); err != nil {
+		if !mark || i.corrupt.Load() {
+			return err
+		}
+		if undo := errors.Join(i.storeTables(), i.quiesce()); undo != nil {
+			return err // what is left of it is repaired when the image is next opened
+		}
+		return errors.Join(err, i.markClean())
+	}
+	if err := i.quiesce(); err != nil {
+		return err
+	}
+	if mark {
+		return i.markClean()
+	}
+	return i.sync()
+}
+
+// storeTables has all refcounts, L2 tables and the L1 table on stable storage.
+// In an image that is marked dirty they may come there in any order.
+func (i *Image) storeTables() error {
+	dirty := i.hdr.incompat&incompatDirty != 0
+	if err := i.flushRefcounts(); err != nil {
+		return err
+	}
+	if dirty {
+		i.unsynced = false
+	}
+	if err := i.flushL2(); err != nil {
+		return err
+	}
+	if i.l1Dirty.to != 0 {
+		if !dirty {
+			if err := i.sync(); err != nil {
+				return err
+			}
+		}
+		if err := i.writeL1(); err != nil {
+			return err
+		}
+	}
+	if err := i.sync(); err != nil {
+		return err
+	}
+	i.unsynced, i.l2Wrote = false, false
+	return nil
+}
+
+// CreateSnapshot makes a snapshot of the image as it is now. An ID that is not
+// given is the next free number. Images with an external data file have none.
+func (i *Image) CreateSnapshot(s block.Snapshot) error {
+	return i.change(func() error {
+		if len(i.snap.list) >= maxSnapshots {
+			return errTooBig
+		}
+		if s.ID == "" {
+			s.ID = nextSnapshotID(i.snap.list)
+		}
+		if len(s.ID) > math.MaxUint16 || len(s.Name) > math.MaxUint16 || s.VMStateSize < 0 {
+			return syscall.EINVAL
+		}
+		e := snapshotEntry{
+			id: s.ID, name: s.Name, l1Size: uint32(len(i.l1)), extraSize: knownExtra,
+			dateSec: uint32(s.Date.Unix()), dateNsec: uint32(s.Date.Nanosecond()), vmClock: uint64(s.VMClock),
+			vmStateSize: uint64(s.VMStateSize), diskSize: uint64(i.Size()), icount: uint64(s.ICount),
+		}
+		return i.addSnapshot(e)
+	})
+}
+
+// addSnapshot has e's L1 table share all clusters, and enters e in the table.
+func (i *Image) addSnapshot(e snapshotEntry) error {
+	n := i.roundUp(int64(len(i.l1))*8) >> i.clusterBits
+	if n > 0 {
+		r, _, err := i.allocate(n, true, "L1 table")
+		if err != nil {
+			return err
+		}
+		e.l1Offset = uint64(r.off)
+		if err := writeFull(i.file, encodeTable(i.l1), r.off); err != nil {
+			return errors.Join(err, i.addRefcounts(r.off, n, -1))
+		}
+	}
+	err := i.raiseTree(i.l1, true)
+	if err == nil {
+		if err = i.storeSnapshots(append(i.snap.list[:len(i.snap.list):len(i.snap.list)], e)); err == nil {
+			return i.dropVMState(int64(e.vmStateSize))
+		}
+		err = errors.Join(err, i.lowerTree(i.l1))
+	}
+	if i.corrupt.Load() {
+		return err
+	}
+	if n > 0 {
+		err = errors.Join(err, i.addRefcounts(int64(e.l1Offset), n, -1))
+	}
+	return errors.Join(err, i.markCopied())
+}
+
+// dropVMState discards the VM state behind the disk: it belongs to the snapshot now.
+func (i *Image) dropVMState(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	span := i.l1EntrySpan()
+	off := (i.Size() + span - 1) &^ (span - 1)
+	for end := min(off+i.roundUp(n), int64(len(i.l1))*span); off < end; {
+		k, err := i.discardSlice(off, end-off, false)
+		if err != nil {
+			return err
+		}
+		off += k
+	}
+	return nil
+}
+
+// storeSnapshots puts a new snapshot table in the place of the old: all that it
+// refers to is on stable storage first. On an error the old one is in force.
+func (i *Image) storeSnapshots(list []snapshotEntry) error {
+	b, err := encodeSnapshots(list)
+	if err != nil {
+		return err
+	}
+	var r run
+	if len(b) > 0 {
+		if r, _, err = i.allocate(i.roundUp(int64(len(b)))>>i.clusterBits, true, "snapshot table"); err != nil {
+			return err
+		}
+		err = writeFull(i.file, b, r.off)
+	}
+	if err == nil {
+		err = i.storeTables()
+	}
+	if err == nil {
+		var h [12]byte
+		be.PutUint32(h[:], uint32(len(list)))
+		be.PutUint64(h[4:], uint64(r.off))
+		if err = writeFull(i.file, h[:], 60); err == nil {
+			err = i.sync()
+		}
+	}
+	if err != nil {
+		if r.n > 0 {
+			err = errors.Join(err, i.addRefcounts(r.off, r.n, -1))
+		}
+		return err
+	}
+	old, n := int64(i.hdr.snapshotsOffset), i.roundUp(i.snap.bytes)>>i.clusterBits
+	i.hdr.snapshots, i.hdr.snapshotsOffset = uint32(len(list)), uint64(r.off)
+	i.snap = snapshotState{list, int64(len(b))}
+	i.noteSnapshots()
+	if n > 0 {
+		return i.addRefcounts(old, n, -1)
+	}
+	return nil
+}
+
+// snapshotL1 reads the L1 table of e.
+func (i *Image) snapshotL1(e *snapshotEntry) ([]uint64, error) {
+	if err := i.hdr.validTable(e.l1Offset, uint64(e.l1Size), 8, maxL1Bytes, "Snapshot L1 table"); err != nil {
+		return nil, err
+	}
+	b := make([]byte, int64(e.l1Size)*8)
+	if err := readFull(i.file, b, int64(e.l1Offset)); err != nil {
+		return nil, fmt.Errorf("Failed to read l1 table for snapshot: %w", err)
+	}
+	return decodeTable(b), nil
+}
+
+// ApplySnapshot makes the image's contents and size those of the snapshot.
+func (i *Image) ApplySnapshot(name string) error {
+	return i.change(func() error {
+		k := findSnapshot(i.snap.list, name)
+		if k < 0 {
+			return syscall.ENOENT
+		}
+		e := i.snap.list[k]
+		l1, err := i.snapshotL1(&e)
+		if err != nil {
+			return err
+		}
+		if err := i.resizeTo(int64(e.diskSize)); err != nil {
+			return err
+		}
+		if err := i.growL1(uint64(e.l1Size)); err != nil {
+			return err
+		}
+		if err := i.quiesce(); err != nil {
+			return err
+		}
+		return i.switchTo(append(l1, make([]uint64, len(i.l1)-len(l1))...))
+	})
+}
+
+// resizeTo changes the virtual size to that of a snapshot.
+func (i *Image) resizeTo(size int64) error {
+	old := i.Size()
+	switch {
+	case size == old:
+		return nil
+	case size < 0 || size&511 != 0:
+		return errors.New("The new size must be a multiple of 512")
+	case i.hdr.version < 3:
+		return errors.New("Can't resize a v2 image which has snapshots")
+	}
+	if err := i.resizableBitmaps(); err != nil {
+		return err
+	}
+	var err error
+	if size < old {
+		err = i.shrink(size)
+	} else {
+		err = i.grow(old, size, "off")
+	}
+	if err != nil {
+		return err
+	}
+	return i.storeSize(size)
+}
+
+// switchTo puts l1 in the place of the active L1 table. What the new one refers
+// to has its refcounts raised before, what the old one referred to has them lowered after.
+func (i *Image) switchTo(l1 []uint64) error {
+	if err := i.raiseTree(l1, false); err != nil {
+		return err
+	}
+	if err := i.storeTables(); err != nil {
+		return errors.Join(err, i.lowerTree(l1))
+	}
+	err := writeFull(i.file, encodeTable(l1), int64(i.hdr.l1Offset))
+	if err == nil {
+		err = i.sync()
+	}
+	if err != nil {
+		return err // which of the two is in the file is not known: neither can be freed
+	}
+	old := i.l1
+	i.l1 = l1
+	i.l1Dirty = dirtySpan{}
+	i.inflated.clear()
+	i.noteTables()
+	i.allDirty()
+	if err := i.lowerTree(old); err != nil {
+		return err
+	}
+	return i.markCopied()
+}
+
+// DeleteSnapshot removes a snapshot and frees what only it refers to.
+func (i *Image) DeleteSnapshot(name string) error {
+	return i.change(func() error {
+		k := findSnapshot(i.snap.list, name)
+		if k < 0 {
+			return &notFound{"Can't find the snapshot"}
+		}
+		e := i.snap.list[k]
+		l1, err := i.snapshotL1(&e)
+		if err != nil {
+			return err
+		}
+		rest := append(i.snap.list[:k:k], i.snap.list[k+1:]...)
+		if err := i.storeSnapshots(rest); err != nil {
+			return fmt.Errorf("Failed to remove snapshot from snapshot list: %w", err)
+		}
+		if err := i.lowerTree(l1); err != nil {
+			return fmt.Errorf("Failed to free the cluster and L1 table: %w", err)
+		}
+		if n := i.roundUp(int64(e.l1Size)*8) >> i.clusterBits; n > 0 {
+			if err := i.addRefcounts(int64(e.l1Offset), n, -1); err != nil {
+				i.say("qcow2_free_clusters failed: " + strerror(err))
+			}
+		}
+		if err := i.markCopied(); err != nil {
+			return fmt.Errorf("Failed to update snapshot status in disk: %w", err)
+		}
+		return nil
+	})
+}
+
+// notFound is ENOENT in QEMU's words.
+type notFound struct{ text string }
+
+func (e *notFound) Error() string { return e.text }
+func (e *notFound) Unwrap() error { return syscall.ENOENT }
+
+// LoadSnapshot makes the image, which is open read-only, read as the snapshot.
+func (i *Image) LoadSnapshot(name string) error {
+	i.ops.Lock()
+	defer i.ops.Unlock()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return block.ErrClosed
+	}
+	if !i.readOnly {
+		return errors.New("Device is not readonly")
+	}
+	k := findSnapshot(i.snap.list, name)
+	if k < 0 {
+		return &notFound{"Can't find snapshot"}
+	}
+	l1, err := i.snapshotL1(&i.snap.list[k])
+	if err != nil {
+		return err
+	}
+	i.l1 = l1
+	i.inflated.clear()
+	i.noteTables()
+	return nil
+}
