@@ -152,6 +152,18 @@ func TestTablesReadAsIntended(t *testing.T) {
 	}
 }
 
+// TestPCIRootHasANode where there are nodes: ACPI §6.2.14.
+func TestPCIRootHasANode(t *testing.T) {
+	c := full(4)
+	if len(c.Nodes) == 0 || !bytes.Contains(c.dsdt(), []byte("_PXM")) {
+		t.Error("nodes, and no _PXM")
+	}
+	c.Nodes, c.Distances = nil, nil
+	if bytes.Contains(c.dsdt(), []byte("_PXM")) {
+		t.Error("a _PXM, and no nodes")
+	}
+}
+
 func TestX2APICIDsFrom255(t *testing.T) {
 	c := Board([]uint32{0, 254, 255, 1000})
 	c.Nodes = []Node{{CPUs: []int{0, 1, 2, 3}}}

@@ -91,6 +91,9 @@ func (c *Config) pciRoot() []byte {
 		name("_CRS", resources(crs...)),
 		osc(),
 	}
+	if len(c.Nodes) > 0 {
+		terms = append(terms, name("_PXM", integer(0))) // Linux warns of a root whose node it does not know
+	}
 	if len(c.PCIRoutes) > 0 {
 		var prt [][]byte
 		for _, r := range c.PCIRoutes {

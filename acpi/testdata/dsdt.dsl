@@ -105,6 +105,7 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
                 Return (Arg3)
             }
 
+            Name (_PXM, Zero)  // _PXM: Device Proximity
             Name (_PRT, Package (0x0C)  // _PRT: PCI Routing Table
             {
                 Package (0x04)
