@@ -1,4 +1,4 @@
-// Package process reads what Linux counts of a process.
+// Package process starts programs that are measured, and reads what Linux counts of them.
 package process
 
 import (

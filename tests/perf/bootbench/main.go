@@ -4,13 +4,11 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -105,38 +103,31 @@ func extract(kernel, to string) error {
 
 // run boots once and reads the process's CPU time when the marker appears.
 func (r *row) run(limit time.Duration) error {
-	cmd := exec.Command(r.args[0], r.args[1:]...)
-	stdout, err := cmd.StdoutPipe()
+	p, err := process.Start(limit, r.args[0], r.args[1:]...)
 	if err != nil {
 		return err
 	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	watchdog := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
-	defer watchdog.Stop()
+	defer p.Kill()
 	seen := false
-	lines := bufio.NewScanner(stdout)
+	lines := bufio.NewScanner(p.Stdout)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		if !seen && strings.Contains(lines.Text(), marker) {
 			seen = true
-			cpu, err := process.CPUSeconds(cmd.Process.Pid)
+			cpu, err := process.CPUSeconds(p.PID())
 			if err != nil {
 				return err
 			}
 			r.cpu = append(r.cpu, cpu)
 		}
 	}
-	err = cmd.Wait()
+	state, err := p.Wait()
 	if !seen || err != nil {
-		return fmt.Errorf("no userland within %s (%w): %s", limit, err, said.String())
+		return fmt.Errorf("no userland within %s (%w): %s", limit, err, p.Errors())
 	}
-	if m := regexp.MustCompile(`instructions=(\d+)`).FindSubmatch(said.Bytes()); m != nil {
-		n, _ := strconv.ParseFloat(string(m[1]), 64)
-		r.mips = n / 1e6 / (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	if m := regexp.MustCompile(`instructions=(\d+)`).FindStringSubmatch(p.Errors()); m != nil {
+		n, _ := strconv.ParseFloat(m[1], 64)
+		r.mips = n / 1e6 / (state.UserTime() + state.SystemTime()).Seconds()
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -33,7 +32,7 @@ func idle(dir string, during, limit time.Duration, out io.Writer) error {
 		{"QEMU TCG", []string{"qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "Nehalem", "-m", strconv.Itoa(512), "-nodefaults",
 			"-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", cmdline}},
 	} {
-		percent, err := idleCPU(exec.Command(e.args[0], e.args[1:]...), during, limit)
+		percent, err := idleCPU(e.args, during, limit)
 		if err != nil {
 			return fmt.Errorf("idle %s: %w", e.name, err)
 		}
@@ -43,34 +42,24 @@ func idle(dir string, during, limit time.Duration, out io.Writer) error {
 }
 
 // idleCPU runs a guest until it has been idle for a while, and ends it.
-func idleCPU(cmd *exec.Cmd, during, limit time.Duration) (percent float64, err error) {
-	in, err := cmd.StdinPipe() // open and silent, as a terminal is
+func idleCPU(args []string, during, limit time.Duration) (percent float64, err error) {
+	r, err := process.Start(limit, args[0], args[1:]...)
 	if err != nil {
 		return 0, err
 	}
-	defer in.Close()
-	said, err := cmd.StdoutPipe()
-	if err != nil {
-		return 0, err
-	}
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	watchdog := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
-	defer watchdog.Stop()
-	lines := bufio.NewScanner(said)
+	defer r.Kill()
+	lines := bufio.NewScanner(r.Stdout)
 	for lines.Scan() {
 		if !bytes.Contains(lines.Bytes(), []byte(prompt)) {
 			continue
 		}
 		time.Sleep(settle)
-		before, err := process.CPUSeconds(cmd.Process.Pid)
+		before, err := process.CPUSeconds(r.PID())
 		if err != nil {
 			return 0, err
 		}
 		time.Sleep(during)
-		after, err := process.CPUSeconds(cmd.Process.Pid)
+		after, err := process.CPUSeconds(r.PID())
 		return 100 * (after - before) / during.Seconds(), err
 	}
 	return 0, fmt.Errorf("no prompt within %s", limit)

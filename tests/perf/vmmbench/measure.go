@@ -61,28 +61,14 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // measureBoot boots Debian's kernel once.
 func (v *vmm) measureBoot(engine string, limit time.Duration) error {
-	cmd := exec.Command(v.boot[0], v.boot[1:]...)
-	stdin, err := cmd.StdinPipe() // stays open and silent
+	r, err := process.Start(limit, v.boot[0], v.boot[1:]...)
 	if err != nil {
 		return err
 	}
-	defer stdin.Close()
-	stdout, err := cmd.StdoutPipe()
+	b, err := watch(r.PID(), r.Stdout, engine)
+	r.Kill()
 	if err != nil {
-		return err
-	}
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	watchdog := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
-	b, err := watch(cmd.Process.Pid, stdout, engine)
-	watchdog.Stop()
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait() // it was killed
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, said.String())
+		return fmt.Errorf("%w: %s", err, r.Errors())
 	}
 	v.Boots = append(v.Boots, b)
 	return nil
