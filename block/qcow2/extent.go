@@ -14,7 +14,7 @@ func (i *Image) Extent(off, n int64) (block.Extent, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.corrupt.Load() {
-		return block.Extent{}, errCorrupt
+		return block.Extent{}, errGone
 	}
 	if err := i.detectPreallocation(); err != nil {
 		return block.Extent{}, err

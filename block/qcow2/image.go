@@ -17,6 +17,7 @@ var (
 	errNoSpace  = error(syscall.ENOSPC) // the header does not fit its cluster
 	errTooBig   = error(syscall.EFBIG)
 	errCorrupt  = error(syscall.EIO)
+	errGone     = error(syscall.ENOMEDIUM) // marked corrupt before
 )
 
 // Image is an open qcow2 image. Safe for concurrent use.
@@ -199,7 +200,7 @@ func (i *Image) writable() error {
 	case i.readOnly:
 		return block.ErrReadOnly
 	case i.corrupt.Load():
-		return errCorrupt
+		return errGone
 	}
 	return nil
 }

@@ -77,9 +77,9 @@ func (i *Image) l2ForWrite(off int64) (*slice, int, error) {
 	}
 	i.l1[l1] = uint64(r.off) | flagCopied
 	i.l1Dirty.add(l1, l1+1)
-	i.meta[r.off] = metaL2
+	i.meta[r.off] |= metaL2
 	if old != 0 {
-		delete(i.meta, old)
+		i.forgetMeta(old, metaL2)
 		i.free(old, 1, false)
 	}
 	return i.l2Slice(off)

@@ -95,9 +95,11 @@ func (i *Image) loadTables() error {
 	a.high = i.file.Size()
 	a.blocks = newCache(i.file, i.sliceBytes, refcountCacheBytes/i.sliceBytes)
 	a.blocks.clean = a.blocks.flush
+	a.blocks.allowed = func(off int64) error { return i.overlapBut(metaRefblock, off, int64(i.sliceBytes)) }
 	a.blocks.wrote = func() { i.unsynced = true }
 	i.l2 = newCache(i.file, i.sliceBytes, i.l2Slices())
 	i.l2.clean = i.cleanL2
+	i.l2.allowed = func(off int64) error { return i.overlapBut(metaL2, off, int64(i.sliceBytes)) }
 	i.l2.wrote = func() { i.l2Wrote = true }
 	i.noteTables()
 	return nil

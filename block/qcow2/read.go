@@ -43,7 +43,7 @@ func (i *Image) gatherMaps(maps []mapping, off, n int64) (k int, err error) {
 		return 0, block.ErrClosed
 	}
 	if i.corrupt.Load() {
-		return 0, errCorrupt
+		return 0, errGone
 	}
 	for n > 0 && k < len(maps) {
 		m, err := i.lookup(off, n)

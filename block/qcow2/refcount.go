@@ -16,6 +16,7 @@ type allocator struct {
 	order     uint  // log2 of a refcount's bits
 	blockBits uint  // log2 of the refcounts in a block
 	next      int64 // cluster; none before it is free
+	twice     int64 // a refcount block that the table names more than once, if there is one
 	high      int64 // bytes: nothing has ever been written to the file from here on, so it reads as zeros
 }
 
@@ -171,9 +172,7 @@ func (i *Image) forgetTables(off int64) {
 		return
 	}
 	i.l2.forget(off, i.clusterSize)
-	if i.meta[off] == metaL2 {
-		delete(i.meta, off)
-	}
+	i.forgetMeta(off, metaL2)
 }
 
 // allocate gives up to n free clusters in a row a refcount of 1; exactly n if
@@ -210,6 +209,9 @@ func (i *Image) raise(off, n int64) (fresh bool) {
 // It makes the refcount blocks that describe them.
 func (i *Image) findFree(n int64, whole bool) (run, error) {
 	a := &i.alloc
+	if a.twice != 0 { // such a table describes more clusters than can be searched
+		return run{}, i.signalCorruption("Refblock offset %#x is used more than once", a.twice)
+	}
 	c, first, found := a.next, int64(-1), int64(0)
 	for found < n {
 		if c+1 > offsetMask>>i.clusterBits {
@@ -315,7 +317,7 @@ func (i *Image) linkBlock(r, off int64) error {
 	}
 	a.table[r] = uint64(off)
 	a.dirty.add(int(r), int(r)+1)
-	i.meta[off] = metaRefblock
+	i.meta[off] |= metaRefblock
 	return nil
 }
 
@@ -347,7 +349,7 @@ func (i *Image) growReftable(c int64) error {
 	i.hdr.reftableOffset, i.hdr.reftableClus = uint64(off), uint32(p.tableClusters)
 	a.table, a.dirty = table, dirtySpan{}
 	for k := range p.blocks {
-		i.meta[blocksAt+k<<i.clusterBits] = metaRefblock
+		i.meta[blocksAt+k<<i.clusterBits] |= metaRefblock
 		a.blocks.forget(blocksAt+k<<i.clusterBits, i.clusterSize)
 	}
 	i.raise(off, p.tableClusters+p.blocks)
@@ -572,6 +574,9 @@ func (i *Image) cleanL2() error {
 
 // writeL1 writes the changed part of the active L1 table.
 func (i *Image) writeL1() error {
+	if err := i.overlapBut(metaL1, int64(i.hdr.l1Offset), int64(len(i.l1))*8); err != nil {
+		return err
+	}
 	from, to := i.l1Dirty.from&^63, min((i.l1Dirty.to+63)&^63, len(i.l1))
 	if err := writeFull(i.file, encodeTable(i.l1[from:to]), int64(i.hdr.l1Offset)+int64(from)*8); err != nil {
 		return err

@@ -283,7 +283,7 @@ func (i *Image) shrinkL1(n int) error {
 		}
 		i.l1[k] = 0
 		i.l1Dirty.add(k, k+1)
-		delete(i.meta, off)
+		i.forgetMeta(off, metaL2)
 		i.l2.forget(off, i.clusterSize)
 		if i.inCluster(off) == 0 {
 			i.free(off, 1, false)
