@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-vmm bench-latency fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-image fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
 
 all: build
 
@@ -43,6 +43,11 @@ bench-vmm: build
 bench-latency: build
 	@tests/guest/setup --test
 	$(GO) run ./tests/perf/latency $(BENCH)
+
+# Disk images beside qemu-img: convert, check, map, create, snapshot, commit, rebase, bench.
+bench-image: build
+	@tests/guest/setup --test
+	$(GO) run ./tests/perf/imagebench $(BENCH)
 
 # Ten million random instructions against the host's CPU.
 fuzz-cpu: need-go
