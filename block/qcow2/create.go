@@ -216,6 +216,7 @@ func (h *header) validateNew(v block.Values) error {
 	backed := v["backing_file"] != ""
 	width := v.Int("refcount_bits", 16)
 	prealloc := v["preallocation"]
+	raw := h.autoclear&autoclearDataFileRaw != 0
 	switch {
 	case h.extL2() && size < 32<<minClusterBits:
 		return fmt.Errorf("Extended L2 entries are only supported with cluster sizes of at least %d bytes", 32<<minClusterBits)
@@ -229,9 +230,9 @@ func (h *header) validateNew(v block.Values) error {
 		return errors.New("Refcount width must be a power of two and may not exceed 64 bits")
 	case h.version < 3 && width != 16:
 		return errors.New("Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)")
-	case h.rawExternal() && !h.external():
+	case raw && !h.external():
 		return errors.New("data-file-raw requires data-file")
-	case h.rawExternal() && backed:
+	case raw && backed:
 		return errors.New("Backing file and data-file-raw cannot be used at the same time")
 	case h.version < 3 && h.external():
 		return later("External data files are only supported with")

@@ -115,7 +115,9 @@ type extension struct {
 func (h *header) clusterSize() int64 { return 1 << h.clusterBits }
 func (h *header) extL2() bool        { return h.incompat&incompatExtL2 != 0 }
 func (h *header) external() bool     { return h.incompat&incompatDataFile != 0 }
-func (h *header) rawExternal() bool  { return h.autoclear&autoclearDataFileRaw != 0 }
+func (h *header) rawExternal() bool {
+	return h.external() && h.autoclear&autoclearDataFileRaw != 0
+}
 func (h *header) lazy() bool         { return h.compat&compatLazyRefcounts != 0 }
 
 // l1EntryBytes is how many guest bytes one L1 entry maps.

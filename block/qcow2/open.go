@@ -51,9 +51,6 @@ func openImage(f block.File, o block.OpenOptions) (*Image, error) {
 	}
 	if !h.external() {
 		i.data = f
-		if h.rawExternal() {
-			return nil, errors.New("data-file-raw requires a data file")
-		}
 	}
 	if err := i.loadTables(); err != nil {
 		return nil, err
