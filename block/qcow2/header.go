@@ -118,7 +118,7 @@ func (h *header) external() bool     { return h.incompat&incompatDataFile != 0 }
 func (h *header) rawExternal() bool {
 	return h.external() && h.autoclear&autoclearDataFileRaw != 0
 }
-func (h *header) lazy() bool         { return h.compat&compatLazyRefcounts != 0 }
+func (h *header) lazy() bool { return h.compat&compatLazyRefcounts != 0 }
 
 // l1EntryBytes is how many guest bytes one L1 entry maps.
 func (h *header) l1EntryBytes() uint64 {

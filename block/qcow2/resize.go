@@ -295,8 +295,12 @@ func (i *Image) shrinkL1(n int) error {
 // cutTail cuts the free clusters at the end of the file off.
 func (i *Image) cutTail() error {
 	size := i.file.Size()
-	last := (size - 1) >> i.clusterBits
+	last := min((size-1)>>i.clusterBits, int64(len(i.alloc.table))<<i.alloc.blockBits-1)
 	for ; last > 0; last-- {
+		if r := last >> i.alloc.blockBits; i.alloc.table[r]&offsetMask == 0 {
+			last = r << i.alloc.blockBits // to the last of the block before, where there may be one
+			continue
+		}
 		n, err := i.refcount(last)
 		if err != nil {
 			return err
