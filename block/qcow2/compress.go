@@ -12,6 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"berth/block"
+	"berth/block/inflate"
 )
 
 // inflateCache is the clusters that were uncompressed last: a guest reads them by parts.
@@ -62,12 +63,19 @@ func (i *Image) readCompressed(entry uint64, iov [][]byte, in int64) error {
 		return nil
 	}
 	off, n := i.compressedPlace(entry)
-	src := make([]byte, n)
-	if err := readFull(i.file, src, off); err != nil {
+	packed := i.codecs.room(n)
+	defer i.codecs.packed.Put(packed)
+	if err := readFull(i.file, (*packed)[:n], off); err != nil {
 		return err
 	}
+	if in == 0 && len(iov) == 1 && int64(len(iov[0])) == i.clusterSize {
+		if err := i.decompress(iov[0], (*packed)[:n]); err != nil {
+			return errCorrupt
+		}
+		return nil
+	}
 	b := make([]byte, i.clusterSize)
-	if err := i.decompress(b, src); err != nil {
+	if err := i.decompress(b, (*packed)[:n]); err != nil {
 		return errCorrupt
 	}
 	copyTo(iov, b[in:])
@@ -79,11 +87,22 @@ func (i *Image) readCompressed(entry uint64, iov [][]byte, in int64) error {
 
 // codecs are what compresses and uncompresses, kept for the next time.
 type codecs struct {
-	deflate, inflate sync.Pool // *flate.Writer, io.ReadCloser that is a flate.Resetter
+	deflate, inflate sync.Pool // *flate.Writer, *inflate.Decoder
+	packed           sync.Pool // *[]byte: what was read to be uncompressed
 	once             sync.Once
 	encoder          *zstd.Encoder
 	decoder          *zstd.Decoder
 	err              error
+}
+
+// room returns a buffer of at least n bytes, for c.packed to get back.
+func (c *codecs) room(n int64) *[]byte {
+	b, ok := c.packed.Get().(*[]byte)
+	if !ok || int64(len(*b)) < n {
+		p := make([]byte, n)
+		b = &p
+	}
+	return b
 }
 
 // zstdMemory is the most that a cluster's uncompressing may take.
@@ -122,16 +141,12 @@ func (i *Image) decompress(dst, src []byte) error {
 		}
 		return err
 	}
-	r := bytes.NewReader(src)
-	z, _ := i.codecs.inflate.Get().(io.ReadCloser)
-	if z == nil {
-		z = flate.NewReader(r)
-	} else if err := z.(flate.Resetter).Reset(r, nil); err != nil {
-		return err
+	d, ok := i.codecs.inflate.Get().(*inflate.Decoder)
+	if !ok {
+		d = new(inflate.Decoder)
 	}
-	defer i.codecs.inflate.Put(z)
-	_, err := io.ReadFull(z, dst)
-	return err
+	defer i.codecs.inflate.Put(d)
+	return d.Decode(dst, src)
 }
 
 // zstdFrame is how long the frame is that src begins with (RFC 8878, section 3.1.1).
