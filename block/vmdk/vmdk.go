@@ -46,7 +46,7 @@ func open(f block.File, o block.OpenOptions) (block.Image, error) {
 	if err := i.open(f, o); err != nil {
 		for _, e := range i.extents {
 			if e.f != f {
-				e.f.Close()
+				_ = e.f.Close()
 			}
 		}
 		return nil, err
@@ -135,7 +135,7 @@ func (i *image) openExtents(text string, o block.OpenOptions) error {
 			err = i.add(e)
 		}
 		if err != nil {
-			f.Close()
+			_ = f.Close()
 			return err
 		}
 	}
