@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/adler32"
 	"io"
 	"syscall"
 
 	"github.com/klauspost/compress/zlib"
+
+	"berth/block/inflate"
 )
 
 // A compressed grain begins with a marker, if the extent has them, and goes on
@@ -17,8 +20,19 @@ import (
 //	0  first sector of the disk, 8    8  bytes of the stream, 4    12  the stream
 const markerSize = 12
 
+// A zlib stream (RFC 1950) has two bytes before the deflate data, of which the
+// first is this for the usual window, and an Adler-32 of what they say behind them.
+const (
+	zlibHeader     = 2
+	zlibTrailer    = 4
+	zlibFirst      = 0x78
+	zlibDictionary = 1 << 5 // of the second
+)
+
+// buffers serve one grain at a time; out has room for a byte too many.
 type buffers struct {
 	in, out []byte
+	fast    inflate.Decoder
 	z       io.ReadCloser
 }
 
@@ -56,8 +70,20 @@ func (e *extent) unpack(iov [][]byte, off, in int64) error {
 	return nil
 }
 
-// inflate returns what the first n bytes of in say; it has to end there.
+// inflate returns what the first n bytes of in say. Most are a whole grain, and
+// end with its checksum.
 func (b *buffers) inflate(n int64) ([]byte, error) {
+	if whole := b.out[:len(b.out)-1]; n > zlibHeader+zlibTrailer && b.in[0] == zlibFirst && b.in[1]&zlibDictionary == 0 {
+		sum := binary.BigEndian.Uint32(b.in[n-zlibTrailer:])
+		if b.fast.Decode(whole, b.in[zlibHeader:n]) == nil && adler32.Checksum(whole) == sum {
+			return whole, nil
+		}
+	}
+	return b.stream(n)
+}
+
+// stream returns what any zlib stream in the first n bytes of in says.
+func (b *buffers) stream(n int64) ([]byte, error) {
 	src := bytes.NewReader(b.in[:n])
 	var err error
 	if b.z == nil {
@@ -72,9 +98,9 @@ func (b *buffers) inflate(n int64) ([]byte, error) {
 		k, err := b.z.Read(b.out[have:])
 		have += k
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && have < len(b.out):
 			return b.out[:have], nil
-		case err != nil:
+		case err != nil && !errors.Is(err, io.EOF):
 			return nil, err
 		}
 	}
