@@ -11,7 +11,7 @@ import (
 // of its own: QEMU then says "Could not open 'FILE': " and the errno's.
 type Format struct {
 	Name    string                                                   // as users say it: "qcow2"
-	Probe   func(head []byte) int                                    // how sure the image's first 2 KiB make, 0 to 100, as in QEMU
+	Probe   func(head []byte) int                                    // how sure the image's first 512 bytes make, 0 to 100, as in QEMU
 	Open    func(f File, o OpenOptions) (Image, error)               // the image owns f from then on, if there is no error
 	Create  func(f File, c Creation) error                           // nil: not possible; f is empty and stays the caller's
 	Options []Option                                                 // of Create; QEMU's, in QEMU's order
@@ -96,3 +96,11 @@ func (v Values) Int(name string, otherwise int64) int64 {
 
 // ErrNotThisFormat is Open's answer to what is no image of its format at all.
 var ErrNotThisFormat = errors.New("image is not in this format")
+
+// NotThisFormat is ErrNotThisFormat in QEMU's words for the format.
+type NotThisFormat string
+
+func (e NotThisFormat) Error() string { return string(e) }
+
+// Unwrap says what kind of error it is.
+func (e NotThisFormat) Unwrap() error { return ErrNotThisFormat }

@@ -22,6 +22,8 @@ type Options struct {
 	Workers      int  // requests on the image at once; 0: DefaultWorkers
 	Discard      bool // discards give storage back; else they succeed and do nothing
 	WriteThrough bool // every write is on stable storage before it completes
+
+	Close func() error // closes the image and what it stands on; nil: the image's own
 }
 
 // Disk is a block.Disk over an image. Safe for concurrent use. Requests wait in
@@ -136,7 +138,7 @@ func (d *Disk) serve() {
 	}
 }
 
-// Close completes what is queued, then closes the image.
+// Close completes what is queued, then closes the image; see Options.Close.
 func (d *Disk) Close() error {
 	d.mu.Lock()
 	if d.closing {
@@ -147,6 +149,9 @@ func (d *Disk) Close() error {
 	d.work.Broadcast()
 	d.mu.Unlock()
 	d.running.Wait()
+	if d.options.Close != nil {
+		return d.options.Close()
+	}
 	return d.image.Close()
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Errors of the package; several are met by QEMU as an errno.
 var (
-	errNotQcow2 = fmt.Errorf("%w: Image is not in qcow2 format", block.ErrNotThisFormat)
+	errNotQcow2 = block.NotThisFormat("Image is not in qcow2 format")
 	errNoSpace  = error(syscall.ENOSPC) // the header does not fit its cluster
 	errTooBig   = error(syscall.EFBIG)
 	errCorrupt  = error(syscall.EIO)

@@ -19,6 +19,7 @@ type FileOptions struct {
 	Direct   bool // past the page cache (O_DIRECT); what is not aligned goes through a buffer
 	NoFlush  bool // Flush and FlagFUA do nothing: the contents are not worth a crash
 	Lock     Lock
+	Unlocked bool // Lock and Relock do nothing: for file systems that know no locks
 }
 
 // File is a block.File over a file or block device. Every call blocks in the
@@ -41,8 +42,9 @@ type File struct {
 	vectors sync.Pool // of *vector
 	bounces sync.Pool // of *[]byte
 
-	lockMu sync.Mutex
-	lock   Lock
+	unlocked bool
+	lockMu   sync.Mutex
+	lock     Lock
 }
 
 var (
@@ -85,7 +87,7 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 // an error. A descriptor that was passed on shares the locks of whoever passed
 // it, and keeps them until its last copy is closed.
 func Use(file *os.File, o FileOptions) (*File, error) {
-	f := &File{file: file, fd: int(file.Fd()), readOnly: o.ReadOnly, noFlush: o.NoFlush}
+	f := &File{file: file, fd: int(file.Fd()), readOnly: o.ReadOnly, noFlush: o.NoFlush, unlocked: o.Unlocked}
 	if err := f.setUp(o); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -136,6 +138,9 @@ func reason(err error) error {
 func (f *File) Relock(l Lock) error {
 	f.lockMu.Lock()
 	defer f.lockMu.Unlock()
+	if f.unlocked {
+		return nil
+	}
 	if err := f.lock.change(f.fd, l); err != nil {
 		return err
 	}

@@ -1,0 +1,201 @@
+package formats
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"berth/block"
+	"berth/block/raw"
+)
+
+// isProtocol tells whether a driver is one for what holds images, not a format.
+func isProtocol(driver string) bool { return driver == "file" || driver == "host_device" }
+
+// openChild opens the file that holds n's metadata or data; nil without an
+// error: nothing says which.
+func (g *graph) openChild(filename string, v map[string]string, in inherited, name string) (*Node, *raw.File, error) {
+	own := within(v, name)
+	reference, given := pop(v, name)
+	if given {
+		return nil, nil, noSuchNode(reference)
+	}
+	if filename == "" && len(own) == 0 && (name != "file" || g.o.Filename != "" || len(g.o.Values) > 0) {
+		return nil, nil, nil
+	}
+	if d, ok := own["driver"]; ok && !isProtocol(d) {
+		return nil, nil, fmt.Errorf("Unknown driver '%s'", d)
+	}
+	if strings.HasPrefix(filename, "json:") {
+		more, err := parseJSON(filename)
+		if err != nil {
+			return nil, nil, err
+		}
+		for k, x := range more {
+			if _, ok := own[k]; !ok {
+				own[k] = x
+			}
+		}
+		filename = ""
+	}
+	n, f, err := g.openFile(filename, own, in)
+	if n != nil {
+		n.owned = true
+	}
+	return n, f, err
+}
+
+// openFile opens a protocol's node, unlocked.
+func (g *graph) openFile(filename string, v map[string]string, in inherited) (*Node, *raw.File, error) {
+	n := &Node{}
+	path, ok := pop(v, "filename")
+	if ok && filename != "" {
+		return nil, nil, fmt.Errorf("Can't specify 'file' and 'filename' options at the same time")
+	}
+	if !ok {
+		path = filename
+	}
+	driver, stated := pop(v, "driver")
+	switch {
+	case ok: // as it is, whatever it looks like
+	case stated:
+		path = strings.TrimPrefix(path, "file:")
+	default:
+		var err error
+		if path, err = filePath(path); err != nil {
+			return nil, nil, err
+		}
+	}
+	in, err := g.settings(n, v, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !stated {
+		driver = driverOf(path)
+	}
+	n.Driver, n.Filename = driver, path
+	if path == "" {
+		return nil, nil, fmt.Errorf("The '%s' block driver requires a file name", driver)
+	}
+	locked, err := fileValues(v)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unused(v, "protocol", driver, "doesn't"); err != nil {
+		return nil, nil, err
+	}
+	f, err := openPath(path, driver, raw.FileOptions{ReadOnly: in.readOnly, Direct: in.direct, NoFlush: in.noFlush, Unlocked: !locked})
+	if err != nil {
+		return nil, nil, err
+	}
+	n.Image, n.device = f, f.IsDevice()
+	return n, f, nil
+}
+
+// fileValues takes the file's own options out of v.
+func fileValues(v map[string]string) (locked bool, err error) {
+	if x, ok := pop(v, "aio"); ok && x != "threads" && x != "native" && x != "io_uring" {
+		return false, fmt.Errorf("invalid parameter value: %s", x)
+	}
+	pop(v, "aio-max-batch")
+	if _, err := popBool(v, "drop-cache", true); err != nil {
+		return false, err
+	}
+	x, ok := pop(v, "locking")
+	if ok && x != "on" && x != "off" && x != "auto" {
+		return false, fmt.Errorf("invalid parameter value: %s", x)
+	}
+	return x != "off", nil
+}
+
+// driverOf is the protocol that opens path.
+func driverOf(path string) string {
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeDevice != 0 {
+		return "host_device"
+	}
+	return "file"
+}
+
+// openPath opens path, with QEMU's words for what it may not be.
+func openPath(path, driver string, o raw.FileOptions) (*raw.File, error) {
+	if info, err := os.Stat(path); err == nil {
+		device := info.Mode()&os.ModeDevice != 0
+		switch {
+		case driver == "file" && !info.Mode().IsRegular():
+			if info.IsDir() && !o.ReadOnly {
+				return nil, openError(path, syscall.EISDIR)
+			}
+			return nil, fmt.Errorf("'file' driver requires '%s' to be a regular file", path)
+		case driver == "host_device" && !device:
+			return nil, fmt.Errorf("'host_device' driver requires '%s' to be either a character or block device", path)
+		}
+	}
+	f, err := raw.OpenFile(path, o)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	return f, nil
+}
+
+// sibling opens files that the image of n names beside itself.
+func (g *graph) sibling(n *Node, in inherited) func(string) (block.File, string, error) {
+	if g.o.NoReferences {
+		return nil
+	}
+	return func(name string) (block.File, string, error) {
+		full, err := FullName(n.File.Filename, name)
+		if err != nil {
+			return nil, "", err
+		}
+		in.readOnly = true
+		node, f, err := g.openFile(full, map[string]string{}, in)
+		if err != nil {
+			return nil, full, err
+		}
+		lock := perms{uses: raw.PermRead, denies: raw.PermWrite | raw.PermResize}
+		if err := f.Relock(lock.lock(in)); err != nil {
+			_ = f.Close() // nothing was written
+			return nil, full, lockError(full, err)
+		}
+		return f, node.Filename, nil
+	}
+}
+
+// fileID is which file an image lies in, and where in it.
+type fileID struct {
+	device, inode uint64
+	offset        string
+}
+
+func idOf(f *raw.File, v block.Values) fileID {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.OSFile().Fd()), &st); err != nil {
+		return fileID{}
+	}
+	return fileID{device: uint64(st.Dev), inode: st.Ino, offset: v["offset"]}
+}
+
+// jsonName is the name of a node that its path alone does not open; its members
+// are in the order in which QEMU's dictionaries keep these. Numbers are strings
+// unless they were numbers of JSON.
+func jsonName(n *Node, given map[string]string, numbers bool) string {
+	var b strings.Builder
+	for _, k := range []string{"offset", "driver", "size"} {
+		v, ok := given[k]
+		if k == "driver" {
+			v, ok = n.Driver, true
+		}
+		_, err := strconv.ParseUint(v, 10, 64)
+		switch {
+		case ok && numbers && err == nil:
+			fmt.Fprintf(&b, "%q: %s, ", k, v)
+		case ok:
+			fmt.Fprintf(&b, "%q: %q, ", k, v)
+		}
+	}
+	return fmt.Sprintf("json:{%s\"file\": {\"driver\": %q, \"filename\": %q}}", &b, n.File.Driver, n.File.Filename)
+}

@@ -1,0 +1,422 @@
+package formats
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+
+	"berth/block"
+	"berth/block/raw"
+)
+
+// maxChain is how many images may stand on one another. QEMU has no limit but
+// its descriptors.
+const maxChain = 256
+
+// Options says what to open and how.
+type Options struct {
+	Filename string            // what the user wrote: a path, "file:…", "json:{…}"; another protocol is refused by its name
+	Values   map[string]string // options as dotted keys: "driver", "file.filename", "backing.driver", "node-name", "read-only"
+	Format   string            // "": as Values say, or else probed
+
+	ReadOnly   bool
+	NoBacking  bool // the backing image is not opened
+	ForceShare bool // others may do with the image what they like; only with ReadOnly
+	NoShare    bool // nobody else writes to the image or changes its size: a guest's disk
+	NoIO       bool // only what the header says is wanted
+	Check      bool // to be checked or repaired; see block.OpenOptions
+	Resize     bool // its size will be changed
+
+	NoReferences bool // an image that names a backing or data file is refused
+	Stated       bool // of every image below the top one the format must be stated: a guest could make a raw image look like another
+
+	Cache  string            // none, writeback, writethrough, directsync or unsafe; "": writeback
+	Report func(line string) // gets what QEMU would print while the image is open; nil: nobody wants to know
+}
+
+// Open opens an image and all that it stands on. Errors are worded as QEMU's,
+// without "Could not open 'what the user wrote': " before them; one with advice
+// has a method Hint. One that another process's lock is the reason of is
+// block.ErrInUse.
+func Open(o Options) (*Node, error) {
+	g := &graph{o: o, names: map[string]bool{}}
+	in := inherited{readOnly: o.ReadOnly, forceShare: o.ForceShare, noIO: o.NoIO}
+	switch o.Cache {
+	case "", "writeback", "writethrough":
+	case "none", "directsync":
+		in.direct = true
+	case "unsafe":
+		in.noFlush = true
+	default:
+		return nil, fmt.Errorf("Invalid cache option: %s", o.Cache)
+	}
+	v := maps.Clone(o.Values)
+	if v == nil {
+		v = map[string]string{}
+	}
+	if o.Format != "" {
+		v["driver"] = o.Format
+	}
+	p := perms{}
+	if !o.NoIO {
+		p.uses = raw.PermRead
+		if !o.ReadOnly {
+			p.uses |= raw.PermWrite
+		}
+	}
+	if o.Resize {
+		p.uses |= raw.PermResize
+	}
+	if o.NoShare {
+		p.denies = raw.PermWrite | raw.PermResize
+	}
+	n, err := g.open(o.Filename, v, in, p, nil)
+	if err != nil {
+		return nil, err
+	}
+	if n.ReadOnly && !o.ReadOnly {
+		return nil, keep(errors.New("Block node is read-only"), n.Close())
+	}
+	n.WriteThrough = o.Cache == "writethrough" || o.Cache == "directsync"
+	return n, nil
+}
+
+// graph is what is being opened.
+type graph struct {
+	o     Options
+	names map[string]bool
+	count int
+}
+
+// inherited is what a node has from the one above it unless its own options say otherwise.
+type inherited struct {
+	readOnly, forceShare, noIO bool
+	direct, noFlush            bool
+}
+
+// perms is what is done with a node, and what nobody else may do with it.
+type perms struct{ uses, denies raw.Perm }
+
+// place is an image in a backing chain, as those below it see it.
+type place struct {
+	above    *place
+	depth    int
+	file     fileID
+	driver   string
+	filename string
+}
+
+// open opens a format's node, or a protocol's if the options say so.
+func (g *graph) open(filename string, v map[string]string, in inherited, p perms, above *place) (*Node, error) {
+	if strings.HasPrefix(filename, "json:") {
+		more, err := parseJSON(filename)
+		if err != nil {
+			return nil, err
+		}
+		for k, x := range more {
+			if _, ok := v[k]; !ok {
+				v[k] = x
+			}
+		}
+		filename = ""
+	}
+	driver, stated := v["driver"]
+	if isProtocol(driver) {
+		n, f, err := g.openFile(filename, v, in)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.Relock(p.lock(in)); err != nil {
+			return nil, errors.Join(lockError(n.Filename, err), f.Close())
+		}
+		return n, nil
+	}
+	delete(v, "driver")
+	format, known := Find(driver)
+	if stated && !known {
+		return nil, fmt.Errorf("Unknown driver '%s'", driver)
+	}
+	if !stated && above != nil && g.o.Stated {
+		return nil, errors.New("the image above does not state its format, which is not guessed here")
+	}
+	return g.openFormat(filename, v, in, p, above, format, !stated)
+}
+
+// openFormat opens the node of a format, which is found out if probed.
+func (g *graph) openFormat(filename string, v map[string]string, in inherited, p perms, above *place, format block.Format, probed bool) (*Node, error) {
+	n := &Node{Probed: probed}
+	in, err := g.settings(n, v, in)
+	if err != nil {
+		return nil, err
+	}
+	node, file, err := g.openChild(filename, v, in, "file")
+	if err != nil {
+		return nil, err
+	}
+	if node == nil && probed {
+		return nil, errors.New("Must specify either driver or file")
+	}
+	if node == nil {
+		return nil, errors.New("A block device must be specified for \"file\"")
+	}
+	n.File = node
+	if err := g.openImage(n, file, v, in, p, above, format); err != nil {
+		if n.Image == nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return nil, keep(err, n.Close())
+	}
+	return n, nil
+}
+
+// keep is err, whatever happened while cleaning up after it.
+func keep(err, _ error) error { return err }
+
+// openImage opens n's image in its file, and what the image stands on.
+func (g *graph) openImage(n *Node, file *raw.File, v map[string]string, in inherited, p perms, above *place, format block.Format) error {
+	if n.Probed {
+		var err error
+		if format, err = g.probe(file); err != nil {
+			return err
+		}
+	}
+	n.Driver, n.Filename = format.Name, n.File.Filename
+	if _, ok := v["offset"]; ok || v["size"] != "" && format.Name == "raw" {
+		n.Filename = jsonName(n, v, strings.HasPrefix(g.o.Filename, "json:"))
+	}
+	values, err := formatValues(format.Name, v)
+	if err != nil {
+		return err
+	}
+	here := &place{above: above, file: idOf(file, values), driver: format.Name, filename: n.Filename}
+	if err := here.check(); err != nil {
+		return err
+	}
+	if err := file.Relock(p.below(format.Name, values, in).lock(in)); err != nil {
+		return lockError(n.File.Filename, err)
+	}
+	o := block.OpenOptions{ReadOnly: in.readOnly, Check: g.o.Check && above == nil, NoIO: in.noIO, Values: values,
+		Report: g.o.Report, Filename: n.File.Filename, Sibling: g.sibling(n, in)}
+	if format.Name == "raw" {
+		n.Image, err = openRawNode(file, o, n.Probed)
+	} else {
+		n.Image, err = format.Open(file, o)
+	}
+	if err != nil {
+		return g.openFailed(n, err)
+	}
+	if err := g.openData(n, v, in, p); err != nil {
+		return err
+	}
+	if err := g.openBacking(n, v, in, p, here); err != nil {
+		return err
+	}
+	return unused(v, "format", n.Driver, "does not")
+}
+
+// openRawNode is openRaw whose failure is no image.
+func openRawNode(f block.File, o block.OpenOptions, probed bool) (block.Image, error) {
+	i, err := openRaw(f, o, probed)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// openFailed words what has no words of its own.
+func (g *graph) openFailed(n *Node, err error) error {
+	n.Image = nil
+	if e, ok := err.(syscall.Errno); ok { //nolint:errorlint // not one that is wrapped in words
+		return openError(n.File.Filename, e)
+	}
+	return err
+}
+
+// probe finds out the format of what is in f.
+func (g *graph) probe(f *raw.File) (block.Format, error) {
+	head := make([]byte, ProbeSize)
+	if err := f.Readv([][]byte{head}, 0); err != nil {
+		return block.Format{}, &wordedError{"Could not read image for determining its format", err}
+	}
+	name := Probe(head)
+	format, ok := Find(name)
+	if !ok {
+		return format, fmt.Errorf("Unknown driver '%s'", name)
+	}
+	return format, nil
+}
+
+// settings takes the options that every node has out of v, and names n.
+func (g *graph) settings(n *Node, v map[string]string, in inherited) (inherited, error) {
+	for _, s := range []struct {
+		name string
+		to   *bool
+	}{
+		{"cache.direct", &in.direct}, {"cache.no-flush", &in.noFlush},
+		{"read-only", &in.readOnly}, {"force-share", &in.forceShare},
+	} {
+		x, err := popBool(v, s.name, *s.to)
+		if err != nil {
+			return in, err
+		}
+		*s.to = x
+	}
+	if _, err := popBool(v, "auto-read-only", false); err != nil {
+		return in, err
+	}
+	if x, ok := pop(v, "discard"); ok && x != "on" && x != "off" && x != "unmap" && x != "ignore" {
+		return in, errors.New("Invalid discard option")
+	}
+	if in.forceShare && !in.readOnly {
+		return in, errors.New("force-share=on can only be used with read-only images")
+	}
+	n.ReadOnly = in.readOnly
+	name, ok := pop(v, "node-name")
+	switch {
+	case !ok:
+		name = fmt.Sprintf("#block%d%02d", g.count, rand.IntN(100))
+		g.count++
+	case !wellFormed(name):
+		return in, fmt.Errorf("Invalid node-name: '%s'", name)
+	case g.names[name]:
+		return in, fmt.Errorf("Duplicate nodes with node-name='%s'", name)
+	case len(name) > 31:
+		return in, errors.New("Node name too long")
+	}
+	g.names[name] = true
+	n.Name = name
+	return in, nil
+}
+
+// check refuses a chain that comes back to where it was, and one without end.
+func (p *place) check() error {
+	for a := p.above; a != nil; a = a.above {
+		p.depth++
+		if a.file == p.file && a.driver == p.driver {
+			return fmt.Errorf("Backing file '%s' creates an infinite loop.", p.filename)
+		}
+	}
+	if p.depth >= maxChain {
+		return fmt.Errorf("more than %d images stand on one another", maxChain)
+	}
+	return nil
+}
+
+// openBacking opens what n's image stands on.
+func (g *graph) openBacking(n *Node, v map[string]string, in inherited, p perms, here *place) error {
+	b, ok := n.Image.(block.Backed)
+	if ok {
+		n.BackingFilename, n.BackingFormat = b.BackingFile()
+	}
+	if g.o.NoReferences && n.BackingFilename != "" {
+		return fmt.Errorf("the image names the backing file '%s', which it may not here", n.BackingFilename)
+	}
+	own := within(v, "backing")
+	reference, given := pop(v, "backing")
+	switch {
+	case given && reference == "", g.o.NoBacking && !given && len(own) == 0, n.BackingFilename == "" && !given && len(own) == 0:
+		return nil
+	case g.o.NoBacking:
+		if given {
+			own[""] = reference
+		}
+		for k := range own {
+			return fmt.Errorf("Block format '%s' does not support the option '%s'", n.Driver, strings.TrimSuffix("backing."+k, "."))
+		}
+	case !ok:
+		return errors.New("Driver doesn't support backing files")
+	}
+	backing, err := g.backing(n, own, reference, in, p, here)
+	if err != nil {
+		return &hinted{text: "Could not open backing file: " + err.Error(), hint: hintOf(err), err: err}
+	}
+	n.Backing = backing
+	b.SetBacking(backing.Image)
+	return nil
+}
+
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+func (g *graph) backing(n *Node, own map[string]string, reference string, in inherited, p perms, here *place) (*Node, error) {
+	if reference != "" {
+		return nil, noSuchNode(reference)
+	}
+	name := ""
+	if _, ok := own["file.filename"]; !ok && n.BackingFilename != "" {
+		var err error
+		if name, err = FullName(n.File.Filename, n.BackingFilename); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := own["driver"]; !ok && n.BackingFormat != "" {
+		own["driver"] = n.BackingFormat
+	}
+	in.readOnly = true
+	return g.open(name, own, in, p.backing(), here)
+}
+
+func noSuchNode(name string) error {
+	return fmt.Errorf("Cannot find device='%s' nor node-name='%s'", name, name)
+}
+
+// openData opens n's external data file. Its name is relative to the working
+// directory, as in QEMU.
+func (g *graph) openData(n *Node, v map[string]string, in inherited, p perms) error {
+	d, ok := n.Image.(block.DataFiled)
+	name := ""
+	if ok {
+		name, _, ok = d.DataFile()
+	}
+	if n.Driver != "qcow2" {
+		return nil // its options are not known, as unused says
+	}
+	if ok && g.o.NoReferences {
+		return fmt.Errorf("the image names the data file '%s', which it may not here", name)
+	}
+	if in.noIO {
+		delete(v, "data-file")
+		within(v, "data-file")
+		return nil
+	}
+	if reference, given := v["data-file"]; given {
+		return noSuchNode(reference)
+	}
+	if own := within(v, "data-file"); len(own) > 0 {
+		if !ok {
+			return errors.New("'data-file' can only be set for images with an external data file")
+		}
+		name = ""
+		for k, x := range own {
+			v["data-file."+k] = x
+		}
+	}
+	if !ok {
+		return nil
+	}
+	node, file, err := g.openChild(name, v, in, "data-file")
+	if err != nil {
+		return err
+	}
+	if node == nil {
+		return errors.New("'data-file' is required for this image")
+	}
+	lock := perms{uses: p.uses, denies: p.denies | raw.PermResize}
+	if p.uses&raw.PermWrite != 0 {
+		lock.uses |= raw.PermResize
+	}
+	if err := file.Relock(lock.lock(in)); err != nil {
+		return errors.Join(lockError(node.Filename, err), file.Close())
+	}
+	n.Data = node
+	d.SetDataFile(file)
+	return nil
+}
