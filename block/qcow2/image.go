@@ -32,7 +32,6 @@ type Image struct {
 	owned    bool       // data is another file than file
 	readOnly bool
 	check    bool
-	noIO     bool
 	lazy     bool // refcounts are written at the end, under the dirty bit
 	report   func(string)
 	geometry

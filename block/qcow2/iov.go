@@ -76,12 +76,13 @@ func writeZeros(f block.Image, off, n int64) error {
 	return nil
 }
 
-// readBacking fills iov from b, with zeros past its end.
-func readBacking(b block.Image, iov [][]byte, off int64) error {
+// readBacking fills iov from b, with zeros past its end, and past the end of
+// what it backs, where VM state is.
+func readBacking(b block.Image, iov [][]byte, off, size int64) error {
 	n := length(iov)
 	in := int64(0)
 	if b != nil {
-		in = max(0, min(n, b.Size()-off))
+		in = max(0, min(n, min(b.Size(), size)-off))
 	}
 	if in == n {
 		return b.Readv(iov, off)

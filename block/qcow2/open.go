@@ -42,7 +42,7 @@ func openImage(f block.File, o block.OpenOptions) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{file: f, readOnly: o.ReadOnly, check: o.Check, noIO: o.NoIO, report: o.Report, hdr: *h, geometry: h.geometry()}
+	i := &Image{file: f, readOnly: o.ReadOnly, check: o.Check, report: o.Report, hdr: *h, geometry: h.geometry()}
 	i.settled.L = &i.mu
 	i.size.Store(int64(h.size &^ 511))
 	i.lazy = o.Values.On("lazy-refcounts", h.lazy())

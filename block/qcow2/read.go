@@ -79,7 +79,7 @@ func (i *Image) readMapped(m mapping, iov [][]byte, off int64) error {
 	case compressed:
 		return i.readCompressed(m.entry, iov, i.inCluster(off))
 	case unallocated:
-		return readBacking(i.backing, iov, off)
+		return readBacking(i.backing, iov, off, i.Size())
 	}
 	clearAll(iov)
 	return nil
