@@ -22,6 +22,11 @@ func word(short byte, long string, p *string) option {
 	return option{short: short, long: long, set: func(v string) error { *p = v; return nil }}
 }
 
+// given is word for an option of which it matters whether it was given.
+func given(short byte, p **string) option {
+	return option{short: short, set: func(v string) error { *p = &v; return nil }}
+}
+
 // mark makes the option that sets p.
 func mark(short byte, long string, p *bool) option {
 	return option{short: short, long: long, on: func() error { *p = true; return nil }}

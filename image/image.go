@@ -27,21 +27,21 @@ type action interface {
 // commands lists them in the order that help prints.
 func commands() []command {
 	return []command{
-		{"amend", `[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename`, func() action { return &missing{} }},
+		{"amend", `[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename`, newAmend},
 		{"bench", `[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename`, func() action { return &missing{} }},
-		{"bitmap", `(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap`, func() action { return &missing{} }},
-		{"check", `[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename`, func() action { return &missing{} }},
+		{"bitmap", `(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap`, func() action { return &bitmap{} }},
+		{"check", `[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename`, newCheck},
 		{"commit", `[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename`, func() action { return &missing{} }},
 		{"compare", `[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2`, func() action { return &missing{} }},
 		{"convert", `[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename [filename2 [...]] output_filename`, func() action { return &missing{} }},
-		{"create", `[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]`, func() action { return &missing{} }},
+		{"create", `[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]`, newCreate},
 		{"dd", `[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output`, func() action { return &missing{} }},
-		{"info", `[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename`, func() action { return &missing{} }},
-		{"map", `[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename`, func() action { return &missing{} }},
-		{"measure", `[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] [--image-opts] [-f fmt] [-l snapshot_param] filename]`, func() action { return &missing{} }},
-		{"snapshot", `[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename`, func() action { return &missing{} }},
+		{"info", `[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename`, newInfo},
+		{"map", `[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename`, newMapping},
+		{"measure", `[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] [--image-opts] [-f fmt] [-l snapshot_param] filename]`, newMeasure},
+		{"snapshot", `[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename`, func() action { return &snapshot{} }},
 		{"rebase", `[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file [-F backing_fmt] filename`, func() action { return &missing{} }},
-		{"resize", `[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size`, func() action { return &missing{} }},
+		{"resize", `[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size`, func() action { return &resize{} }},
 	}
 }
 
@@ -118,13 +118,12 @@ func (c *call) main(args []string) error {
 
 // command runs a on argv, of which argv[0] is the command's name.
 func (c *call) command(a action, argv []string) error {
-	var last string
-	if e, ok := a.(interface{ endsWithOperand() }); ok {
-		e.endsWithOperand()
+	var last []string
+	if _, ok := a.(interface{ endsWithOperand() }); ok {
 		if len(argv) < 3 {
 			return misuse("Not enough arguments")
 		}
-		last = argv[len(argv)-1]
+		last = argv[len(argv)-1:]
 		argv = argv[:len(argv)-1]
 	}
 	help := option{short: 'h', long: "help", on: c.help}
@@ -135,11 +134,7 @@ func (c *call) command(a action, argv []string) error {
 	if err := c.scan(s); err != nil {
 		return err
 	}
-	operands := s.operands()
-	if last != "" || len(argv) == 0 {
-		operands = append(operands[:len(operands):len(operands)], last)
-	}
-	return a.run(c, operands)
+	return a.run(c, append(s.operands(), last...))
 }
 
 // scan calls what belongs to each option, in order.
@@ -247,6 +242,9 @@ func (c *call) report(format string, a ...any) {
 
 func (c *call) warn(format string, a ...any) { c.report("warning: "+format, a...) }
 
+// plain prints a line of a message that does not begin with the program's name.
+func (c *call) plain(format string, a ...any) { fmt.Fprintf(c.stderr, format+"\n", a...) }
+
 // printf prints a result.
 func (c *call) printf(format string, a ...any) { fmt.Fprintf(c.stdout, format, a...) }
 
@@ -259,12 +257,12 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && i.Mode()&os.ModeCharDevice != 0
 }
 
-// output reads --output's value; "" is human.
+// outputJSON reads --output's value.
 func outputJSON(value string) (bool, error) {
 	switch value {
 	case "json":
 		return true, nil
-	case "", "human":
+	case "human":
 		return false, nil
 	}
 	return false, failure("--output must be used with human or json as argument.")

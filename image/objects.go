@@ -35,7 +35,7 @@ func (c *call) object(text string) error {
 	} else if err := c.objectProperties(text, properties); err != nil {
 		return err
 	}
-	return checkObject(properties)
+	return checkProperties(properties)
 }
 
 // objectProperties reads "type,name=value,…".
@@ -78,7 +78,7 @@ func (c *call) objectHelp(kind string) error {
 	return done
 }
 
-func checkObject(p map[string]string) error {
+func checkProperties(p map[string]string) error {
 	kind, ok := p["qom-type"]
 	if !ok {
 		return failure("Parameter 'qom-type' is missing")

@@ -2,7 +2,6 @@ package image
 
 import (
 	"fmt"
-	"math"
 	"sort"
 	"strconv"
 	"strings"
@@ -271,6 +270,3 @@ func mergeOptions(options, more []block.Option) []block.Option {
 	}
 	return all
 }
-
-// noSize is the value of a size that was not given.
-const noSize = math.MaxUint64
