@@ -275,12 +275,19 @@ func grow(f block.File, old, size int64, mode string) error {
 
 // createRaw makes f a disk of Values' size.
 func createRaw(f block.File, c block.Creation) error {
+	mode := c.Values["preallocation"]
+	switch mode {
+	case "":
+		mode = "off"
+	case "off", "metadata", "falloc", "full":
+	default:
+		return fmt.Errorf("invalid parameter value: %s", mode)
+	}
+	if c.Values.Int("extent_size_hint", 0) > math.MaxUint32 {
+		return fmt.Errorf("Extent size hint is too large")
+	}
 	if file, ok := f.(*raw.File); ok {
 		file.Advise(c.Values.On("nocow", false), c.Values.Int("extent_size_hint", defaultExtentSize))
-	}
-	mode := c.Values["preallocation"]
-	if mode == "" {
-		mode = "off"
 	}
 	size := c.Values.Int("size", 0)
 	if size < 0 || size > math.MaxInt64-sector {

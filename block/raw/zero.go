@@ -32,8 +32,23 @@ func (f *File) Truncate(size int64) error {
 	if err := retry(func() error { return unix.Ftruncate(f.fd, size) }); err != nil {
 		return fmt.Errorf("setting the size to %d: %w", size, err)
 	}
-	f.size.Store(size)
+	if f.size.Swap(size) == 0 && size > 0 {
+		f.allocateFirst(size)
+	}
 	return nil
+}
+
+// allocateFirst gives a file that was empty its first block, as QEMU does
+// (block/file-posix.c, allocate_first_block): who looks for O_DIRECT's unit by
+// reading learns nothing from a hole. It changes no contents, and may fail.
+func (f *File) allocateFirst(size int64) {
+	const block = 4096
+	n := int64(sectorSize)
+	if size >= block {
+		n = block
+	}
+	b := alignedBuffer(block, block)[:min(n, size)]
+	_ = retry(func() error { _, err := unix.Pwrite(f.fd, b, 0); return err })
 }
 
 // Preallocate gives the range its storage, and lengthens the file where it ends
