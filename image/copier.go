@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"berth/block"
 )
@@ -44,7 +45,6 @@ type copier struct {
 	backed      bool  // the target has a backing image
 	backingSize int64 // bytes, of the target's backing image; -1: unknown
 	inOrder     bool  // writes one after the other
-	offload     bool  // the kernel is to copy
 	salvage     bool  // what cannot be read becomes zeros
 	sparse      int64 // bytes of zeros that make a hole; 0: none are looked for
 	align       int64 // bytes that data ends at a multiple of
@@ -55,6 +55,7 @@ type copier struct {
 	count       bool              // the data is counted first, for progress
 	warn        func(text string) // of what salvage found
 
+	offload atomic.Bool // the kernel is to copy, until it cannot
 	mu      sync.Mutex
 	turned  sync.Cond // turn or err has changed
 	next    int64     // bytes: where the next piece begins
@@ -263,7 +264,7 @@ func (k *copier) work() {
 }
 
 func (k *copier) copy(h *hand, p piece) error {
-	offload := k.offload && p.kind == runData
+	offload := k.offload.Load() && p.kind == runData
 	packed := false
 	if !offload {
 		if err := k.fill(h, &p); err != nil {
@@ -364,10 +365,10 @@ func (k *copier) pack(h *hand, p piece) (packed bool, err error) {
 // put gives the target what p is.
 func (k *copier) put(h *hand, p piece, offload, packed bool) error {
 	if offload {
-		err := k.copyRange(p)
-		if err == nil {
+		if k.copyRange(p) == nil {
 			return nil
 		}
+		k.offload.Store(false)
 		if err := k.fill(h, &p); err != nil {
 			return failure("error while reading at byte %d: %s", p.off, strerror(errno(err)))
 		}

@@ -24,7 +24,7 @@ type progress struct {
 	signals       chan os.Signal
 }
 
-// newProgress begins at 0; end must be called.
+// newProgress prints nothing yet; end must be called.
 func newProgress(c *call, shown bool, skip float32) *progress {
 	p := &progress{c: c, shown: shown, skip: skip}
 	if !shown {
@@ -36,7 +36,6 @@ func newProgress(c *call, shown bool, skip float32) *progress {
 			}
 		}()
 	}
-	p.set(0)
 	return p
 }
 
