@@ -97,14 +97,14 @@ func (b *bench) run(c *call, operands []string) error {
 	if err != nil {
 		return err
 	}
-	err = b.measure(c, n.Image)
+	err = b.measure(c, n.Image, n.WriteThrough)
 	if e := n.Close(); err == nil && e != nil {
 		err = failure("Failed request: %s", strerror(errno(e)))
 	}
 	return err
 }
 
-func (b *bench) measure(c *call, image block.Image) error {
+func (b *bench) measure(c *call, image block.Image, through bool) error {
 	if b.step == 0 {
 		b.step = b.size
 	}
@@ -118,6 +118,9 @@ func (b *bench) measure(c *call, image block.Image) error {
 		c.printf("Sending flush every %d requests\n", b.interval)
 	}
 	l := newLoad(b, image)
+	if through {
+		l.flags = block.FlagFUA
+	}
 	begun := time.Now()
 	if err := l.run(); err != nil {
 		return err
@@ -132,6 +135,7 @@ type load struct {
 	bench   *bench
 	image   block.Image
 	size    int64 // bytes, of the image
+	flags   block.Flags
 	buffers [][][]byte
 	taken   atomic.Int64
 	failed  atomic.Pointer[message]
@@ -214,7 +218,7 @@ func (l *load) request(iov [][]byte, off int64) error {
 	if !l.bench.write {
 		return l.image.Readv(iov, off)
 	}
-	return l.image.Writev(iov, off, 0)
+	return l.image.Writev(iov, off, l.flags)
 }
 
 func (l *load) flush() {

@@ -1,9 +1,12 @@
 package image
 
-import "berth/block"
+import (
+	"berth/block"
+	"berth/block/formats"
+)
 
 // chain is an image and its backing images, the top one first.
-type chain []block.Image
+type chain []*formats.Node
 
 // mostBytes is the longest run asked about at once: what a signed 32-bit
 // number of bytes holds in whole sectors, as in QEMU.
@@ -18,8 +21,8 @@ func (ch chain) status(off, n int64) (block.Extent, error) { return ch.statusOf(
 // first depth images are asked: not allocated means that none of them has it.
 func (ch chain) statusOf(depth int, off, n int64) (block.Extent, error) {
 	var eof int64
-	for i, image := range ch[:depth] {
-		e, err := ch.own(i, image, off, n)
+	for i := range ch[:depth] {
+		e, err := ch.own(i, off, n)
 		if err != nil {
 			return e, err
 		}
@@ -43,30 +46,33 @@ func (ch chain) statusOf(depth int, off, n int64) (block.Extent, error) {
 	return block.Extent{Len: n}, nil
 }
 
-// own is the extent of the i'th image alone.
-func (ch chain) own(i int, image block.Image, off, n int64) (block.Extent, error) {
-	size := image.Size()
+// own is the extent of the i'th image alone; its length is 0 past the image's end.
+func (ch chain) own(i int, off, n int64) (block.Extent, error) {
+	size := ch[i].Image.Size()
 	if off >= size {
 		return block.Extent{EOF: true}, nil
 	}
 	n = min(n, size-off)
-	x, ok := image.(block.Extenter)
-	if !ok {
-		return block.Extent{Len: n, Allocated: true, Data: true, EOF: off+n == size}, nil
-	}
-	e, err := x.Extent(off, n)
+	e, _, err := extentAt(ch[i], off, n)
 	if err != nil {
 		return e, err
 	}
 	e.Len = min(e.Len, n)
 	e.EOF = off+e.Len == size
-	if e.Data || e.Zero && e.Allocated {
-		e.Allocated = true
-	} else if !e.Allocated && (i == len(ch)-1 || off >= ch[i+1].Size()) {
-		e.Zero = true
-	}
 	return e, nil
 }
+
+// chainOf returns n and what it stands on.
+func chainOf(n *formats.Node) chain {
+	var ch chain
+	for ; n != nil; n = n.Backing {
+		ch = append(ch, n)
+	}
+	return ch
+}
+
+// image is the top image.
+func (ch chain) image() block.Image { return ch[0].Image }
 
 // readSome reads p at off, with zeros for what lies past the end.
 func readSome(image block.Image, iov [][]byte, p []byte, off int64) error {

@@ -125,7 +125,7 @@ type committer struct {
 }
 
 func (k *committer) run(c *call) error {
-	k.size = k.chain[0].Size()
+	k.size = k.chain.image().Size()
 	if k.size > k.base.Size() {
 		r, ok := k.base.(block.Resizer)
 		if !ok {
@@ -179,7 +179,7 @@ func (k *committer) copy(h *hand, s span) error {
 		return nil
 	}
 	p := h.room(s.n)
-	if err := readSome(k.chain[0], h.iov[:], p, s.off); err != nil {
+	if err := readSome(k.chain.image(), h.iov[:], p, s.off); err != nil {
 		return blockJobError(err)
 	}
 	k.limit.take(s.n)

@@ -83,7 +83,7 @@ type side struct {
 	iov   [1][]byte
 }
 
-func (s *side) size() int64 { return (s.chain[0].Size() + sector - 1) / sector * sector }
+func (s *side) size() int64 { return (s.chain.image().Size() + sector - 1) / sector * sector }
 
 type comparison struct {
 	c             *call
@@ -207,7 +207,7 @@ func (k *comparison) readBoth(off, n int64) error {
 	return nil
 }
 
-func (s *side) read(off, n int64) error { return readSome(s.chain[0], s.iov[:], s.buf[:n], off) }
+func (s *side) read(off, n int64) error { return readSome(s.chain.image(), s.iov[:], s.buf[:n], off) }
 
 func (k *comparison) readError(s *side, off int64, err error) error {
 	return k.c.ends(compareReads, failure("Error while reading offset %d of %s: %s", off, s.name, strerror(errno(err))))
@@ -243,13 +243,4 @@ func (k *comparison) rest(s *side, off int64) error {
 		k.advance(n)
 	}
 	return nil
-}
-
-// chainOf returns the images of n and of those under it.
-func chainOf(n *formats.Node) chain {
-	var ch chain
-	for ; n != nil; n = n.Backing {
-		ch = append(ch, n.Image)
-	}
-	return ch
 }

@@ -136,7 +136,7 @@ func (v *convert) run(c *call, operands []string) error {
 	for _, name := range operands[:len(operands)-1] {
 		s := v.source
 		s.file = name
-		n, err := c.open(s, formats.Options{ReadOnly: true, Cache: srcCache})
+		n, err := c.open(s, formats.Options{ReadOnly: true, NoShare: true, Cache: srcCache})
 		if err != nil {
 			return err
 		}

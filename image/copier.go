@@ -328,7 +328,7 @@ func (k *copier) read(h *hand, buf []byte, off int64) error {
 	for len(buf) > 0 {
 		p := k.partAt(off)
 		n := min(int64(len(buf)), p.start+p.size-off)
-		err := readSome(p.chain[0], h.iov[:], buf[:n], off-p.start)
+		err := readSome(p.chain.image(), h.iov[:], buf[:n], off-p.start)
 		if err != nil && !k.salvage {
 			return err
 		}
@@ -344,7 +344,7 @@ func (k *copier) read(h *hand, buf []byte, off int64) error {
 func (k *copier) readSectors(h *hand, p *part, buf []byte, off int64) {
 	for len(buf) > 0 {
 		n := min(sector, len(buf))
-		if err := readSome(p.chain[0], h.iov[:], buf[:n], off); err != nil {
+		if err := readSome(p.chain.image(), h.iov[:], buf[:n], off); err != nil {
 			k.warn(fmt.Sprintf("error while reading offset %d: %s", off, strerror(errno(err))))
 			clear(buf[:n])
 		}
@@ -441,10 +441,10 @@ func (k *copier) copyRange(p piece) error {
 		s := k.partAt(p.off)
 		at := p.off - s.start
 		n := min(p.n, s.size-at)
-		if len(s.chain) > 1 || at+n > s.chain[0].Size() {
+		if len(s.chain) > 1 || at+n > s.chain.image().Size() {
 			return block.ErrUnsupported
 		}
-		if err := c.CopyRange(s.chain[0], at, p.off, n); err != nil {
+		if err := c.CopyRange(s.chain.image(), at, p.off, n); err != nil {
 			return err
 		}
 		p.off, p.n = p.off+n, p.n-n

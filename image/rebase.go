@@ -85,7 +85,7 @@ func (r *rebase) change(c *call, n *formats.Node, p *progress, o formats.Options
 
 // copy copies into n what its old and its new backing image differ in.
 func (r *rebase) copy(c *call, n *formats.Node, p *progress, o formats.Options) error {
-	k := rebaser{top: n.Image, old: chainOf(n.Backing), depth: -1, progress: p}
+	k := rebaser{top: n.Image, own: chainOf(n), old: chainOf(n.Backing), depth: -1, progress: p}
 	if r.base != "" {
 		full, err := formats.FullName(fileOf(n), r.base)
 		if err != nil {
@@ -154,6 +154,7 @@ func (r *rebase) store(image block.Image) error {
 // rebaser copies what differs between two backing chains into the image above them.
 type rebaser struct {
 	top      block.Image
+	own      chain // the top image's
 	old, new chain
 	depth    int   // how many of old lie above new; -1: new is not part of old
 	size     int64 // bytes
@@ -189,12 +190,12 @@ func (k *rebaser) take() (span, bool, error) {
 // look describes the run at k.off: whether the chains may differ there, and whether the old one is zero.
 func (k *rebaser) look() (s span, differs bool, err error) {
 	s = span{off: k.off, n: min(k.size-k.off, mostBytes)}
-	e, err := chain{k.top}.statusOf(1, s.off, s.n)
+	e, err := k.own.statusOf(1, s.off, s.n)
 	if err != nil || e.Len == 0 || e.Allocated {
 		return span{off: s.off, n: max(e.Len, sector)}, false, err
 	}
 	s.n = e.Len
-	if k.depth >= 0 && s.off < k.old[0].Size() {
+	if k.depth >= 0 && s.off < k.old.image().Size() {
 		e, err := k.old.statusOf(k.depth, s.off, s.n)
 		if err != nil {
 			return s, false, err
@@ -216,7 +217,7 @@ func (k *rebaser) look() (s span, differs bool, err error) {
 
 // zeroAt tells whether the run at off is known to be zero, and how long it is.
 func zeroAt(ch chain, off, n int64) (zero bool, length int64, err error) {
-	if len(ch) == 0 || off >= ch[0].Size() {
+	if len(ch) == 0 || off >= ch.image().Size() {
 		return true, n, nil
 	}
 	e, err := ch.status(off, n)
@@ -285,5 +286,5 @@ func readChain(ch chain, h *hand, p []byte, off int64) error {
 		clear(p)
 		return nil
 	}
-	return readSome(ch[0], h.iov[:], p, off)
+	return readSome(ch.image(), h.iov[:], p, off)
 }
