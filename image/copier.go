@@ -57,12 +57,13 @@ type copier struct {
 
 	offload atomic.Bool // the kernel is to copy, until it cannot
 	mu      sync.Mutex
-	turned  sync.Cond // turn or err has changed
-	next    int64     // bytes: where the next piece begins
-	known   int64     // bytes: kind holds up to here
+	next    int64 // bytes: where the next piece begins
+	known   int64 // bytes: kind holds up to here
 	kind    runKind
-	step    int64 // bytes: the step of progress that is being given out ends here
-	turn    int64 // bytes: what the target has been given up to here, in order
+	step    int64   // bytes: the step of progress that is being given out ends here
+	given   int64   // pieces given out
+	turn    int64   // the piece that is to be written next, in order
+	hands   []*hand // of the workers
 	copied  int64
 	toCopy  int64
 	err     error
@@ -80,7 +81,6 @@ func (k *copier) partAt(off int64) *part {
 
 // run copies everything, or stops at the first error, which it words, or when ctx is done.
 func (k *copier) run(ctx context.Context) error {
-	k.turned.L = &k.mu
 	k.scratch = mostCopied
 	if k.sparse <= pieceSize {
 		k.scratch = pieceSize
@@ -99,7 +99,10 @@ func (k *copier) run(ctx context.Context) error {
 	defer stop()
 	var all sync.WaitGroup
 	for range k.workers {
-		all.Go(k.work)
+		k.hands = append(k.hands, &hand{turn: make(chan struct{}, 1)})
+	}
+	for _, h := range k.hands {
+		all.Go(func() { k.work(h) })
 	}
 	all.Wait()
 	return k.err
@@ -132,10 +135,13 @@ func (k *copier) countData(ctx context.Context) error {
 func (k *copier) fail(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.err == nil {
-		k.err = err
+	if k.err != nil {
+		return
 	}
-	k.turned.Broadcast()
+	k.err = err
+	for _, h := range k.hands {
+		h.call()
+	}
 }
 
 // look returns what is to be done at off, and for how many bytes.
@@ -210,36 +216,49 @@ func (k *copier) ask(off, n int64, past bool) (int64, runKind, error) {
 type piece struct {
 	off, n int64
 	kind   runKind
+	number int64
 }
 
-// take gives out the next piece; ok is false when there is none.
+// take gives out the next piece that there is something to do about; ok is
+// false when there is none.
 func (k *copier) take() (p piece, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.err != nil || k.next >= k.total {
-		return p, false
-	}
-	n, kind, err := k.look(k.next)
-	if err != nil {
-		k.err = err
-		k.turned.Broadcast()
-		return p, false
-	}
-	copied := kind == runData || k.sparse == 0 && kind == runZero
-	if k.next >= k.step {
-		k.step = k.next + n
-		if copied || !k.count {
-			k.copied += n
-			k.progress.set(float32(100 * float64(k.copied) / float64(max(k.toCopy, 1))))
+	for k.err == nil && k.next < k.total {
+		n, kind, err := k.look(k.next)
+		if err != nil {
+			k.err = err
+			for _, h := range k.hands {
+				h.call()
+			}
+			return p, false
+		}
+		copied := kind == runData || k.sparse == 0 && kind == runZero
+		k.advance(n, copied)
+		n = min(n, k.step-k.next)
+		if copied {
+			n = min(n, k.scratch)
+		}
+		p = piece{off: k.next, n: n, kind: kind, number: k.given}
+		k.next += n
+		if copied || kind == runZero && !k.zeroed {
+			k.given++
+			return p, true
 		}
 	}
-	n = min(n, k.step-k.next)
-	if copied {
-		n = min(n, k.scratch)
+	return p, false
+}
+
+// advance tells progress when a new step begins, which is n bytes.
+func (k *copier) advance(n int64, copied bool) {
+	if k.next < k.step {
+		return
 	}
-	p = piece{off: k.next, n: n, kind: kind}
-	k.next += n
-	return p, true
+	k.step = k.next + n
+	if copied || !k.count {
+		k.copied += n
+		k.progress.set(float32(100 * float64(k.copied) / float64(max(k.toCopy, 1))))
+	}
 }
 
 // hand is one worker's own memory.
@@ -247,16 +266,27 @@ type hand struct {
 	buf        []byte
 	compressed []byte
 	iov        [1][]byte
+
+	waits bool          // for its turn; the copier's mu is held
+	wants int64         // the number of the piece in hand
+	turn  chan struct{} // tells it that its turn has come, or will not
 }
 
-func (k *copier) work() {
-	var h hand
+// call wakes h if it waits. The copier's mu is held.
+func (h *hand) call() {
+	if h.waits {
+		h.waits = false
+		h.turn <- struct{}{}
+	}
+}
+
+func (k *copier) work(h *hand) {
 	for {
 		p, ok := k.take()
 		if !ok {
 			return
 		}
-		if err := k.copy(&h, p); err != nil {
+		if err := k.copy(h, p); err != nil {
 			k.fail(err)
 			return
 		}
@@ -275,7 +305,7 @@ func (k *copier) copy(h *hand, p piece) error {
 			return k.writeError(p, err)
 		}
 	}
-	if k.inOrder && !k.wait(p.off) {
+	if k.inOrder && !k.wait(h, p.number) {
 		return nil
 	}
 	k.limit.take(p.n)
@@ -284,10 +314,7 @@ func (k *copier) copy(h *hand, p piece) error {
 		return err
 	}
 	if k.inOrder {
-		k.mu.Lock()
-		k.turn = p.off + p.n
-		k.turned.Broadcast()
-		k.mu.Unlock()
+		k.pass(p.number)
 	}
 	return nil
 }
@@ -296,14 +323,29 @@ func (k *copier) writeError(p piece, err error) error {
 	return failure("error while writing at byte %d: %s", p.off, strerror(errno(err)))
 }
 
-// wait waits for the turn of what begins at off; false: it will not come.
-func (k *copier) wait(off int64) bool {
+// wait waits for the turn of the piece of that number; false: it will not come.
+func (k *copier) wait(h *hand, number int64) bool {
+	k.mu.Lock()
+	for k.turn != number && k.err == nil {
+		h.waits, h.wants = true, number
+		k.mu.Unlock()
+		<-h.turn
+		k.mu.Lock()
+	}
+	defer k.mu.Unlock()
+	return k.err == nil
+}
+
+// pass gives the turn to the piece after that of the number.
+func (k *copier) pass(number int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for k.turn != off && k.err == nil {
-		k.turned.Wait()
+	k.turn = number + 1
+	for _, h := range k.hands {
+		if h.waits && h.wants == k.turn {
+			h.call()
+		}
 	}
-	return k.err == nil
 }
 
 // fill gets p's bytes into h.buf, if they are needed.

@@ -181,6 +181,7 @@ func (i *Image) lookup(off, n int64) (mapping, error) {
 		return first, err
 	}
 	m := first
+	at += i.alikeEntries(s, at, off, n, &m)
 	for m.n < n && m.contents != compressed {
 		next := off + m.n
 		if i.inCluster(next) == 0 {
@@ -197,6 +198,27 @@ func (i *Image) lookup(off, n int64) (mapping, error) {
 	}
 	m.n = min(m.n, n)
 	return m, nil
+}
+
+// alikeEntries lengthens m, which entry at of s maps from off on, by the
+// clusters after it, as long as their entries say the same but for the place,
+// which goes on; it returns how many they are. What it leaves is for mapOne.
+func (i *Image) alikeEntries(s *slice, at int, off, n int64, m *mapping) (count int) {
+	if i.subs != 1 || m.contents == compressed {
+		return 0
+	}
+	step := uint64(0)
+	if m.hasHost {
+		step = uint64(i.clusterSize)
+	}
+	for want := m.entry + step; m.n < n; want += step {
+		if e, _ := i.entryAt(s, at+count+1); e != want {
+			break
+		}
+		m.n += i.clusterSize
+		count++
+	}
+	return count
 }
 
 func (g *geometry) l1EntrySpan() int64 { return g.clusterSize << g.l2Bits }
