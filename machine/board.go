@@ -70,7 +70,7 @@ func newBoard(cfg Config, post func(event)) (*board, error) {
 }
 
 func (b *board) build(cfg Config, post func(event)) error {
-	if err := b.openDisks(cfg.Spec.Disks); err != nil {
+	if err := b.openDisks(cfg.Spec.Disks, cfg.Log); err != nil {
 		return err
 	}
 	if err := b.addRAM(cfg.Spec); err != nil {

@@ -1,41 +1,66 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 
+	"berth/block"
 	"berth/block/backend"
-	"berth/block/raw"
+	"berth/block/formats"
+	"berth/block/pool"
 	"berth/block/throttle"
 	"berth/spec"
 	"berth/virtio/blk"
 )
 
 // openDisks opens the images of disks, each as the root of a backend.
-func (b *board) openDisks(disks []spec.Disk) error {
-	for i, d := range disks {
+func (b *board) openDisks(disks []spec.Disk, log *slog.Logger) error {
+	for _, d := range disks {
 		l := limits(d.Throttling)
 		if err := l.Check(); err != nil {
 			return fmt.Errorf("disk %s: throttling: %w", d.File, err)
 		}
-		root, err := openRoot(d)
+		root, err := openRoot(d, log)
 		if err != nil {
 			return err
-		}
-		if root.Node == "" {
-			root.Node = fmt.Sprintf("#block%d", i)
 		}
 		b.disks = append(b.disks, backend.New(root, backend.Options{ID: d.ID, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l}))
 	}
 	return nil
 }
 
-// openRoot opens one disk's image.
-func openRoot(d spec.Disk) (root backend.Root, err error) {
-	if d.Format != "" && d.Format != "raw" || d.Cache != "writeback" {
-		return root, fmt.Errorf("disk %s: format %q with cache %q is not supported yet", d.File, d.Format, d.Cache)
+// openRoot opens one disk's image and what it stands on, and keeps others from
+// changing any of it. Whatever a guest writes, nothing is opened that its user
+// has not named: formats below the top are stated or refused, and a raw image
+// whose format nobody stated cannot become another.
+func openRoot(d spec.Disk, log *slog.Logger) (backend.Root, error) {
+	o := formats.Options{
+		Filename: d.File, Format: d.Format, ReadOnly: d.ReadOnly, Cache: d.Cache, NoShare: true, Stated: true, NoReferences: d.References == "refuse",
+		Report: func(line string) { log.Warn(line, "disk", d.File) },
 	}
-	disk, err := raw.Open(d.File, raw.Options{ReadOnly: d.ReadOnly, Discard: d.Discard == "unmap"})
-	return backend.Root{Node: d.NodeName, Disk: disk}, err
+	if d.NodeName != "" {
+		o.Values = map[string]string{"node-name": d.NodeName}
+	}
+	n, err := formats.Open(o)
+	if err != nil {
+		return backend.Root{}, diskError(d, err)
+	}
+	return backend.Root{Node: n.Name, Disk: n.Disk(pool.Options{Discard: d.Discard == "unmap"})}, nil
+}
+
+// diskError is why a disk cannot be opened, in one line with the remedy.
+func diskError(d spec.Disk, err error) error {
+	var hint interface{ Hint() string }
+	text := strings.TrimPrefix(err.Error(), fmt.Sprintf("Could not open '%s': ", d.File))
+	if errors.As(err, &hint) {
+		text += ": " + hint.Hint()
+	}
+	if errors.Is(err, block.ErrInUse) {
+		text = "in use by another process: " + text
+	}
+	return fmt.Errorf("disk %s: %s", d.File, strings.Join(strings.Fields(text), " "))
 }
 
 // addDisks makes the devices of the disks that are open.
