@@ -114,9 +114,20 @@ func (i *Image) cleanHeader(dropBitmaps bool) error {
 		return nil
 	}
 	h := i.hdr
+	if dropBitmaps {
+		i.say("warning: " + staleBitmaps(h.version))
+		i.say("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
+	}
 	h.autoclear &= autoclearKnown
 	if err := i.writeHeader(h); err != nil {
 		return fmt.Errorf("Could not update qcow2 header: %w", err)
 	}
 	return nil
+}
+
+func staleBitmaps(version uint32) string {
+	if version < 3 {
+		return "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent bitmap support; so now they must all be considered inconsistent"
+	}
+	return "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent"
 }

@@ -163,11 +163,11 @@ func (i *Image) preallocate(old, size int64, mode string) error {
 		if err != nil {
 			return err
 		}
-		if m.contents == stored || m.contents == compressed {
-			off += m.n
+		if m.hasHost || m.contents == compressed {
+			off = i.roundUp(off + m.n)
 			continue
 		}
-		p, err := i.plan(off, size-off, m)
+		p, err := i.plan(off, m.n, m)
 		if err != nil {
 			return fmt.Errorf("Allocating clusters failed: %w", err)
 		}
