@@ -2,7 +2,7 @@ package block
 
 import (
 	"errors"
-	"fmt"
+	"strconv"
 )
 
 // Format is a disk format: how its images are recognised, opened and made.
@@ -81,14 +81,15 @@ func (v Values) On(name string, otherwise bool) bool {
 	return otherwise
 }
 
-// Int returns the number of that name, or otherwise if it is not there.
+// Int returns the number of that name, or otherwise if it is not there. What
+// is too large for an int64 is the largest there is.
 func (v Values) Int(name string, otherwise int64) int64 {
 	s, ok := v[name]
 	if !ok {
 		return otherwise
 	}
-	var n int64
-	if _, err := fmt.Sscan(s, &n); err != nil {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return otherwise
 	}
 	return n
