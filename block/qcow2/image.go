@@ -4,6 +4,7 @@ package qcow2
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,7 @@ var (
 	errTooBig   = error(syscall.EFBIG)
 	errCorrupt  = error(syscall.EIO)
 	errGone     = error(syscall.ENOMEDIUM) // marked corrupt before
+	errInvalid  = error(syscall.EINVAL)
 )
 
 // notQcow2 is block.ErrNotThisFormat in QEMU's words.
@@ -223,7 +225,7 @@ func (i *Image) signal(fatal bool, format string, args ...any) error {
 	if i.signaled && (!fatal || i.hdr.incompat&incompatCorrupt != 0) {
 		return errCorrupt
 	}
-	msg := fmt.Sprintf(format, args...)
+	msg := strings.NewReplacer(" 0x0,", " 0,", " 0x0)", " 0)", " 0x0 ", " 0 ").Replace(fmt.Sprintf(format, args...)) // as C has %#x
 	i.signaled = true
 	if !fatal {
 		i.say(fmt.Sprintf("qcow2: Image is corrupt: %s; further non-fatal corruption events will be suppressed", msg))

@@ -1,10 +1,6 @@
 package qcow2
 
-import (
-	"errors"
-
-	"berth/block"
-)
+import "berth/block"
 
 // What follows belongs to the check, snapshot, bitmap, amend and measure files.
 
@@ -17,7 +13,6 @@ func (i *Image) noteDirty(off, n int64) error  { return nil }
 func (i *Image) resizableBitmaps() error       { return nil } // whether the image may be resized
 func (i *Image) fitBitmaps()                   {}
 func (i *Image) allDirty()                     {}
-func (i *Image) repairDirty() error            { return errors.New("repair is not supported") }
 
 func amendFunc() func(block.Image, block.Values, func(done, total int64)) error { return nil }
 func amendOptions() []block.Option                                              { return nil }
