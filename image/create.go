@@ -245,6 +245,11 @@ func makeContents(f block.Format, file string, l *optionList) error {
 	if err == nil {
 		err = f.Create(w, created)
 	}
+	if created.Data != nil {
+		if e := created.Data.Close(); err == nil {
+			err = e
+		}
+	}
 	if e := w.Close(); err == nil {
 		err = e
 	}
@@ -257,7 +262,7 @@ func makeContents(f block.Format, file string, l *optionList) error {
 	return err
 }
 
-// makeDataFile makes the external data file that the options name, if they do. The image owns it.
+// makeDataFile makes the external data file that the options name, if they do.
 func makeDataFile(c *block.Creation) (name string, err error) {
 	name = c.Values["data_file"]
 	if name == "" {
