@@ -108,11 +108,13 @@ func (c *codecs) room(n int64) *[]byte {
 // zstdMemory is the most that a cluster's uncompressing may take.
 const zstdMemory = 64 << 20
 
-func (c *codecs) zstd() error {
+// zstd makes the coders, whose window need not be larger than a cluster.
+func (c *codecs) zstd(window int) error {
 	c.once.Do(func() {
 		n := runtime.GOMAXPROCS(0)
 		var e error
-		c.encoder, e = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false))
+		c.encoder, e = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false),
+			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(max(window, zstd.MinWindowSize)))
 		c.decoder, c.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(zstdMemory))
 		c.err = cmp.Or(e, c.err)
 	})
@@ -128,7 +130,7 @@ func (c *codecs) close() {
 // decompress fills dst, a cluster, from src, after which there may be other bytes.
 func (i *Image) decompress(dst, src []byte) error {
 	if i.hdr.compression == compressZstd {
-		if err := i.codecs.zstd(); err != nil {
+		if err := i.codecs.zstd(int(i.clusterSize)); err != nil {
 			return err
 		}
 		n, err := zstdFrame(src)
@@ -200,7 +202,7 @@ func (i *Image) Compress(dst, p []byte) ([]byte, error) {
 
 func (i *Image) compress(dst, p []byte) ([]byte, error) {
 	if i.hdr.compression == compressZstd {
-		if err := i.codecs.zstd(); err != nil {
+		if err := i.codecs.zstd(int(i.clusterSize)); err != nil {
 			return nil, err
 		}
 		return i.codecs.encoder.EncodeAll(p, dst), nil
