@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -42,6 +43,7 @@ var (
 	_ block.Discarder       = (*rawImage)(nil)
 	_ block.Extenter        = (*rawImage)(nil)
 	_ block.Shaped          = (*rawImage)(nil)
+	_ block.RangeCopier     = (*rawImage)(nil)
 )
 
 // openRaw opens the image in f. probed: nobody said that it is raw, so the
@@ -171,6 +173,23 @@ func (r *rawImage) Discard(off, n int64) error {
 		off, n = off+part, n-part
 	}
 	return r.file.Discard(r.off+off, n)
+}
+
+// CopyRange has the kernel copy bytes from another raw image.
+func (r *rawImage) CopyRange(from block.Image, fromOff, off, n int64) error {
+	src, ok := from.(*rawImage)
+	if !ok || r.probed && off < ProbeSize {
+		return block.ErrUnsupported
+	}
+	if err := errors.Join(src.check(fromOff, n), r.check(off, n)); err != nil {
+		return err
+	}
+	to, writable := r.file.(*raw.File)
+	file, readable := src.file.(*raw.File)
+	if !writable || !readable {
+		return block.ErrUnsupported
+	}
+	return to.CopyRange(file, src.off+fromOff, r.off+off, n)
 }
 
 // Flush puts on stable storage what was written before.

@@ -227,3 +227,33 @@ func TestAFIFOIsNotWaitedFor(t *testing.T) {
 		t.Error("a FIFO was taken for a disk")
 	}
 }
+
+func TestCopyRangeIsAReadAndAWrite(t *testing.T) {
+	from, to := mustOpenFile(t, image(t, 0), FileOptions{}), mustOpenFile(t, image(t, 0), FileOptions{})
+	p := make([]byte, 300<<10+17)
+	for i := range p {
+		p[i] = byte(i * 7)
+	}
+	if err := from.Writev([][]byte{p}, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Writev([][]byte{bytes.Repeat([]byte{9}, 1<<20)}, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	const n = 400 << 10 // past the end of from
+	if err := to.CopyRange(from, 5, 4096+3, n); errors.Is(err, block.ErrUnsupported) {
+		t.Skip("not on this file system")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte{9}, 1<<20)
+	clear(want[4096+3 : 4096+3+n])
+	copy(want[4096+3:], p[5:])
+	got := make([]byte, 1<<20)
+	if err := to.Readv([][]byte{got}, 0); err != nil || !bytes.Equal(got, want) || to.Size() != 1<<20 {
+		t.Errorf("%v, %d bytes long, equal: %v", err, to.Size(), bytes.Equal(got, want))
+	}
+	if err := to.CopyRange(from, 0, 2<<20, 4096); err != nil || to.Size() != 2<<20+4096 {
+		t.Errorf("past the end: %v, %d bytes long", err, to.Size())
+	}
+}
