@@ -128,6 +128,11 @@ func (w *tree) add(off, n int64) error {
 	if err := w.i.addRefcounts(off, n, w.delta); err != nil {
 		return err
 	}
+	if w.delta < 0 { // what referred to them is gone from the file, or was never there
+		if err := w.i.punchFree(run{off: off, n: n}); err != nil {
+			return err
+		}
+	}
 	w.steps++
 	return nil
 }
