@@ -70,8 +70,11 @@ func (i *Image) zeroByWriting(off, n int64, f block.Flags) error {
 	i.mu.Lock()
 	is, err := i.readsZero(off, n)
 	i.mu.Unlock()
-	if err != nil || is {
+	if err != nil {
 		return err
+	}
+	if is {
+		return i.noteDirty(off, n)
 	}
 	if f&block.FlagNoFallback != 0 {
 		return block.ErrUnsupported
