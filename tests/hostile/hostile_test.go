@@ -145,7 +145,7 @@ func TestNestedKVM(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p, func(t *testing.T) {
 			limit := int((*each + 6*time.Minute).Seconds())
-			inside := fmt.Sprintf("monitor -accel kvm -kernel hostile.elf -dir /tmp -seed %d -time %s -patience 2m -do %s", first(), each, p)
+			inside := fmt.Sprintf("monitor -accel kvm -tpr=false -kernel hostile.elf -dir /tmp -seed %d -time %s -patience 2m -do %s", first(), each, p)
 			_, out, errs, err := outer.Run(func() *exec.Cmd {
 				return exec.Command(filepath.Join(root, "tests/nested/nested"), "-c", "1", "-m", "3072", "-t", fmt.Sprint(limit),
 					"-f", monitor, "-f", elf, "--", inside)
@@ -168,7 +168,7 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 		t.Run(p, func(t *testing.T) {
 			s := first()
 			cmd := exec.Command(berth, "run", "--accel", "soft", "--cpus", "2", "--memory", "64M", "--kernel", elf,
-				"--append", fmt.Sprintf("seed=%d cpus=2 ends=0 do=%s", s, p))
+				"--append", fmt.Sprintf("seed=%d cpus=2 ends=0 tpr=1 do=%s", s, p))
 			var errs bytes.Buffer
 			cmd.Stderr = &errs
 			out, err := cmd.StdoutPipe()

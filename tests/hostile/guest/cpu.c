@@ -46,7 +46,10 @@ static void control(struct cpu *c)
 	u64 cr0 = GOOD_CR0 ^ (one_in(c, 2) ? 1UL << below(c, 64) : odd_value(c));
 	u64 cr4 = GOOD_CR4 ^ (one_in(c, 2) ? 1UL << below(c, 64) : odd_value(c));
 	u64 cr3 = (u64)pml4 | (rnd(c) & (one_in(c, 2) ? 0x8000000000000fffUL : 0x18));
-	switch (below(c, 28)) {
+	unsigned which = below(c, 28);
+	if (which == 16 && !may_tpr)
+		return;
+	switch (which) {
 	CONTROL(dr0) CONTROL(dr1) CONTROL(dr2) CONTROL(dr3) CONTROL(dr4) CONTROL(dr5) CONTROL(dr6) CONTROL(dr7) CONTROL(cr8) CONTROL(cr2)
 	case 20: TRY(c, ({ asm volatile("mov %0, %%cr0; int3" : : "r"(cr0) : "memory"); })); break;
 	case 21: TRY(c, ({ asm volatile("mov %0, %%cr4; int3" : : "r"(cr4) : "memory"); })); break;

@@ -34,7 +34,10 @@ static void strings(struct cpu *c, u16 port, int width)
 	int in = one_in(c, 2), down = one_in(c, 8);
 	if (one_in(c, 8)) {
 		map(c, 0, (u64)arena | P | W);
-		map(c, 1, one_in(c, 2) ? 0 : (odd_address(c) & 0xffffff000UL) | P | W);
+		u64 to = odd_address(c) & 0xffffff000UL;
+		if (to < (u64)arena) /* here the guest must not be the one that it destroys */
+			to = (u64)arena;
+		map(c, 1, one_in(c, 2) ? 0 : to | P | W);
 		at = probe(c, 1) - below(c, 64);
 	}
 	if (down)

@@ -39,11 +39,7 @@ func (c *vm) spec(d *disks) (spec.Machine, error) {
 	m := spec.Default()
 	m.Accel, m.CPUs.Count, m.Memory.Size = c.accel, c.count, spec.Size(c.memory)
 	m.Board, m.Boot.Kernel, m.DebugExit = c.board, c.kernel, c.debugExit
-	ends := 0
-	if c.ends {
-		ends = 1
-	}
-	m.Boot.Cmdline = fmt.Sprintf("seed=%d cpus=%d ends=%d do=%s", c.seed, c.count, ends, c.programs)
+	m.Boot.Cmdline = fmt.Sprintf("seed=%d cpus=%d ends=%d tpr=%d do=%s", c.seed, c.count, digit(c.ends), digit(c.tpr), c.programs)
 	m.Disks = []spec.Disk{
 		{File: d.written, Discard: []string{"unmap", "ignore"}[c.rand.IntN(2)], Queues: 1 + c.rand.IntN(4)},
 		{File: d.kept, ReadOnly: true},
@@ -52,6 +48,13 @@ func (c *vm) spec(d *disks) (spec.Machine, error) {
 	m.Console.To = []string{"pty", "null"}[c.rand.IntN(2)]
 	m.Ports = []spec.Port{{Name: "socket", Socket: filepath.Join(d.dir, "port"), Server: true}, {Name: "null", To: "null"}}
 	return m, errors.Join(m.Complete(), m.Validate())
+}
+
+func digit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // result is what Run said.
