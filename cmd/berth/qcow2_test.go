@@ -12,7 +12,7 @@ import (
 	"berth/tests/guest"
 )
 
-// TestQcow2OnSoft boots Debian's kernel on an overlay of a compressed image, twice:
+// TestQcow2OnSoft boots Debian's kernel on an overlay of a compressed image, at first twice:
 // what it writes, discards and flushes is there at the second boot, for QEMU's
 // tools, and in the image below once it is committed.
 func TestQcow2OnSoft(t *testing.T) {
@@ -22,7 +22,7 @@ func TestQcow2OnSoft(t *testing.T) {
 		t.Fatal(err)
 	}
 	berth := filepath.Join(asBerth(t, self), "berth")
-	for _, c := range []struct{ name, create, disk string }{
+	for i, c := range []struct{ name, create, disk string }{
 		{"writeback", "cluster_size=64k", "format=qcow2,discard=unmap,detect-zeroes=unmap,queues=4"},
 		{"none", "cluster_size=2M,lazy_refcounts=on", "cache=none,discard=unmap"},
 		{"writethrough", "cluster_size=4k,refcount_bits=1", "format=qcow2,cache=writethrough"},
@@ -35,7 +35,7 @@ func TestQcow2OnSoft(t *testing.T) {
 			base, overlay := filepath.Join(dir, "base.qcow2"), filepath.Join(dir, "overlay.qcow2")
 			tool(t, "qemu-img", "convert", "-c", "-O", "qcow2", files.Disk, base)
 			tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", c.create, "-b", "base.qcow2", "-F", "qcow2", overlay)
-			for range 2 {
+			for range max(2-i, 1) {
 				bootWithDisk(t, berth, files, "disk", overlay, c.disk)
 				tool(t, "qemu-img", "check", "-f", "qcow2", overlay)
 			}
