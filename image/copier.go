@@ -236,7 +236,7 @@ func (k *copier) take() (p piece, ok bool) {
 		copied := kind == runData || k.sparse == 0 && kind == runZero
 		k.advance(n, copied)
 		n = min(n, k.step-k.next)
-		if copied {
+		if copied && !k.offload.Load() {
 			n = min(n, k.scratch)
 		}
 		p = piece{off: k.next, n: n, kind: kind, number: k.given}
@@ -354,15 +354,13 @@ func (k *copier) fill(h *hand, p *piece) error {
 	if p.kind != runData && !zeros {
 		return nil
 	}
-	if h.buf == nil {
-		h.buf = alignedBuffer(int(max(k.scratch, p.n)))
-	}
+	buf := h.room(p.n)
 	if zeros {
 		p.kind = runData
-		clear(h.buf[:p.n])
+		clear(buf)
 		return nil
 	}
-	return k.read(h, h.buf[:p.n], p.off)
+	return k.read(h, buf, p.off)
 }
 
 // read reads buf at off, out of as many of the parts as it spans.
