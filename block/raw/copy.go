@@ -1,6 +1,7 @@
 package raw
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -36,9 +37,9 @@ func (f *File) copyBytes(from *File, fromOff, off, n int64) (done int64, err err
 		src, dst := fromOff+done, off+done
 		k, err := unix.CopyFileRange(from.fd, &src, f.fd, &dst, int(min(n-done, maxSpan)), 0)
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil && done == 0 && (cannot(err) || err == unix.EXDEV || err == unix.EBADF):
+		case err != nil && done == 0 && (cannot(err) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EBADF)):
 			return 0, block.ErrUnsupported
 		case err != nil:
 			return done, fmt.Errorf("copying to %d: %w", off+done, err)
