@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -135,6 +136,9 @@ func openPath(path, driver string, o raw.FileOptions) (*raw.File, error) {
 		}
 	}
 	f, err := raw.OpenFile(path, o)
+	if o.Direct && errors.Is(err, syscall.EINVAL) {
+		return nil, fmt.Errorf("Could not open '%s': filesystem does not support O_DIRECT", path)
+	}
 	if err != nil {
 		return nil, openError(path, err)
 	}
@@ -176,7 +180,7 @@ func idOf(f *raw.File, v block.Values) fileID {
 	if err := unix.Fstat(int(f.OSFile().Fd()), &st); err != nil {
 		return fileID{}
 	}
-	return fileID{device: uint64(st.Dev), inode: st.Ino, offset: v["offset"]}
+	return fileID{device: st.Dev, inode: st.Ino, offset: v["offset"]}
 }
 
 // jsonName is the name of a node that its path alone does not open; its members

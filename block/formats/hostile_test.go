@@ -342,3 +342,11 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestSizesAreWholeSectors(t *testing.T) {
+	for n, want := range map[int64]int64{0: 0, 1: 512, 512: 512, 513: 1024, 1<<63 - 1: 1<<63 - 512, 1<<63 - 512: 1<<63 - 512} {
+		if got := roundUp(n); got != want {
+			t.Errorf("roundUp(%d) = %d, want %d", n, got, want)
+		}
+	}
+}

@@ -169,7 +169,7 @@ func TestOpensAndRefusesAsQEMU(t *testing.T) {
 				}
 				t.Run(c.name+" "+name, func(t *testing.T) {
 					o := c.o
-					before := ""
+					var before string
 					switch {
 					case opts:
 						o.Values = optionsOf(name)

@@ -68,7 +68,8 @@ func openRaw(f block.File, o block.OpenOptions, probed bool) (*rawImage, error) 
 	return r, nil
 }
 
-func roundUp(n int64) int64 { return (n + sector - 1) &^ (sector - 1) }
+// roundUp makes whole sectors of n bytes; of the largest files there are, all but the last.
+func roundUp(n int64) int64 { return (min(n, math.MaxInt64-sector+1) + sector - 1) &^ (sector - 1) }
 
 // Size returns the disk's length in bytes: whole sectors, as in QEMU.
 func (r *rawImage) Size() int64 {

@@ -3,6 +3,7 @@ package raw
 
 import (
 	"fmt"
+	"math"
 
 	"berth/block"
 	"berth/block/pool"
@@ -48,4 +49,6 @@ func guestLock(readOnly bool) Lock {
 type sectors struct{ *File }
 
 // Size returns the disk's length in bytes, a multiple of 512.
-func (s sectors) Size() int64 { return (s.File.Size() + sectorSize - 1) &^ (sectorSize - 1) }
+func (s sectors) Size() int64 {
+	return (min(s.File.Size(), math.MaxInt64-sectorSize+1) + sectorSize - 1) &^ (sectorSize - 1)
+}
