@@ -6,28 +6,17 @@ import (
 	"strings"
 
 	"berth/block"
+	"berth/block/formats"
 )
 
-// Objects are printed with their members in the order in which QEMU's
-// dictionaries keep them: by bucket of a hash, the newest of a bucket first.
-const dictionaryBuckets = 512
-
-// bucket is QEMU's tdb_hash (qobject/qdict.c) of a name, reduced to a bucket.
-func bucket(name string) uint32 {
-	v := uint32(0x238F13AF) * uint32(len(name))
-	for i := range len(name) {
-		v += uint32(name[i]) << (i * 5 % 24)
-	}
-	return (1103515243*v + 12345) % dictionaryBuckets
-}
-
-// dictionaryOrder returns the members as QEMU prints them.
+// dictionaryOrder returns the members of an object as QEMU prints them: by the bucket of
+// their names, the newest of a bucket first.
 func dictionaryOrder(o []block.Field) []block.Field {
 	sorted := make([]block.Field, 0, len(o))
 	for i := len(o) - 1; i >= 0; i-- {
 		sorted = append(sorted, o[i])
 	}
-	sort.SliceStable(sorted, func(a, b int) bool { return bucket(sorted[a].Name) < bucket(sorted[b].Name) })
+	sort.SliceStable(sorted, func(a, b int) bool { return formats.Bucket(sorted[a].Name) < formats.Bucket(sorted[b].Name) })
 	return sorted
 }
 

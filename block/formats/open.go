@@ -323,9 +323,11 @@ func (g *graph) openBacking(n *Node, v map[string]string, in inherited, p perms,
 		if given {
 			own[""] = reference
 		}
+		var names []string
 		for k := range own {
-			return fmt.Errorf("Block format '%s' does not support the option '%s'", n.Driver, strings.TrimSuffix("backing."+k, "."))
+			names = append(names, strings.TrimSuffix("backing."+k, "."))
 		}
+		return fmt.Errorf("Block format '%s' does not support the option '%s'", n.Driver, firstOf(names))
 	case !ok:
 		return errors.New("Driver doesn't support backing files")
 	}
