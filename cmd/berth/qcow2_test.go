@@ -36,7 +36,7 @@ func TestQcow2OnSoft(t *testing.T) {
 			tool(t, "qemu-img", "convert", "-c", "-O", "qcow2", files.Disk, base)
 			tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", c.create, "-b", "base.qcow2", "-F", "qcow2", overlay)
 			for range max(2-i, 1) {
-				bootWithDisk(t, berth, files, "disk", overlay, c.disk)
+				bootWithDisks(t, berth, files, "disk", overlay+","+c.disk)
 				tool(t, "qemu-img", "check", "-f", "qcow2", overlay)
 			}
 			tool(t, berth, "image", "check", "-f", "qcow2", overlay)
@@ -57,11 +57,40 @@ func tool(t *testing.T, name string, args ...string) {
 	}
 }
 
-// bootWithDisk boots to the end of one of tests/guest/scripts.
-func bootWithDisk(t *testing.T, berth string, files guest.Files, script, disk, keys string) {
+// TestFio has Debian's fio verify in the guest what it writes at random, with
+// flushes and discards among it, on a raw disk and on qcow2.
+func TestFio(t *testing.T) {
+	files := guest.Need(t)
+	fio, err := guest.Fio()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	berth := filepath.Join(asBerth(t, self), "berth")
+	for format, keys := range map[string]string{"raw": "cache=none", "qcow2": "detect-zeroes=unmap"} {
+		t.Run(format, func(t *testing.T) {
+			disk := filepath.Join(t.TempDir(), "disk."+format)
+			tool(t, "qemu-img", "create", "-q", "-f", format, disk, "64M")
+			bootWithDisks(t, berth, files, "fio berth.fio=verify", fio+",format=raw,readonly=on", disk+",format="+format+",discard=unmap,queues=2,"+keys)
+			if format == "qcow2" {
+				tool(t, "qemu-img", "check", "-f", "qcow2", disk)
+			}
+		})
+	}
+}
+
+// bootWithDisks boots to the end of one of tests/guest/scripts, behind which
+// there may be more of the command line.
+func bootWithDisks(t *testing.T, berth string, files guest.Files, script string, disks ...string) {
 	t.Helper()
 	cmd := exec.Command(berth, "run", "--accel", "soft", "--cpus", "2", "--memory", "256M", "--kernel", files.Kernel, "--initrd", files.Initrd,
-		"--append", "console=ttyS0 quiet berth.script="+script, "--disk", "file="+disk+","+keys)
+		"--append", "console=ttyS0 quiet berth.script="+script)
+	for _, d := range disks {
+		cmd.Args = append(cmd.Args, "--disk", "file="+d)
+	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
@@ -70,7 +99,7 @@ func bootWithDisk(t *testing.T, berth string, files guest.Files, script, disk, k
 	watchdog := time.AfterFunc(10*time.Minute, func() { _ = cmd.Process.Kill() })
 	err := cmd.Wait()
 	watchdog.Stop()
-	if err != nil || !strings.Contains(out.String(), "BERTH-"+strings.ToUpper(script)+" ok") {
+	if err != nil || !strings.Contains(out.String(), "BERTH-"+strings.ToUpper(strings.Fields(script)[0])+" ok") {
 		t.Fatalf("%v\n%s%s", err, out.String(), errs.String())
 	}
 }

@@ -36,6 +36,15 @@ func Need(t testing.TB) Files {
 	}
 }
 
+// Fio makes, if it is missing or out of date, the disk from which the script fio
+// in the guest runs Debian's fio: raw, only read.
+func Fio() (string, error) {
+	if err := setup("--fio"); err != nil {
+		return "", err
+	}
+	return filepath.Join(repository(), ".cache", "guest", "fio.img"), nil
+}
+
 // InitrdWith makes an initrd like Files.Initrd with further kernel modules, which
 // are loaded, in a folder of the test's.
 func InitrdWith(t testing.TB, modules ...string) string {
