@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-image fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
 
 all: build
 
@@ -49,6 +49,11 @@ bench-image: build
 	@tests/guest/setup --test
 	$(GO) run ./tests/perf/imagebench $(BENCH)
 
+# Debian's fio in the same guest beside QEMU, on raw and qcow2: soft beside TCG, and on a real KVM.
+bench-fio: build
+	@tests/guest/setup --test --fio
+	$(GO) run ./tests/perf/fiobench $(BENCH)
+
 # Ten million random instructions against the host's CPU.
 fuzz-cpu: need-go
 	$(GO) test -timeout 4h -count 1 -run TestHostCPU -v ./tests/hostcpu -hostcpu.cases=10000000
@@ -70,6 +75,10 @@ soft-boots: build setup
 # A whole Debian from its disk on the soft engine, ten times.
 soft-debian: need-go
 	$(GO) test -timeout 5h -count 1 -v -run TestDebian ./tests/debian -debian.runs=10
+
+# A whole Debian on the soft engine from a qcow2 overlay of a compressed image, which is committed afterwards.
+debian-qcow2: need-go
+	$(GO) test -timeout 2h -count 1 -v -run TestQcow2 ./tests/debian -debian.qcow2
 
 # Debian's stress-ng verifies for twenty minutes what four vCPUs of the soft engine compute.
 stress: need-go

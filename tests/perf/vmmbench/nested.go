@@ -8,20 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	realkvm "berth/tests/nested"
 )
 
-// firmware is what QEMU loads for the command lines of vmms, in Debian's folders.
-var firmware = []string{
-	"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/kvmvapic.bin", "/usr/share/qemu/linuxboot_dma.bin",
-	"/usr/share/qemu/pvh.bin",
-}
-
 // insideFirmware is where firmware lies in the outer guest.
-const insideFirmware = "/firmware"
+const insideFirmware = realkvm.Firmware
 
 // nested measures on a real KVM, in one outer guest: this program runs there
 // again, beside QEMU with its libraries.
@@ -32,7 +25,7 @@ func nested(o options, scratch string) ([]*vmm, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building for the outer guest: %w: %s", err, out)
 	}
-	packed, err := qemuFiles()
+	packed, err := realkvm.QEMUFiles()
 	if err != nil {
 		return nil, err
 	}
@@ -91,29 +84,6 @@ func outer(args []string) ([]*vmm, error) {
 		return nil, errFroze
 	}
 	fmt.Fprintf(os.Stderr, "vmmbench: the outer guest froze after %d boots\n", len(all[0].Boots))
-	return all, nil
-}
-
-// qemuFiles lists QEMU, its libraries and its firmware as FILE:PATH.
-func qemuFiles() ([]string, error) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		return nil, err
-	}
-	out, err := exec.Command("ldd", qemu).Output()
-	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", qemu, err)
-	}
-	all := []string{qemu + ":/bin/qemu-system-x86_64"}
-	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
-		all = append(all, lib[1]+":"+lib[1])
-	}
-	for _, f := range firmware {
-		if _, err := os.Stat(f); err != nil {
-			return nil, err
-		}
-		all = append(all, f+":"+insideFirmware+"/"+filepath.Base(f))
-	}
 	return all, nil
 }
 

@@ -1,0 +1,43 @@
+package nested
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+)
+
+// Firmware is where QEMU's firmware lies in an outer guest that has QEMUFiles: the value of -L.
+const Firmware = "/firmware"
+
+// firmware is what QEMU loads to boot a kernel, in Debian's folders.
+func firmware() []string {
+	return []string{
+		"/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/kvmvapic.bin", "/usr/share/qemu/linuxboot_dma.bin",
+		"/usr/share/qemu/pvh.bin",
+	}
+}
+
+// QEMUFiles lists QEMU, its libraries and its firmware as FILE:PATH.
+func QEMUFiles() ([]string, error) {
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.Command("ldd", qemu).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w", qemu, err)
+	}
+	all := []string{qemu + ":/bin/qemu-system-x86_64"}
+	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
+		all = append(all, lib[1]+":"+lib[1])
+	}
+	for _, f := range firmware() {
+		if _, err := os.Stat(f); err != nil {
+			return nil, err
+		}
+		all = append(all, f+":"+Firmware+"/"+filepath.Base(f))
+	}
+	return all, nil
+}
