@@ -239,7 +239,16 @@ func (r *rawImage) Truncate(size int64) error {
 	return r.file.Truncate(r.off + size)
 }
 
+// isDevice tells whether f has the size that it has.
+func isDevice(f block.File) bool {
+	d, ok := f.(interface{ IsDevice() bool })
+	return ok && d.IsDevice()
+}
+
 func (r *rawImage) checkSize(size int64) error {
+	if isDevice(r.file) && r.off+size != r.file.Size() {
+		return fmt.Errorf("Cannot resize device files")
+	}
 	if r.limit >= 0 {
 		return fmt.Errorf("Cannot resize fixed-size raw disks")
 	}
@@ -310,6 +319,12 @@ func createRaw(f block.File, c block.Creation) error {
 		file.Advise(c.Values.On("nocow", false), c.Values.Int("extent_size_hint", defaultExtentSize))
 	}
 	size := c.Values.Int("size", 0)
+	if isDevice(f) {
+		if size > f.Size() {
+			return fmt.Errorf("Cannot grow device files")
+		}
+		return nil
+	}
 	if size < 0 || size > math.MaxInt64-sector {
 		return &wordedError{"Could not resize file", syscall.EFBIG}
 	}
