@@ -33,6 +33,9 @@ func (m *commit) options(c *call) []option {
 }
 
 func (m *commit) run(c *call, operands []string) error {
+	if err := c.tidy(); err != nil {
+		return err
+	}
 	name, err := oneImage(operands)
 	if err != nil {
 		return err

@@ -96,6 +96,9 @@ func (v *convert) contradictions() error {
 }
 
 func (v *convert) run(c *call, operands []string) error {
+	if err := c.tidy(); err != nil {
+		return err
+	}
 	if v.target == "" && !v.targetOpts {
 		v.target = "raw"
 	}

@@ -95,7 +95,7 @@ func (k *copier) run(ctx context.Context) error {
 	if err := k.countData(ctx); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { k.fail(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { k.fail(errInterrupted) })
 	defer stop()
 	var all sync.WaitGroup
 	for range k.workers {
@@ -117,7 +117,7 @@ func (k *copier) countData(ctx context.Context) error {
 	k.toCopy = 0
 	for off := int64(0); off < k.total; {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return errInterrupted
 		}
 		n, kind, err := k.look(off)
 		if err != nil {

@@ -140,7 +140,7 @@ func TestCopierStopsWhenItIsTold(t *testing.T) {
 		}
 	}
 	close(to.let)
-	if err := <-ended; !errors.Is(err, context.Canceled) {
+	if err := <-ended; !errors.Is(err, errInterrupted) {
 		t.Errorf("error %v", err)
 	}
 	if bytes.Equal(to.Bytes(), from.Bytes()) {

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"math"
 	"strconv"
 	"strings"
@@ -55,6 +54,9 @@ func (d *dd) operand(c *call, text string) (err error) {
 }
 
 func (d *dd) run(c *call, operands []string) error {
+	if err := c.tidy(); err != nil {
+		return err
+	}
 	for _, o := range operands {
 		if err := d.operand(c, o); err != nil {
 			return err
@@ -125,7 +127,7 @@ func (d *dd) copy(c *call, in, out block.Image, from, end int64) error {
 	var h hand
 	for off := from; off < end; {
 		if c.ctx.Err() != nil {
-			return context.Cause(c.ctx)
+			return errInterrupted
 		}
 		p := h.room(min(pieceSize, end-off))
 		if err := readSome(in, h.iov[:], p, off); err != nil {

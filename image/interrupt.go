@@ -5,6 +5,15 @@ import (
 	"strings"
 )
 
+// tidy says that the command ends itself when ctx is done. Its error is that ctx is done already.
+func (c *call) tidy() error {
+	c.tidies.Store(true)
+	if c.ctx.Err() != nil { // later than the store: either this or mind notices
+		return errInterrupted
+	}
+	return nil
+}
+
 // guard knows a target that a command is making, so that one that is stopped by
 // a signal leaves nothing that looks whole.
 type guard struct {

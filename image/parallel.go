@@ -34,7 +34,7 @@ func inParallel(ctx context.Context, take func() (s span, ok bool, err error), d
 		mu.Lock()
 		defer mu.Unlock()
 		if failure == nil && ctx.Err() != nil {
-			failure = context.Cause(ctx)
+			failure = errInterrupted
 		}
 		if failure != nil {
 			return s, false

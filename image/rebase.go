@@ -34,6 +34,9 @@ func (r *rebase) options(c *call) []option {
 }
 
 func (r *rebase) run(c *call, operands []string) error {
+	if err := c.tidy(); err != nil {
+		return err
+	}
 	name, err := oneImage(operands)
 	if err != nil {
 		return err
