@@ -157,7 +157,7 @@ func (s *bitmapState) find(name string) (*bitmap, error) {
 	return nil, &notFound{fmt.Sprintf("Dirty bitmap '%s' not found", name)}
 }
 
-// InconsistentBitmap says that a bitmap was not stored when the image was last closed.
+// inconsistentBitmap says that a bitmap was not stored when the image was last closed.
 type inconsistentBitmap struct{ name string }
 
 func (e inconsistentBitmap) Error() string {
@@ -166,7 +166,7 @@ func (e inconsistentBitmap) Error() string {
 
 // Hint is the line that QEMU prints after the error.
 func (inconsistentBitmap) Hint() string {
-	return "Try block-dirty-bitmap-remove to delete this bitmap from disk"
+	return "Try block-dirty-bitmap-remove to delete this bitmap from disk\n"
 }
 
 // withBitmap runs f on a bitmap that is to be changed, alone.

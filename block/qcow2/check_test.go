@@ -258,3 +258,9 @@ func damage(t testing.TB, path string, r *rand.Rand) (what string) {
 	}
 	return what
 }
+
+// tryQEMU runs one of QEMU's tools and returns what it prints.
+func tryQEMU(args ...string) (string, error) {
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	return string(out), err
+}

@@ -182,21 +182,36 @@ func (c *checker) rebuildRefcounts() error {
 	if err != nil {
 		return fmt.Errorf("ERROR writing reftable: %w", err)
 	}
-	var h [12]byte
-	be.PutUint64(h[:], uint64(at<<i.clusterBits))
-	be.PutUint32(h[8:], uint32(n))
-	if err = writeFull(i.file, h[:], 48); err == nil {
+	h := i.hdr
+	h.reftableOffset, h.reftableClus, h.refcountOrder = uint64(at<<i.clusterBits), uint32(n), uint32(a.order)
+	if err = i.writeTablePlace(h); err == nil {
 		err = i.sync()
 	}
 	if err != nil {
 		return fmt.Errorf("ERROR setting reftable: %w", err)
 	}
-	i.hdr.reftableOffset, i.hdr.reftableClus = uint64(at<<i.clusterBits), uint32(n)
+	i.hdr = h
 	a.table, a.next = t.entries, 0
 	a.high = max(a.high, i.file.Size())
 	c.end = (i.file.Size() + 511) &^ 511
 	i.noteTables()
 	return nil
+}
+
+// writeTablePlace has the header say where the refcount table is, and if it is
+// a new one how wide refcounts are.
+func (i *Image) writeTablePlace(h header) error {
+	if h.refcountOrder != i.hdr.refcountOrder {
+		b, err := h.encode()
+		if err != nil {
+			return err
+		}
+		return writeFull(i.file, b, 0)
+	}
+	var b [12]byte
+	be.PutUint64(b[:], h.reftableOffset)
+	be.PutUint32(b[8:], h.reftableClus)
+	return writeFull(i.file, b[:], 48)
 }
 
 // readSnapshots reads the snapshot table, which is not read when an image is

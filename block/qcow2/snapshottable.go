@@ -86,7 +86,7 @@ type snapshotError struct{ text, hint string }
 func (e *snapshotError) Error() string { return e.text }
 
 // Hint is the line that is printed after the error.
-func (e *snapshotError) Hint() string { return e.hint }
+func (e *snapshotError) Hint() string { return e.hint + "\n" }
 
 // Unwrap is QEMU's errno for it.
 func (e *snapshotError) Unwrap() error { return syscall.EFBIG }

@@ -1,0 +1,191 @@
+package qcow2
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// downgrade makes an image of version 3 one of version 2.
+func (i *Image) downgrade(progress func(done, total int64)) error {
+	if err := i.mayDowngrade(); err != nil {
+		return err
+	}
+	if i.hdr.incompat&incompatDirty != 0 {
+		if err := i.markClean(); err != nil {
+			return fmt.Errorf("Failed to make the image clean: %w", err)
+		}
+	}
+	if bad := i.hdr.incompat &^ incompatCompression; bad != 0 {
+		return fmt.Errorf("Cannot downgrade an image with incompatible features 0x%x set", bad)
+	}
+	if err := i.dropBitmaps(); err != nil {
+		return err
+	}
+	x := expansion{i: i, progress: progress, seen: map[int64]bool{}}
+	if err := i.whileDirty(x.all); err != nil {
+		return fmt.Errorf("Failed to turn zero into data clusters: %w", err)
+	}
+	if i.hdr.incompat&incompatCompression != 0 && x.compressed {
+		return errors.New("Cannot downgrade an image with zstd compression type and existing compressed clusters")
+	}
+	h := i.hdr
+	h.version, h.incompat, h.compat, h.autoclear, h.compression, h.unknownFields = 2, 0, 0, 0, compressZlib, nil
+	return i.amendedHeader(h)
+}
+
+func (i *Image) mayDowngrade() error {
+	switch {
+	case i.hdr.refcountOrder != 4:
+		return errors.New("compat=0.10 requires refcount_bits=16")
+	case i.hdr.external():
+		return errors.New("Cannot downgrade an image with a data file")
+	}
+	for k := range i.snap.list {
+		if e := &i.snap.list[k]; e.vmStateSize > math.MaxUint32 || e.diskSize != uint64(i.Size()) {
+			return errors.New("Internal snapshots prevent downgrade of image")
+		}
+	}
+	return nil
+}
+
+// dropBitmaps removes all bitmaps: version 2 has none.
+func (i *Image) dropBitmaps() error {
+	i.bits.mu.Lock()
+	defer i.bits.mu.Unlock()
+	if i.hdr.bitmaps.count > 0 {
+		if err := i.storeBitmapDir(nil, false); err != nil {
+			return err
+		}
+	}
+	for _, b := range i.bits.list {
+		if b.tableOff != 0 {
+			i.freeBitmap(b)
+		}
+	}
+	i.bits.list, i.bits.changed = nil, false
+	i.noteRecording()
+	return i.quiesce()
+}
+
+// expansion replaces zero clusters, which version 2 does not know, by
+// unallocated ones where they read as zeros, else by clusters full of zeros.
+type expansion struct {
+	i           *Image
+	progress    func(done, total int64)
+	done, total int64
+	seen        map[int64]bool // L2 tables
+	compressed  bool           // there are compressed clusters
+}
+
+func (x *expansion) all() error {
+	i := x.i
+	tables := [][]uint64{i.l1}
+	for k := range i.snap.list {
+		l1, err := i.snapshotL1(&i.snap.list[k])
+		if err != nil {
+			return err
+		}
+		tables = append(tables, l1)
+	}
+	for _, l1 := range tables {
+		x.total += int64(len(l1))
+	}
+	for _, l1 := range tables {
+		for k, e := range l1 {
+			if off := int64(e & offsetMask); off != 0 && !x.seen[off] {
+				x.seen[off] = true
+				if i.inCluster(off) != 0 {
+					return i.signalCorruption("L2 table offset %#x unaligned (L1 index: %#x)", off, k)
+				}
+				if err := x.table(off); err != nil {
+					return err
+				}
+			}
+			x.done++
+			x.progress(x.done, x.total)
+		}
+	}
+	return i.storeTables()
+}
+
+// table expands the zero clusters of one L2 table, whatever refers to it.
+func (x *expansion) table(off int64) error {
+	i := x.i
+	owners, err := i.refcount(off >> i.clusterBits)
+	if err != nil {
+		return err
+	}
+	for o := int64(0); o < i.clusterSize; o += int64(i.sliceBytes) {
+		for n := range 1 << i.sliceBits {
+			s, err := i.l2.get(off + o) // anew: what is done for an entry may need room in the cache
+			if err != nil {
+				return err
+			}
+			entry, _ := i.entryAt(s, n)
+			x.compressed = x.compressed || entry&flagCompressed != 0
+			if entry&flagCompressed != 0 || entry&flagZero == 0 {
+				continue
+			}
+			next, err := x.expand(entry, max(owners, 1))
+			if err != nil {
+				return err
+			}
+			i.setEntry(s, n, next, 0)
+		}
+	}
+	return nil
+}
+
+// expand returns what a zero cluster's entry becomes in a table with so many owners.
+func (x *expansion) expand(entry, owners uint64) (uint64, error) {
+	i := x.i
+	host := int64(entry & offsetMask)
+	backed := i.backing != nil || i.hdr.backingFile != ""
+	if host == 0 && !backed {
+		return 0, nil
+	}
+	copied := uint64(0)
+	if owners == 1 {
+		copied = flagCopied
+	}
+	if host != 0 {
+		if i.inCluster(host) != 0 {
+			return 0, i.signalCorruption("Cluster allocation offset %#x unaligned", host)
+		}
+		refs, err := i.refcount(host >> i.clusterBits)
+		if err != nil {
+			return 0, err
+		}
+		if refs <= owners { // nobody else reads it
+			if err := i.overlap(host, i.clusterSize); err != nil {
+				return 0, err
+			}
+			i.unsynced = true
+			return uint64(host) | copied, i.file.WriteZeroes(host, i.clusterSize, 0)
+		}
+	}
+	next := uint64(0)
+	if backed {
+		r, _, err := i.allocate(1, true, "data cluster")
+		if err != nil {
+			return 0, err
+		}
+		for range owners - 1 {
+			if err := i.addRefcounts(r.off, 1, 1); err != nil {
+				return 0, err
+			}
+		}
+		i.unsynced = true
+		if err := i.file.WriteZeroes(r.off, i.clusterSize, 0); err != nil {
+			return 0, err
+		}
+		next = uint64(r.off) | copied
+	}
+	for range owners {
+		if host != 0 {
+			i.free(host, 1, false)
+		}
+	}
+	return next, nil
+}
