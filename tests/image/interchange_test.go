@@ -153,6 +153,7 @@ func newPair(r *rand.Rand, scratch string) *pair {
 	if r.IntN(3) == 0 {
 		p.dirs = []string{filepath.Join(scratch, "both")}
 	}
+	p.m.twins = len(p.dirs) == 2
 	return p
 }
 

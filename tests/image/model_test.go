@@ -5,7 +5,8 @@ import "slices"
 // model is what the images of one sequence read as: the last layer is the one worked on.
 type model struct {
 	layers []*layer
-	named  int // how many snapshots have been given a name
+	twins  bool // both engines are to do the same
+	named  int  // how many snapshots have been given a name
 }
 
 // layer is one image as its reader sees it, backing chain included.
