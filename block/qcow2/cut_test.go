@@ -1,0 +1,318 @@
+package qcow2
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/block"
+	"berth/block/blocktest"
+)
+
+var cutRuns = flag.Int("cut.runs", 1000, "how many random runs are cut")
+var cutFirst = flag.Int("cut.first", 1, "seed of the first of them")
+
+// cutVariants have what else an image may keep: other widths, packing, files, a backing image.
+var cutVariants = []string{
+	"", "lazy_refcounts=on", "cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=2048,refcount_bits=64,lazy_refcounts=on",
+	"extended_l2=on,cluster_size=16384", "compat=0.10,cluster_size=1024", "cluster_size=4096,data_file=d", "cluster_size=4096,data_file=d,data_file_raw=on",
+	"cluster_size=1024,compression_type=zstd", "backing,cluster_size=4096", "backing,extended_l2=on,cluster_size=32768",
+}
+
+// cutImage is an image in memory whose files' events are recorded.
+type cutImage struct {
+	opts       string
+	meta, data *blocktest.MemFile // before the first event
+	backing    []byte
+	log        *blocktest.Log
+	img        *Image
+	bytes      []byte
+	history    []cutMoment
+	snaps      []cutSnapshot
+}
+
+// cutMoment is what the image holds once what began after so many events is done.
+type cutMoment struct {
+	events   int
+	contents []byte
+	flushed  bool
+}
+
+// cutSnapshot was there between two counts of events, for certain, and perhaps a little longer.
+type cutSnapshot struct {
+	name       string
+	contents   []byte
+	made, gone int // gone 0: never
+}
+
+// TestCutSequences cuts random runs at random moments. What is left has leaks at most, holds what
+// was flushed, and each later write wholly, in part or not at all; its snapshots are whole.
+func TestCutSequences(t *testing.T) {
+	runs := *cutRuns
+	if testing.Short() {
+		runs /= 10
+	}
+	for seed := *cutFirst; seed < *cutFirst+runs; seed++ {
+		r := rand.New(rand.NewPCG(uint64(seed), 12))
+		c := newCutImage(t, cutVariants[seed%len(cutVariants)], r)
+		for range 6 + r.IntN(14) {
+			c.step(t, r)
+		}
+		events := c.log.Events()
+		for n := range 3 {
+			cut := blocktest.RandomCut(r, len(events))
+			if err := c.judge(t, r, cut, n == 0 && seed%16 == 0); err != nil {
+				t.Fatalf("%q, %+v of %d events: %v\nagain: go test ./block/qcow2 -run TestCutSequences -cut.first=%d -cut.runs=1", c.opts, cut, len(events), err, seed)
+			}
+		}
+	}
+}
+
+func newCutImage(t *testing.T, opts string, r *rand.Rand) *cutImage {
+	c := &cutImage{opts: opts, meta: blocktest.NewMemFile(nil), data: blocktest.NewMemFile(nil), log: &blocktest.Log{}}
+	size := 512 * (1 + r.Int64N(400))
+	data := c.data.Clone()
+	if err := create(c.meta, block.Creation{Values: parseOptions(opts, size), Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	c.data = data.Clone()
+	c.bytes = make([]byte, size)
+	if strings.HasPrefix(opts, "backing") {
+		c.backing = pattern(size)
+		c.bytes = pattern(size)
+	}
+	var err error
+	c.img, err = c.open(c.log.Record("image", c.meta.Clone()), c.log.Record("data file", c.data.Clone()), block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.note(0, true)
+	return c
+}
+
+func (c *cutImage) open(meta, data block.File, o block.OpenOptions) (*Image, error) {
+	i, err := openImage(meta, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, ok := i.DataFile(); ok {
+		i.SetDataFile(data)
+	}
+	if c.backing != nil {
+		i.SetBacking(blocktest.NewMemFile(c.backing))
+	}
+	return i, nil
+}
+
+func (c *cutImage) note(events int, flushed bool) {
+	c.history = append(c.history, cutMoment{events, bytes.Clone(c.bytes), flushed})
+}
+
+// step does one operation. Those that the image refuses leave everything as it was.
+func (c *cutImage) step(t *testing.T, r *rand.Rand) {
+	start := c.log.Len()
+	switch n := r.IntN(20); {
+	case n < 3:
+		if err := c.img.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		c.note(c.log.Len(), true)
+		return
+	case n == 3:
+		c.snapshot(start, fmt.Sprint("s", len(c.snaps)))
+	case n == 4:
+		c.apply(r)
+	case n == 5:
+		c.delete(r, start)
+	case n == 6:
+		c.resize(r)
+	case n == 7:
+		_ = c.img.AddBitmap(block.BitmapInfo{Name: fmt.Sprint("b", start), Granularity: 4096, Auto: true})
+	default:
+		before := bytes.Clone(c.bytes)
+		if err := someOperation(c.img, c.bytes, r); err != nil {
+			c.bytes = before // compressed writes to an external data file are refused
+		}
+	}
+	c.note(start, false)
+}
+
+func (c *cutImage) snapshot(start int, name string) {
+	s := cutSnapshot{name: name, contents: bytes.Clone(c.bytes), made: start}
+	if c.img.CreateSnapshot(block.Snapshot{Name: s.name, Date: time.Unix(1e9, 0), ICount: -1}) == nil {
+		s.made = c.log.Len()
+		c.snaps = append(c.snaps, s)
+	}
+}
+
+func (c *cutImage) apply(r *rand.Rand) {
+	if len(c.snaps) == 0 {
+		return
+	}
+	if s := c.snaps[r.IntN(len(c.snaps))]; s.gone == 0 && c.img.ApplySnapshot(s.name) == nil {
+		c.bytes = bytes.Clone(s.contents)
+	}
+}
+
+func (c *cutImage) delete(r *rand.Rand, start int) {
+	if len(c.snaps) == 0 {
+		return
+	}
+	if s := &c.snaps[r.IntN(len(c.snaps))]; s.gone == 0 && c.img.DeleteSnapshot(s.name) == nil {
+		s.gone = start + 1
+	}
+}
+
+func (c *cutImage) resize(r *rand.Rand) {
+	size := 512 * (1 + r.Int64N(600))
+	if c.img.Truncate(size) != nil {
+		return
+	}
+	if n := int64(len(c.bytes)); size > n {
+		c.bytes = append(c.bytes, make([]byte, size-n)...)
+	}
+	c.bytes = c.bytes[:size:size]
+}
+
+// judge looks at what a cut leaves: by the check, QEMU's too if asked, and by reading it.
+func (c *cutImage) judge(t *testing.T, r *rand.Rand, cut blocktest.Cut, byQEMU bool) error {
+	meta, err := cut.Apply(r, c.meta, "image", c.log.Events())
+	if err != nil {
+		return err
+	}
+	data, err := cut.Apply(r, c.data, "data file", c.log.Events())
+	if err != nil {
+		return err
+	}
+	if byQEMU {
+		if err := judgedByQEMU(t, meta, data); err != nil {
+			return err
+		}
+	}
+	// A dirty image is repaired by opening it; another must need no repair.
+	i, err := c.open(meta, data, block.OpenOptions{})
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	var said []string
+	res, err := i.Check(0, func(l string) { said = append(said, l) })
+	if err != nil || res.Corruptions+res.CheckErrors > c.flagsOnly(said) {
+		return fmt.Errorf("check: %+v, %w: %q", res, err, said)
+	}
+	got := make([]byte, i.Size())
+	if err := i.Readv([][]byte{got}, 0); err != nil {
+		return err
+	}
+	if err := c.holds(got, cut.At); err != nil {
+		return err
+	}
+	return c.keeps(i, meta, data, cut.At)
+}
+
+// flagsOnly counts the lines about flags that say that a cluster is the image's own. Version 2, which has no dirty
+// bit, cannot be kept from having wrong ones while a snapshot is made, applied or deleted; they do no harm.
+func (c *cutImage) flagsOnly(said []string) (n int64) {
+	for _, l := range said {
+		if strings.Contains(c.opts, "compat=0.10") && strings.Contains(l, "OFLAG_COPIED") {
+			n++
+		}
+	}
+	return n
+}
+
+// holds finds in every sector what it held at the last flush before the cut, or was given since.
+func (c *cutImage) holds(got []byte, at int) error {
+	first, last := 0, 0
+	for k, h := range c.history {
+		if h.events <= at {
+			last = k
+			if h.flushed {
+				first = k
+			}
+		}
+	}
+	may := c.history[first : last+1]
+	sized, least := false, len(got)
+	for _, h := range may {
+		sized, least = sized || len(h.contents) == len(got), min(least, len(h.contents))
+	}
+	if !sized {
+		return fmt.Errorf("%d bytes are left, which the image never had", len(got))
+	}
+	for off := 0; off < least; off += 512 { // what shrinking has begun to cut off is given up
+		ok := false
+		for _, h := range may {
+			ok = ok || bytes.Equal(got[off:off+512], h.contents[off:off+512])
+		}
+		if !ok {
+			return fmt.Errorf("the sector at %#x holds what it was not given since the flush", off)
+		}
+	}
+	return nil
+}
+
+// keeps finds the snapshots that must be there, and each with what it was made of.
+func (c *cutImage) keeps(i *Image, meta, data *blocktest.MemFile, at int) error {
+	if err := i.Close(); err != nil {
+		return err
+	}
+	for _, s := range c.snaps {
+		o, err := c.open(meta.Clone(), data.Clone(), block.OpenOptions{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		if err := o.LoadSnapshot(s.name); err != nil {
+			if s.made <= at && (s.gone == 0 || s.gone > at) {
+				return fmt.Errorf("snapshot %s: %w", s.name, err)
+			}
+			continue
+		}
+		got := make([]byte, min(o.Size(), int64(len(s.contents))))
+		if err := o.Readv([][]byte{got}, 0); err != nil {
+			return fmt.Errorf("snapshot %s: %w", s.name, err)
+		}
+		if !bytes.Equal(got, s.contents[:len(got)]) {
+			return fmt.Errorf("snapshot %s holds other contents", s.name)
+		}
+	}
+	return nil
+}
+
+// judgedByQEMU has qemu-img check find leaks at most, once a dirty image has been repaired.
+func judgedByQEMU(t *testing.T, meta, data *blocktest.MemFile) error {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cut.qcow2")
+	if err := os.WriteFile(path, meta.Bytes(), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "d"), data.Bytes(), 0o644); err != nil {
+		return err
+	}
+	name := "json:{\"driver\":\"qcow2\",\"backing\":null,\"file\":{\"driver\":\"file\",\"filename\":\"" + path + "\"}}"
+	h, _, err := readHeader(meta, block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	if h.external() {
+		name = name[:len(name)-1] + ",\"data-file\":{\"driver\":\"file\",\"filename\":\"" + filepath.Join(dir, "d") + "\"}}"
+	}
+	if h.incompat&incompatDirty != 0 {
+		if out, err := exec.Command("qemu-img", "check", "-r", "all", name).CombinedOutput(); err != nil {
+			return fmt.Errorf("qemu-img check -r all: %w: %s", err, out)
+		}
+	}
+	out, err := exec.Command("qemu-img", "check", name).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !(errors.As(err, &exit) && (exit.ExitCode() == 3 || h.version == 2 && bytes.Contains(out, []byte("OFLAG_COPIED")))) {
+		return fmt.Errorf("qemu-img check: %w: %s", err, out)
+	}
+	return nil
+}
