@@ -68,5 +68,23 @@ func (f *testFile) Preallocate(off, n int64, _ bool) error {
 }
 
 func (f *testFile) Extent(off, n int64) (block.Extent, error) {
-	return block.Extent{Len: n, Data: true, Allocated: true, HasOffset: true, Off: off}, nil
+	e := block.Extent{Len: n, Data: true, Allocated: true, HasOffset: true, Off: off}
+	data, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		e.Data, e.Zero = false, true
+	case err == nil && data > off:
+		e.Data, e.Zero, e.Len = false, true, min(n, data-off)
+	case err == nil:
+		if hole, err := unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE); err == nil {
+			e.Len = min(n, hole-off)
+		}
+	}
+	return e, nil
+}
+
+func (f *testFile) Occupied() (int64, error) {
+	var s unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &s)
+	return s.Blocks * 512, err
 }
