@@ -68,6 +68,7 @@ type copier struct {
 	toCopy  int64
 	err     error
 	scratch int64 // bytes of a worker's buffer
+	most    int64 // bytes of a step with data
 }
 
 func (k *copier) partAt(off int64) *part {
@@ -81,7 +82,7 @@ func (k *copier) partAt(off int64) *part {
 
 // run copies everything, or stops at the first error, which it words, or when ctx is done.
 func (k *copier) run(ctx context.Context) error {
-	k.scratch = mostCopied
+	k.scratch, k.most = mostCopied, mostCopied
 	if k.sparse <= pieceSize {
 		k.scratch = pieceSize
 	}
@@ -89,7 +90,7 @@ func (k *copier) run(ctx context.Context) error {
 		if k.cluster <= 0 || k.cluster > mostSparse {
 			return failure("invalid cluster size")
 		}
-		k.scratch = k.cluster
+		k.scratch, k.most = k.cluster, k.cluster
 		k.workers = max(k.workers, runtime.NumCPU())
 	}
 	if err := k.countData(ctx); err != nil {
@@ -160,7 +161,7 @@ func (k *copier) look(off int64) (int64, runKind, error) {
 	}
 	n = min(n, k.known-off)
 	if k.kind == runData || k.sparse == 0 && k.kind == runZero {
-		n = min(n, max(mostCopied, k.sparse, k.scratch))
+		n = min(n, k.most)
 	}
 	if !k.compress {
 		return n, k.kind, nil
