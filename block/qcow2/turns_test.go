@@ -50,11 +50,12 @@ func takingTurns(t *testing.T, opts string, r *rand.Rand) {
 	}
 }
 
-// byQEMU has qemu-io do some operations.
+// byQEMU has qemu-io do some operations, of which one at most compresses: QEMU
+// 7.2 goes on packing in a cluster even if that has been freed and given away.
 func byQEMU(t *testing.T, path, opts string, want []byte, r *rand.Rand) {
 	t.Helper()
 	args := []string{"-f", "qcow2"}
-	cs := 65536
+	cs, packed := 65536, false
 	if _, s, ok := strings.Cut(opts, "cluster_size="); ok {
 		_, _ = fmt.Sscan(s, &cs)
 	}
@@ -74,9 +75,10 @@ func byQEMU(t *testing.T, path, opts string, want []byte, r *rand.Rand) {
 		case 4:
 			off = off / cs * cs
 			n = min(cs, len(want)-off)
-			if strings.Contains(opts, "data_file") {
+			if packed || strings.Contains(opts, "data_file") {
 				continue
 			}
+			packed = true
 			// QEMU writes nothing compressed over what is there uncompressed
 			args = append(args, "-c", fmt.Sprintf("write -z -u %d %d", off, n), "-c", fmt.Sprintf("write -c -P %d %d %d", fill, off, n))
 		}
