@@ -41,9 +41,9 @@ var foreign = [...]struct {
 }{
 	{"bochs", "Bochs Virtual HD Image\x00"},
 	{"cloop", "#!/bin/sh\n#V2.0 Format\nmodprobe cloop"},
-	{"luks", "LUKS\xba\xbe"},
-	{"parallels", "WithoutFreeSpace"},
-	{"parallels", "WithouFreSpacExt"},
+	{"luks", "LUKS\xba\xbe\x00\x01"},
+	{"parallels", "WithoutFreeSpace\x02\x00\x00\x00"},
+	{"parallels", "WithouFreSpacExt\x02\x00\x00\x00"},
 	{"qcow", "QFI\xfb\x00\x00\x00\x01"},
 	{"qed", "QED\x00"},
 }

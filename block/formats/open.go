@@ -165,7 +165,7 @@ func (g *graph) openFormat(filename string, v map[string]string, in inherited, p
 	n.File = node
 	if err := g.openImage(n, file, v, in, p, above, format); err != nil {
 		if n.Image == nil {
-			return nil, errors.Join(err, file.Close())
+			return nil, keep(err, file.Close())
 		}
 		return nil, keep(err, n.Close())
 	}
@@ -179,7 +179,7 @@ func keep(err, _ error) error { return err }
 func (g *graph) openImage(n *Node, file *raw.File, v map[string]string, in inherited, p perms, above *place, format block.Format) error {
 	if n.Probed {
 		var err error
-		if format, err = g.probe(file); err != nil {
+		if format, err = g.probe(file, n.File.Filename); err != nil {
 			return err
 		}
 	}
@@ -235,13 +235,17 @@ func (g *graph) openFailed(n *Node, err error) error {
 	return err
 }
 
-// probe finds out the format of what is in f.
-func (g *graph) probe(f *raw.File) (block.Format, error) {
+// probe finds out the format of what is in f. Apple's disk images tell by their
+// name only.
+func (g *graph) probe(f *raw.File, path string) (block.Format, error) {
 	head := make([]byte, ProbeSize)
 	if err := f.Readv([][]byte{head}, 0); err != nil {
 		return block.Format{}, &wordedError{"Could not read image for determining its format", err}
 	}
 	name := Probe(head)
+	if name == "raw" && strings.HasSuffix(path, ".dmg") && f.Size() > 0 {
+		name = "dmg"
+	}
 	format, ok := Find(name)
 	if !ok {
 		return format, fmt.Errorf("Unknown driver '%s'", name)
