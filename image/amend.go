@@ -72,6 +72,7 @@ func (a *amend) apply(c *call, n *formats.Node, began *bool) error {
 	*began = true
 	p := newProgress(c, a.progress, 1)
 	defer p.end()
+	p.set(0)
 	err := f.Amend(n.Image, l.values(), func(done, total int64) { p.set(100 * float32(done) / float32(total)) })
 	p.set(100)
 	return cause(err)

@@ -111,6 +111,9 @@ func allocatedSize(n *formats.Node) int64 {
 	if n.File == nil {
 		return occupied(n)
 	}
+	if size := occupied(n); size >= 0 { // it knows of more files
+		return size
+	}
 	sum := occupied(n.File)
 	if n.Data != nil && n.Data != n.File && sum >= 0 {
 		data := occupied(n.Data)

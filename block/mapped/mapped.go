@@ -181,3 +181,20 @@ func (i *Image) check(off, n int64) error {
 	}
 	return nil
 }
+
+// Occupied returns how many bytes of storage all files take; see block.Occupier.
+func (i *Image) Occupied() (int64, error) {
+	sum := int64(0)
+	for _, f := range i.files {
+		o, ok := f.(block.Occupier)
+		if !ok {
+			return 0, block.ErrUnsupported
+		}
+		n, err := o.Occupied()
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}

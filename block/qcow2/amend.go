@@ -126,10 +126,12 @@ func (i *Image) amendment(v block.Values) (a amendment, err error) {
 // amendHeader does all but change the size and downgrade.
 func (i *Image) amendHeader(a amendment, v block.Values, progress func(done, total int64)) error {
 	if a.version > i.hdr.version {
+		progress(0, 2)
+		progress(1, 2)
 		if err := i.upgrade(); err != nil {
 			return err
 		}
-		progress(1, 2)
+		progress(2, 2)
 	}
 	if a.order != i.hdr.refcountOrder {
 		if a.version < 3 && a.order != 4 {
