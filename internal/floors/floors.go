@@ -33,6 +33,6 @@ doctor image
 cmd/berth
 
 # what is measured and tested from outside
-tests/process tests/nested
+tests/guest tests/process tests/nested
 tests/...
 `
