@@ -19,11 +19,15 @@ func nested(f files, o options) ([]result, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building for the outer guest: %w: %s", err, out)
 	}
+	fio := filepath.Join(f.scratch, "fio.img") // the outer guest locks its disk as one that it may write
+	if out, err := exec.Command("cp", "--sparse=always", f.fio, fio).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("copying fio's disk: %w: %s", err, out)
+	}
 	packed, err := realkvm.QEMUFiles()
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"-c", "1", "-m", "3072", "-t", fmt.Sprint(int(o.nestedLimit.Seconds())), "-d", f.fio}
+	args := []string{"-c", "1", "-m", "3072", "-t", fmt.Sprint(int(o.nestedLimit.Seconds())), "-d", fio}
 	for _, p := range append(packed, self, f.berth, f.kernel, f.initrd) {
 		args = append(args, "-f", p)
 	}
