@@ -122,6 +122,19 @@ func (v *convert) run(c *call, operands []string) error {
 	p := newProgress(c, v.progress && !v.quiet, 1)
 	defer p.end()
 	p.set(0)
+	nodes, err := v.openAll(c, operands[:len(operands)-1], srcCache)
+	defer closeAll(nodes)
+	if err == nil {
+		err = v.into(c, v.copier(c, p), nodes, out)
+	}
+	if err == nil {
+		p.set(100)
+	}
+	return err
+}
+
+// copier returns one that is set as the options say.
+func (v *convert) copier(c *call, p *progress) *copier {
 	k := &copier{progress: p, compress: v.compress, salvage: v.salvage, sparse: v.sparse, workers: v.workers, inOrder: !v.unordered,
 		zeroed: v.isZero, backingSize: -1, count: v.progress && !v.quiet, limit: newLimiter(c.ctx, v.rate)}
 	k.offload.Store(v.offload)
@@ -130,26 +143,27 @@ func (v *convert) run(c *call, operands []string) error {
 			c.warn("%s", text)
 		}
 	}
-	var nodes []*formats.Node
-	defer func() {
-		for _, n := range nodes {
-			_ = n.Close() // opened read-only
-		}
-	}()
-	for _, name := range operands[:len(operands)-1] {
+	return k
+}
+
+// openAll opens the sources; those that were opened before an error are returned too.
+func (v *convert) openAll(c *call, names []string, cache string) (nodes []*formats.Node, err error) {
+	for _, name := range names {
 		s := v.source
 		s.file = name
-		n, err := c.open(s, formats.Options{ReadOnly: true, NoShare: true, Cache: srcCache})
+		n, err := c.open(s, formats.Options{ReadOnly: true, NoShare: true, Cache: cache})
 		if err != nil {
-			return err
+			return nodes, err
 		}
 		nodes = append(nodes, n)
 	}
-	if err := v.into(c, k, nodes, out); err != nil {
-		return err
+	return nodes, nil
+}
+
+func closeAll(nodes []*formats.Node) {
+	for _, n := range nodes {
+		_ = n.Close() // opened read-only
 	}
-	p.set(100)
-	return nil
 }
 
 // into copies the images of nodes into out.
