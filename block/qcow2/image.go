@@ -292,7 +292,8 @@ func (i *Image) sync() error {
 	return i.file.Flush()
 }
 
-// Close writes back what is held in memory and closes the files.
+// Close writes back what is held in memory, puts it on stable storage, as QEMU
+// does, and closes the files.
 func (i *Image) Close() error {
 	i.ops.Lock()
 	defer i.ops.Unlock()
@@ -303,7 +304,7 @@ func (i *Image) Close() error {
 	}
 	var err error
 	if !i.readOnly && !i.corrupt.Load() {
-		err = i.inactivate()
+		err = errors.Join(i.inactivate(), i.sync())
 	}
 	i.closed = true
 	i.codecs.close()
@@ -318,10 +319,8 @@ func (i *Image) inactivate() error {
 	if i.data == nil {
 		return nil // nothing was read or written
 	}
-	if err := i.closeBitmaps(); err != nil {
-		return err
-	}
-	if err := i.quiesce(); err != nil {
+	err := errors.Join(i.closeBitmaps(), i.quiesce())
+	if err != nil {
 		return err
 	}
 	if i.hdr.incompat&incompatDirty != 0 && !i.check {
