@@ -1,6 +1,9 @@
 package image
 
 import (
+	"errors"
+	"syscall"
+
 	"berth/block"
 	"berth/block/formats"
 )
@@ -79,6 +82,10 @@ func (a *check) check(c *call, n *formats.Node, checker block.Checker, json bool
 		leaks, corruptions := r.LeaksFixed, r.CorruptionsFixed
 		r, err = checker.Check(0, report)
 		r.LeaksFixed, r.CorruptionsFixed = leaks, corruptions
+	}
+	if errors.Is(err, syscall.ENOTSUP) {
+		c.report("This image format does not support checks")
+		return checkUnsupported
 	}
 	if err != nil {
 		return failure("Check failed: %s", strerror(errno(err)))

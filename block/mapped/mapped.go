@@ -52,9 +52,10 @@ func New(m Map, size int64, files ...block.File) *Image {
 	return &Image{m: m, size: size, files: files}
 }
 
-// Refuse is the answer to who asks to write to an image of a format that is only read.
+// Refuse is the answer to who asks to write to an image of a format that is
+// only read. To be repaired it is opened, so that Check can say that it cannot be.
 func Refuse(format string, o block.OpenOptions) error {
-	if o.ReadOnly {
+	if o.ReadOnly || o.Check {
 		return nil
 	}
 	return fmt.Errorf("Driver '%s' can only be used for read-only devices", format)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"berth/block"
 	"berth/block/mapped"
 )
 
@@ -25,7 +26,7 @@ const (
 //	0x0c  tail
 //
 // followed by its descriptors, 32 bytes each, and their data.
-func (i *image) checkLog(h *header, filename string) error {
+func (i *image) checkLog(h *header, o block.OpenOptions) error {
 	off, n := h.logOffset(), h.logLen()
 	switch {
 	case off < logUnit || off%logUnit != 0 || off > 1<<62:
@@ -45,9 +46,12 @@ func (i *image) checkLog(h *header, filename string) error {
 		if err != nil {
 			return err
 		}
+		if valid && !o.ReadOnly {
+			return fmt.Errorf("VHDX image file '%s' contains a log that needs to be replayed, which is not supported here", o.Filename)
+		}
 		if valid {
 			return fmt.Errorf("VHDX image file '%[1]s' opened read-only, but contains a log that needs to be replayed\n"+
-				"To replay the log, run:\nqemu-img check -r all '%[1]s'", filename)
+				"To replay the log, run:\nqemu-img check -r all '%[1]s'", o.Filename)
 		}
 		at += max(length, logSector)
 	}

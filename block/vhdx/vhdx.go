@@ -108,7 +108,7 @@ func open(f block.File, o block.OpenOptions) (block.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := i.checkLog(h, o.Filename); err != nil {
+	if err := i.checkLog(h, o); err != nil {
 		return nil, err
 	}
 	if err := i.readRegions(h); err != nil {
@@ -329,12 +329,9 @@ func (i *image) Extent(off, n int64) (block.Extent, error) {
 // Info implements block.Informer.
 func (i *image) Info() block.Info { return block.Info{ClusterSize: i.blockSize} }
 
-// Check implements block.Checker; nothing is repaired.
-func (i *image) Check(fix block.Fix, report func(string)) (block.CheckResult, error) {
+// Check implements block.Checker. As in QEMU, there is nothing that it could repair.
+func (i *image) Check(_ block.Fix, report func(string)) (block.CheckResult, error) {
 	var res block.CheckResult
-	if fix != 0 {
-		return res, syscall.ENOTSUP
-	}
 	err := i.eachBlock(func(err error) error {
 		report(err.Error())
 		res.Corruptions++

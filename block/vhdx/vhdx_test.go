@@ -113,6 +113,10 @@ func TestDirtyLog(t *testing.T) {
 		if want := "VHDX image file 'F' opened read-only, but contains a log that needs to be replayed\nTo replay the log, run:\nqemu-img check -r all 'F'"; err == nil || err.Error() != want {
 			t.Errorf("%v, want %q", err, want)
 		}
+		_, err = vhdx.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{Check: true, Filename: "F"})
+		if want := "VHDX image file 'F' contains a log that needs to be replayed, which is not supported here"; err == nil || err.Error() != want {
+			t.Errorf("to be repaired: %v, want %q", err, want)
+		}
 		b[logOff+at+5000]++
 		i, err := vhdx.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
 		if err != nil {

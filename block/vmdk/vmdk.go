@@ -206,11 +206,11 @@ func (*image) ChangeBackingFile(string, string) error { return block.ErrReadOnly
 // Info implements block.Informer.
 func (i *image) Info() block.Info {
 	first := i.extents[0]
-	n := block.Info{ClusterSize: first.grain, Compressed: first.compressed}
+	n := block.Info{ClusterSize: first.grain}
 	var list [][]block.Field
 	for _, e := range i.extents {
 		if e.grain != first.grain || e.compressed != first.compressed {
-			n.ClusterSize, n.Compressed = 0, false
+			n.ClusterSize = 0
 		}
 		fields := []block.Field{{Name: "filename", Value: e.name}, {Name: "format", Value: e.kind}, {Name: "virtual-size", Value: e.size}}
 		if e.grain != 0 {
