@@ -31,6 +31,12 @@ type workshop struct {
 
 func (w *workshop) path(name string) string { return filepath.Join(w.dir, name) }
 
+// Rows that take little are run more often, until they have taken this together.
+const (
+	manyRuns  = 15
+	shortTime = 1.0 // seconds
+)
+
 // measure fills in r.taken.
 func (w *workshop) measure(r *row, programs [2]program, runs int) error {
 	for _, i := range r.inputs {
@@ -42,7 +48,8 @@ func (w *workshop) measure(r *row, programs [2]program, runs int) error {
 		}
 		w.made[i.name] = true
 	}
-	for range runs {
+	spent := 0.0
+	for n := 0; n < runs || n < manyRuns && spent < shortTime; n++ {
 		for i, p := range programs {
 			if err := w.prepare(r); err != nil {
 				return err
@@ -51,6 +58,7 @@ func (w *workshop) measure(r *row, programs [2]program, runs int) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
+			spent += c.wall
 			if r.taken[i].wall == 0 || c.wall < r.taken[i].wall {
 				c.memory = max(c.memory, r.taken[i].memory)
 				r.taken[i] = c
