@@ -32,7 +32,8 @@ type Resizer interface{ Truncate(size int64) error }
 
 // ZeroWriter makes ranges zero for less than writing zeros costs. With
 // FlagNoFallback it answers ErrUnsupported, and has changed nothing, when it
-// would have to write them.
+// would have to write them. The zeros are the image's own: another backing image
+// does not show through them.
 type ZeroWriter interface {
 	WriteZeroes(off, n int64, f Flags) error
 }

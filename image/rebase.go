@@ -199,6 +199,7 @@ func (k *rebaser) look() (s span, differs bool, err error) {
 	}
 	s.n = e.Len
 	if k.depth >= 0 && s.off < k.old.image().Size() {
+		s.n = min(s.n, k.old.image().Size()-s.off) // past its end the old one has zeros, whatever is below it
 		e, err := k.old.statusOf(k.depth, s.off, s.n)
 		if err != nil {
 			return s, false, err

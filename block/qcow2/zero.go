@@ -24,7 +24,7 @@ func (i *Image) WriteZeroes(off, n int64, f block.Flags) error {
 
 // zero is WriteZeroes for those who hold ops.
 func (i *Image) zero(off, n int64, f block.Flags) error {
-	if i.hdr.version < 3 && i.backing != nil {
+	if i.hdr.version < 3 {
 		return i.zeroByWriting(off, n, f)
 	}
 	end := off + n
@@ -62,13 +62,14 @@ func (i *Image) zero(off, n int64, f block.Flags) error {
 	return i.noteDirty(off, n)
 }
 
-// zeroByWriting writes zeros, except where the range reads as zeros.
+// zeroByWriting writes zeros, except where there are zero clusters. What only reads as zeros because nothing
+// is stored is written, too: the image may get another backing image.
 func (i *Image) zeroByWriting(off, n int64, f block.Flags) error {
 	if n == 0 {
 		return nil
 	}
 	i.mu.Lock()
-	is, err := i.readsZero(off, n)
+	is, err := i.zeroClusters(off, n)
 	i.mu.Unlock()
 	if err != nil {
 		return err
@@ -88,6 +89,18 @@ func (i *Image) zeroByWriting(off, n int64, f block.Flags) error {
 		off, n = off+k, n-k
 	}
 	return nil
+}
+
+// zeroClusters tells whether n bytes at off are marked to be zeros. mu is held.
+func (i *Image) zeroClusters(off, n int64) (bool, error) {
+	for n > 0 {
+		m, err := i.lookup(off, n)
+		if err != nil || m.contents != zeroed {
+			return false, err
+		}
+		off, n = off+m.n, n-m.n
+	}
+	return true, nil
 }
 
 // zeroSome makes whole subclusters of one L2 slice zero, and returns how many bytes.
@@ -116,10 +129,6 @@ func (i *Image) zeroSome(off, n int64, f block.Flags) (int64, error) {
 	if m, err := i.lookup(off, n); err != nil || m.contents == compressed && n < i.clusterSize {
 		return 0, cmp.Or(err, errByWriting)
 	}
-	if i.hdr.version < 3 {
-		_, err := i.discardRange(off, n, false)
-		return n, err
-	}
 	if err := i.prepareLink(); err != nil {
 		return 0, err
 	}
@@ -144,7 +153,6 @@ func (i *Image) alreadyZero(off, n int64, f block.Flags) (bool, error) {
 		}
 		switch {
 		case m.contents == zeroed && (!m.hasHost || f&block.FlagUnmap == 0):
-		case m.contents == unallocated && !m.hasHost && i.backing == nil && i.hdr.version < 3:
 		default:
 			return false, nil
 		}
