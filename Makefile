@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
 
 all: build
 
@@ -61,6 +61,10 @@ fuzz-cpu: need-go
 # Every fuzz target for a minute.
 fuzz: need-go
 	@tests/fuzz
+
+# Ten thousand random sequences of image operations, by berth and by QEMU's tools.
+fuzz-image: need-go
+	$(GO) test -timeout 6h -count 1 -v -run TestInterchange ./tests/image -image.runs=10000
 
 # Guests that do their worst, twelve minutes on each engine and on soft under Go's race detector.
 hostile: build
