@@ -219,13 +219,13 @@ func (r *rawImage) Extent(off, n int64) (block.Extent, error) {
 	if err := r.check(off, n); err != nil {
 		return block.Extent{}, err
 	}
+	size := r.Size()
+	if end := r.file.Size(); r.off+off >= end && n > 0 { // the last sector's tail, which is not in the file
+		return block.Extent{Len: n, Allocated: true, Zero: true, HasOffset: true, Off: r.off + off, EOF: off+n == size}, nil
+	}
 	e, err := r.file.Extent(r.off+off, n)
 	if err != nil {
 		return e, err
-	}
-	size := r.Size()
-	if e.EOF && off+e.Len < size { // the last sector's tail is as the rest of it
-		e.Len = min(n, size-off)
 	}
 	e.Allocated, e.EOF = true, off+e.Len == size
 	return e, nil
