@@ -72,8 +72,11 @@ func deep(n *formats.Node, disk block.Disk, d spec.Disk, log *slog.Logger) block
 func diskError(d spec.Disk, err error) error {
 	var hint interface{ Hint() string }
 	text := strings.TrimPrefix(err.Error(), fmt.Sprintf("Could not open '%s': ", d.File))
-	if errors.As(err, &hint) {
+	switch {
+	case errors.As(err, &hint) && hint.Hint() != "":
 		text += ": " + hint.Hint()
+	case strings.HasSuffix(text, "can only be used for read-only devices"):
+		text += ": add readonly=on, or make a qcow2 image of it with berth image convert"
 	}
 	if errors.Is(err, block.ErrInUse) {
 		text = "in use by another process: " + text
