@@ -257,69 +257,85 @@ func (i *Image) ApplySnapshot(name string) error {
 		if err != nil {
 			return err
 		}
-		if err := i.resizeTo(int64(e.diskSize)); err != nil {
+		if err := i.mayBecome(e.diskSize); err != nil {
 			return err
 		}
-		if err := i.growL1(uint64(e.l1Size)); err != nil {
-			return err
-		}
-		if err := i.quiesce(); err != nil {
-			return err
-		}
-		return i.switchTo(append(l1, make([]uint64, len(i.l1)-len(l1))...))
+		n := max(uint64(e.l1Size), i.hdr.sizeToL1(e.diskSize))
+		return i.switchTo(append(l1, make([]uint64, n-uint64(len(l1)))...), int64(e.diskSize))
 	})
 }
 
-// resizeTo changes the virtual size to that of a snapshot.
-func (i *Image) resizeTo(size int64) error {
-	old := i.Size()
+// mayBecome tells why the image cannot have the size of a snapshot.
+func (i *Image) mayBecome(size uint64) error {
 	switch {
-	case size == old:
+	case size == uint64(i.Size()):
 		return nil
-	case size < 0 || size&511 != 0:
+	case size > math.MaxInt64 || size&511 != 0:
 		return errors.New("The new size must be a multiple of 512")
 	case i.hdr.version < 3:
 		return errors.New("Can't resize a v2 image which has snapshots")
+	case i.hdr.sizeToL1(size) > maxL1Bytes/8:
+		return errTooBig
 	}
-	if err := i.resizableBitmaps(); err != nil {
-		return err
-	}
-	var err error
-	if size < old {
-		err = i.shrink(size)
-	} else {
-		err = i.grow(old, size, "off")
-	}
-	if err != nil {
-		return err
-	}
-	return i.storeSize(size)
+	return i.resizableBitmaps()
 }
 
-// switchTo puts l1 in the place of the active L1 table. What the new one refers
-// to has its refcounts raised before, what the old one referred to has them lowered after.
-func (i *Image) switchTo(l1 []uint64) error {
+// switchTo puts l1 in the place of the active L1 table, and the size with it,
+// by one write in the header's first sector. What the new table refers to has
+// its refcounts raised before, what the old one referred to has them lowered after.
+func (i *Image) switchTo(l1 []uint64, size int64) error {
 	if err := i.raiseTree(l1, false); err != nil {
 		return err
 	}
-	if err := i.storeTables(); err != nil {
-		return errors.Join(err, i.lowerTree(l1))
+	n := i.roundUp(int64(len(l1))*8) >> i.clusterBits
+	var r run
+	var err error
+	if n > 0 {
+		if r, _, err = i.allocate(n, true, "L1 table"); err == nil {
+			err = writeFull(i.file, encodeTable(l1), r.off)
+		}
 	}
-	err := writeFull(i.file, encodeTable(l1), int64(i.hdr.l1Offset))
 	if err == nil {
+		err = i.storeTables()
+	}
+	if err != nil {
+		if r.n > 0 {
+			err = errors.Join(err, i.addRefcounts(r.off, r.n, -1))
+		}
+		return errors.Join(err, i.lowerTree(l1), i.markCopied())
+	}
+	var h [24]byte
+	be.PutUint64(h[0:], uint64(size))
+	be.PutUint32(h[8:], i.hdr.crypt)
+	be.PutUint32(h[12:], uint32(len(l1)))
+	be.PutUint64(h[16:], uint64(r.off))
+	if err = writeFull(i.file, h[:], 24); err == nil {
 		err = i.sync()
 	}
 	if err != nil {
-		return err // which of the two is in the file is not known: neither can be freed
+		return err // which of the two is in force is not known: neither can be freed
 	}
-	old := i.l1
-	i.l1 = l1
-	i.l1Dirty = dirtySpan{}
+	return i.switched(l1, size, r.off)
+}
+
+// switched notes that the table at off is the active one, and frees the old one.
+func (i *Image) switched(l1 []uint64, size, off int64) error {
+	old, oldOff := i.l1, int64(i.hdr.l1Offset)
+	i.l1, i.l1Dirty = l1, dirtySpan{}
+	i.hdr.size, i.hdr.l1Size, i.hdr.l1Offset = uint64(size), uint32(len(l1)), uint64(off)
+	i.size.Store(size)
+	i.l2.max = max(i.l2Slices(), 4)
 	i.inflated.clear()
 	i.noteTables()
+	i.fitBitmaps()
 	i.allDirty()
 	if err := i.lowerTree(old); err != nil {
 		return err
+	}
+	if n := i.roundUp(int64(len(old))*8) >> i.clusterBits; n > 0 {
+		if err := i.addRefcounts(oldOff, n, -1); err != nil {
+			i.say("qcow2_free_clusters failed: " + strerror(err))
+		}
 	}
 	return i.markCopied()
 }
