@@ -85,8 +85,8 @@ func (q qemu) read(path, format, snapshot string) ([]byte, error) {
 
 // dirty returns the dirty ranges of a bitmap, as an NBD client of QEMU's sees them.
 func (q qemu) dirty(path, bitmap string) (string, error) {
-	socket := filepath.Join(q.scratch, "nbd")
-	pid := filepath.Join(q.scratch, "pid")
+	socket := filepath.Join(q.scratch, "nbd-"+bitmap) // a server that ends removes its own
+	pid := socket + ".pid"
 	if code, out := run("qemu-nbd", "--fork", "--pid-file", pid, "-r", "-f", "qcow2", "-B", bitmap, "-k", socket, "-x", "x", path); code != 0 {
 		return "", errors.New(out)
 	}
