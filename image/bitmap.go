@@ -72,7 +72,7 @@ func (a *bitmap) withSource(c *call, n *formats.Node, name string) error {
 		if from, err = c.open(source{file: a.from, format: a.fromFormat}, formats.Options{ReadOnly: true, NoBacking: true}); err != nil {
 			return err
 		}
-		defer from.Close()
+		defer func() { _ = from.Close() }() // nothing was written
 	}
 	b, ok := n.Image.(block.Bitmapper)
 	if !ok {

@@ -77,7 +77,7 @@ func (a *check) check(c *call, n *formats.Node, checker block.Checker, json bool
 		if !json && !a.quiet {
 			c.printf("The following inconsistencies were found and repaired:\n\n    %d leaked clusters\n    %d corruptions\n\n"+
 				"Double checking the fixed image now...\n", r.LeaksFixed, r.CorruptionsFixed)
-			c.stdout.Flush()
+			_ = c.stdout.Flush() // Main reports what stdout does not take
 		}
 		leaks, corruptions := r.LeaksFixed, r.CorruptionsFixed
 		r, err = checker.Check(0, report)

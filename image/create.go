@@ -133,7 +133,7 @@ func (a *create) create(c *call, file string, size int64) error {
 		c.printf("Formatting '%s', fmt=%s ", file, a.format)
 		l.print(c)
 		c.printf("\n")
-		c.stdout.Flush()
+		_ = c.stdout.Flush() // Main reports what stdout does not take
 	}
 	return makeImage(f, file, l)
 }
@@ -183,7 +183,7 @@ func (a *create) checkBacking(l *optionList, file string) error {
 	if err != nil {
 		return err
 	}
-	defer n.Close()
+	defer func() { _ = n.Close() }() // nothing was written
 	if !stated {
 		return &message{text: "Backing file specified without backing format", hint: fmt.Sprintf("Detected format of %s.", n.Driver)}
 	}
@@ -275,6 +275,6 @@ func makeDataFile(c *block.Creation) (name string, err error) {
 // removeFile removes what is left of an image that could not be made. What is no file stays.
 func removeFile(name string) {
 	if i, err := os.Lstat(name); err == nil && i.Mode().IsRegular() {
-		os.Remove(name)
+		_ = os.Remove(name)
 	}
 }

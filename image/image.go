@@ -211,7 +211,7 @@ func (c *call) reportError(prefix string, err error) {
 		fmt.Fprintf(c.stderr, "Try '%s --help' for more information\n", c.name)
 	}
 	if h := hint(err); h != "" {
-		io.WriteString(c.stderr, h)
+		fmt.Fprint(c.stderr, h)
 	}
 }
 
@@ -235,7 +235,7 @@ func prefixed(err error, format string, a ...any) error {
 // report prints one line of a message.
 func (c *call) report(format string, a ...any) {
 	if c.tty {
-		c.stdout.Flush()
+		_ = c.stdout.Flush() // Main reports what stdout does not take
 	}
 	fmt.Fprintf(c.stderr, "%s: %s\n", c.name, fmt.Sprintf(format, a...))
 }

@@ -20,34 +20,9 @@ var (
 // E in either case, powers of 1024. It is util/cutils.c's qemu_strtosz. oddity,
 // if not "", is to be warned of.
 func parseSize(s string) (n uint64, oddity string, err error) {
-	text := strings.TrimLeft(s, " \t\n\v\f\r")
-	digits := strings.TrimPrefix(text, "+")
-	end := 0
-	for end < len(digits) && digits[end] >= '0' && digits[end] <= '9' {
-		end++
-	}
-	if end == 0 {
-		return 0, "", errNotSize
-	}
-	whole, rest := digits[:end], digits[end:]
-	hex := strings.Trim(whole, "0") == "" && rest != "" && (rest[0] == 'x' || rest[0] == 'X')
-	if hex {
-		whole, rest, err = hexDigits(digits)
-		if err != nil {
-			return 0, "", err
-		}
-	}
-	var val uint64
-	if hex {
-		val, err = strconv.ParseUint(whole, 16, 64)
-	} else {
-		val, err = strconv.ParseUint(whole, 10, 64)
-	}
-	if err != nil && rest == "" {
-		return 0, "", errSizeRange
-	}
+	val, rest, hex, err := wholeNumber(s)
 	if err != nil {
-		return 0, "", errNotSize
+		return 0, "", err
 	}
 	var fraction uint64 // of 1, in 64 bits behind the point
 	if strings.HasPrefix(rest, ".") {
@@ -67,6 +42,33 @@ func parseSize(s string) (n uint64, oddity string, err error) {
 		err = errNotSize
 	}
 	return n, oddity, err
+}
+
+// wholeNumber reads the number that s begins with.
+func wholeNumber(s string) (val uint64, rest string, hex bool, err error) {
+	digits := strings.TrimPrefix(strings.TrimLeft(s, " \t\n\v\f\r"), "+")
+	end := 0
+	for end < len(digits) && digits[end] >= '0' && digits[end] <= '9' {
+		end++
+	}
+	if end == 0 {
+		return 0, "", false, errNotSize
+	}
+	whole, rest, base := digits[:end], digits[end:], 10
+	if strings.Trim(whole, "0") == "" && rest != "" && (rest[0] == 'x' || rest[0] == 'X') {
+		if whole, rest, err = hexDigits(digits); err != nil {
+			return 0, "", false, err
+		}
+		base = 16
+	}
+	val, err = strconv.ParseUint(whole, base, 64)
+	if err != nil && rest != "" {
+		return 0, "", false, errNotSize
+	}
+	if err != nil {
+		return 0, "", false, errSizeRange
+	}
+	return val, rest, base == 16, nil
 }
 
 func hexDigits(digits string) (whole, rest string, err error) {
