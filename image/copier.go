@@ -60,10 +60,12 @@ type copier struct {
 	next    int64 // bytes: where the next piece begins
 	known   int64 // bytes: kind holds up to here
 	kind    runKind
-	step    int64   // bytes: the step of progress that is being given out ends here
-	given   int64   // pieces given out
-	turn    int64   // the piece that is to be written next, in order
-	hands   []*hand // of the workers
+	step    int64     // bytes: the step of progress that is being given out ends here
+	given   int64     // pieces given out
+	turn    int64     // the piece that is to be written next, in order
+	ready   []*hand   // pieces that are prepared, and whose turn has not come: by number, modulo its length
+	free    []*hand   // not in use
+	space   sync.Cond // turn or err has changed
 	copied  int64
 	toCopy  int64
 	err     error
@@ -99,11 +101,10 @@ func (k *copier) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { k.fail(errInterrupted) })
 	defer stop()
 	var all sync.WaitGroup
+	k.space.L = &k.mu
+	k.ready = make([]*hand, 2*k.workers+2)
 	for range k.workers {
-		k.hands = append(k.hands, &hand{turn: make(chan struct{}, 1)})
-	}
-	for _, h := range k.hands {
-		all.Go(func() { k.work(h) })
+		all.Go(k.work)
 	}
 	all.Wait()
 	return k.err
@@ -136,13 +137,10 @@ func (k *copier) countData(ctx context.Context) error {
 func (k *copier) fail(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.err != nil {
-		return
+	if k.err == nil {
+		k.err = err
 	}
-	k.err = err
-	for _, h := range k.hands {
-		h.call()
-	}
+	k.space.Broadcast()
 }
 
 // look returns what is to be done at off, and for how many bytes.
@@ -220,19 +218,20 @@ type piece struct {
 	number int64
 }
 
-// take gives out the next piece that there is something to do about; ok is
-// false when there is none.
-func (k *copier) take() (p piece, ok bool) {
+// take gives out the next piece that there is something to do about; nil: there
+// is none. While too many pieces wait for their turn, it waits.
+func (k *copier) take() *hand {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	for k.inOrder && k.err == nil && k.given-k.turn >= int64(len(k.ready)) {
+		k.space.Wait()
+	}
 	for k.err == nil && k.next < k.total {
 		n, kind, err := k.look(k.next)
 		if err != nil {
 			k.err = err
-			for _, h := range k.hands {
-				h.call()
-			}
-			return p, false
+			k.space.Broadcast()
+			return nil
 		}
 		copied := kind == runData || k.sparse == 0 && kind == runZero
 		k.advance(n, copied)
@@ -240,14 +239,24 @@ func (k *copier) take() (p piece, ok bool) {
 		if copied && !k.offload.Load() {
 			n = min(n, k.scratch)
 		}
-		p = piece{off: k.next, n: n, kind: kind, number: k.given}
+		p := piece{off: k.next, n: n, kind: kind, number: k.given}
 		k.next += n
 		if copied || kind == runZero && !k.zeroed {
 			k.given++
-			return p, true
+			return k.hand(p)
 		}
 	}
-	return p, false
+	return nil
+}
+
+// hand returns one for p. mu is held.
+func (k *copier) hand(p piece) *hand {
+	h := &hand{}
+	if n := len(k.free); n > 0 {
+		h, k.free = k.free[n-1], k.free[:n-1]
+	}
+	h.piece, h.offload, h.packed = p, false, false
+	return h
 }
 
 // advance tells progress when a new step begins, which is n bytes.
@@ -262,91 +271,89 @@ func (k *copier) advance(n int64, copied bool) {
 	}
 }
 
-// hand is one worker's own memory.
+// hand is what a piece is prepared in.
 type hand struct {
+	piece      piece
+	offload    bool // the kernel is to copy the piece
+	packed     bool // compressed is the piece
 	buf        []byte
 	compressed []byte
 	iov        [1][]byte
-
-	waits bool          // for its turn; the copier's mu is held
-	wants int64         // the number of the piece in hand
-	turn  chan struct{} // tells it that its turn has come, or will not
 }
 
-// call wakes h if it waits. The copier's mu is held.
-func (h *hand) call() {
-	if h.waits {
-		h.waits = false
-		h.turn <- struct{}{}
-	}
-}
-
-func (k *copier) work(h *hand) {
-	for {
-		p, ok := k.take()
-		if !ok {
-			return
+func (k *copier) work() {
+	for h := k.take(); h != nil; h = k.take() {
+		err := k.prepare(h)
+		if err == nil {
+			err = k.deliver(h)
 		}
-		if err := k.copy(h, p); err != nil {
+		if err != nil {
 			k.fail(err)
 			return
 		}
 	}
 }
 
-func (k *copier) copy(h *hand, p piece) error {
-	offload := k.offload.Load() && p.kind == runData
-	packed := false
-	if !offload {
-		if err := k.fill(h, &p); err != nil {
-			return failure("error while reading at byte %d: %s", p.off, strerror(errno(err)))
-		}
-		var err error
-		if packed, err = k.pack(h, p); err != nil {
-			return k.writeError(p, err)
-		}
-	}
-	if k.inOrder && !k.wait(h, p.number) {
+// prepare reads and compresses the piece.
+func (k *copier) prepare(h *hand) (err error) {
+	h.offload = k.offload.Load() && h.piece.kind == runData
+	if h.offload {
 		return nil
 	}
-	k.limit.take(p.n)
-	err := k.put(h, p, offload, packed)
-	if err != nil {
-		return err
+	if err := k.fill(h, &h.piece); err != nil {
+		return failure("error while reading at byte %d: %s", h.piece.off, strerror(errno(err)))
 	}
-	if k.inOrder {
-		k.pass(p.number)
+	if h.packed, err = k.pack(h, h.piece); err != nil {
+		return k.writeError(h.piece, err)
 	}
 	return nil
 }
 
+// deliver gives the target the piece, or, where order counts and its turn has
+// not come, leaves it to whoever gives the one before it. It gives those that
+// have been left so.
+func (k *copier) deliver(h *hand) error {
+	if !k.mine(h) {
+		return nil
+	}
+	for h != nil {
+		k.limit.take(h.piece.n)
+		if err := k.put(h, h.piece, h.offload, h.packed); err != nil {
+			return err
+		}
+		h = k.following(h)
+	}
+	return nil
+}
+
+// mine tells whether h is to be given to the target now; else it is kept for its turn.
+func (k *copier) mine(h *hand) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err != nil || !k.inOrder || h.piece.number == k.turn {
+		return k.err == nil
+	}
+	k.ready[h.piece.number%int64(len(k.ready))] = h
+	return false
+}
+
+// following ends the turn of h and returns the piece whose turn has come, if it is ready.
+func (k *copier) following(h *hand) (next *hand) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.free = append(k.free, h)
+	if !k.inOrder || k.err != nil {
+		return nil
+	}
+	k.turn++
+	at := k.turn % int64(len(k.ready))
+	next, k.ready[at] = k.ready[at], nil
+	k.space.Broadcast()
+	return next
+}
+
 func (k *copier) writeError(p piece, err error) error {
 	return failure("error while writing at byte %d: %s", p.off, strerror(errno(err)))
-}
-
-// wait waits for the turn of the piece of that number; false: it will not come.
-func (k *copier) wait(h *hand, number int64) bool {
-	k.mu.Lock()
-	for k.turn != number && k.err == nil {
-		h.waits, h.wants = true, number
-		k.mu.Unlock()
-		<-h.turn
-		k.mu.Lock()
-	}
-	defer k.mu.Unlock()
-	return k.err == nil
-}
-
-// pass gives the turn to the piece after that of the number.
-func (k *copier) pass(number int64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.turn = number + 1
-	for _, h := range k.hands {
-		if h.waits && h.wants == k.turn {
-			h.call()
-		}
-	}
 }
 
 // fill gets p's bytes into h.buf, if they are needed.
