@@ -45,6 +45,9 @@ func (a *resize) run(c *call, operands []string) error {
 	case text != "" && text[0] == '-':
 		text, sign = text[1:], -1
 	}
+	if _, oddity, _ := parseSize(text); oddity != "" {
+		c.warn("%s", oddity)
+	}
 	digits, err := canonical(block.Option{Name: "size", Type: block.OptSize}, text)
 	if err != nil {
 		return err
