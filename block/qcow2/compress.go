@@ -267,6 +267,14 @@ func (i *Image) writePacked(c []byte, off int64) error {
 		i.mu.Unlock()
 		return err
 	}
+	err := i.prepareLink()
+	if err == nil {
+		_, _, err = i.l2ForWrite(off)
+	}
+	if err != nil {
+		i.mu.Unlock()
+		return err
+	}
 	host, first, clusters, err := i.pack(int64(len(c)))
 	if err != nil {
 		i.mu.Unlock()

@@ -148,6 +148,14 @@ type plan struct {
 
 // plan allocates clusters for a write at off, whose present mapping is m. mu is held.
 func (i *Image) plan(off, n int64, m mapping) (*plan, error) {
+	// The L2 table comes first, so that it lies before the data and a shrunk
+	// image's file can be cut.
+	if err := i.prepareLink(); err != nil {
+		return nil, err
+	}
+	if _, _, err := i.l2ForWrite(off); err != nil {
+		return nil, err
+	}
 	p := &plan{off: off}
 	p.from = i.clusterOf(off)
 	span := i.clusterSize << i.sliceBits
