@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"berth/block"
+	"berth/block/blocktest"
 )
 
 type span struct{ Off, N int64 }
@@ -295,11 +296,7 @@ func FuzzSnapshotTable(f *testing.F) {
 	f.Add(b, uint32(2))
 	f.Fuzz(func(t *testing.T, b []byte, n uint32) {
 		n %= 256
-		file := openTestFile(t, filepath.Join(t.TempDir(), "t"))
-		defer file.Close()
-		if err := writeFull(file, b, 0); err != nil {
-			t.Fatal(err)
-		}
+		file := blocktest.NewMemFile(b)
 		for _, repair := range []bool{false, true} {
 			got, err := readSnapshotTable(file, 0, n, 1<<20, repair)
 			if err != nil {
