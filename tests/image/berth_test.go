@@ -19,6 +19,8 @@ type berth struct{}
 func (berth) name() string { return "berth" }
 
 func (berth) img(args []string) (int, string) {
+	forking.RLock()
+	defer forking.RUnlock()
 	var out locked
 	code := image.Main(context.Background(), append([]string{"qemu-img"}, args...), strings.NewReader(""), &out, &out)
 	return code, out.buf.String()
@@ -37,6 +39,8 @@ func (l *locked) Write(p []byte) (int, error) {
 }
 
 func (berth) io(path, format, _ string, t task) (_ []bool, err error) {
+	forking.RLock()
+	defer forking.RUnlock()
 	n, err := formats.Open(formats.Options{Filename: path, Format: format})
 	if err != nil {
 		return nil, err
@@ -87,6 +91,8 @@ func serve(i block.Image, q request) error {
 }
 
 func (berth) read(path, format, snapshot string) (p []byte, err error) {
+	forking.RLock()
+	defer forking.RUnlock()
 	n, err := formats.Open(formats.Options{Filename: path, Format: format, ReadOnly: true})
 	if err != nil {
 		return nil, err
@@ -103,6 +109,8 @@ func (berth) read(path, format, snapshot string) (p []byte, err error) {
 
 // bitmaps describes an image's bitmaps with what is dirty in each.
 func (b berth) bitmaps(path string) (s string, err error) {
+	forking.RLock()
+	defer forking.RUnlock()
 	n, err := formats.Open(formats.Options{Filename: path, Format: "qcow2", ReadOnly: true})
 	if err != nil {
 		return "", err
@@ -123,6 +131,8 @@ func (b berth) bitmaps(path string) (s string, err error) {
 }
 
 func (b berth) dirty(path, bitmap string) (s string, err error) {
+	forking.RLock()
+	defer forking.RUnlock()
 	n, err := formats.Open(formats.Options{Filename: path, Format: "qcow2", ReadOnly: true})
 	if err != nil {
 		return "", err

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -37,12 +38,21 @@ func run(name string, args ...string) (int, string) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	out, err := cmd.CombinedOutput()
-	if err != nil && cmd.ProcessState == nil {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	forking.Lock()
+	err := cmd.Start()
+	forking.Unlock()
+	if err != nil {
 		return -1, err.Error()
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	_ = cmd.Wait() // its state tells
+	return cmd.ProcessState.ExitCode(), out.String()
 }
+
+// forking keeps berth from closing an image while a child is made: until it runs its program, the child has the
+// descriptor, too, and with it the image's locks.
+var forking sync.RWMutex
 
 // endOfRequest is what qemu-io's answer to "length" stands for in its output, one after each request.
 const endOfRequest = "length"
