@@ -34,7 +34,7 @@ func (qemu) img(args []string) (int, string) { return run("qemu-img", args...) }
 
 // run gives up on a tool that goes on for ever, as qemu-img 7.2 amend may: a killed tool's exit status is -1.
 func run(name string, args ...string) (int, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")

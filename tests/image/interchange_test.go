@@ -74,7 +74,7 @@ type sequence struct {
 func newSequence(seed uint64) *sequence {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := &sequence{seed: seed}
-	for range 3 + r.IntN(7) {
+	for range 2 + r.IntN(6) {
 		s.steps = append(s.steps, randomStep(r))
 	}
 	return s
