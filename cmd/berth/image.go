@@ -16,6 +16,12 @@ import (
 // qemuImg is the name under which berth is only that tool.
 const qemuImg = "qemu-img"
 
+// imageWord is the command of berth that holds the image commands.
+const imageWord = "image"
+
+// imageArgs is what runImage takes for berth image with those arguments.
+func imageArgs(args []string) []string { return append([]string{"berth " + imageWord}, args...) }
+
 // startedAsQEMUImg tells whether the program was started under that name.
 func startedAsQEMUImg(args []string) bool {
 	return len(args) > 0 && filepath.Base(args[0]) == qemuImg
@@ -47,7 +53,7 @@ func runImage(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 
 func imageCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	return &cobra.Command{
-		Use:                "image",
+		Use:                imageWord,
 		Short:              "Make, look at and change disk images: the commands and options of qemu-img",
 		DisableFlagParsing: true,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -58,7 +64,7 @@ func imageCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 			return words, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			status := runImage(append([]string{"berth image"}, args...), stdin, stdout, stderr)
+			status := runImage(imageArgs(args), stdin, stdout, stderr)
 			if status != statusOK {
 				return &exitError{status: status}
 			}

@@ -16,12 +16,16 @@ import (
 )
 
 func main() {
-	// The process's first thread, whose name is the process's, is kept from being
-	// a vCPU's.
-	runtime.LockOSThread()
+	// The image commands last milliseconds: they start without what the others need.
 	if startedAsQEMUImg(os.Args) {
 		os.Exit(runImage(os.Args, os.Stdin, os.Stdout, os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == imageWord {
+		os.Exit(runImage(imageArgs(os.Args[2:]), os.Stdin, os.Stdout, os.Stderr))
+	}
+	// The process's first thread, whose name is the process's, is kept from being
+	// a vCPU's.
+	runtime.LockOSThread()
 	if len(os.Args) > 1 && os.Args[1] == "run" {
 		calmRuntime()
 	}
