@@ -1,7 +1,9 @@
 package qcow2
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"syscall"
 )
 
@@ -439,7 +441,7 @@ func (i *Image) lowerPending(n int) error {
 	i.lowered++
 	i.inflated.clear()
 	i.packAt = 0 // its cluster may be among them
-	for _, r := range p {
+	for _, r := range i.joined(p) {
 		if err := i.addRefcounts(r.off, r.n, -1); err != nil {
 			i.say("qcow2_free_clusters failed: " + strerror(err))
 			if i.corrupt.Load() {
@@ -454,6 +456,21 @@ func (i *Image) lowerPending(n int) error {
 		}
 	}
 	return nil
+}
+
+// joined sorts runs, which it changes, and makes one of those that lie side by
+// side: what was freed in the guest's order becomes few changes and few holes.
+func (i *Image) joined(runs []run) []run {
+	slices.SortStableFunc(runs, func(a, b run) int { return cmp.Compare(a.off, b.off) })
+	var all []run
+	for _, r := range runs {
+		if k := len(all) - 1; k >= 0 && all[k].off+all[k].n<<i.clusterBits == r.off && all[k].punch == r.punch {
+			all[k].n += r.n
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
 }
 
 // punchFree gives the storage of those of r's clusters back that are free now.
