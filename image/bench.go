@@ -15,7 +15,7 @@ import (
 // bench is the command that measures how fast an image is read or written.
 type bench struct {
 	source                          source
-	cache, aio                      string
+	cache                           string
 	count, depth, interval, pattern int
 	offset, size, step              int64 // bytes
 	quiet, native, write, undrained bool

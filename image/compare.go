@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 
 	"berth/block"
@@ -29,7 +30,7 @@ func (m *compare) options(c *call) []option {
 	object := c.objectOption()
 	object.set = func(v string) error {
 		err := c.object(v)
-		if err != nil && err != error(done) {
+		if err != nil && !errors.Is(err, error(done)) {
 			return c.ends(compareOpens, err)
 		}
 		return err
@@ -59,7 +60,7 @@ func (m *compare) run(c *call, operands []string) error {
 		if err != nil {
 			return c.ends(compareOpens, err)
 		}
-		defer n.Close()
+		defer func() { _ = n.Close() }() // opened read-only
 		nodes[i] = n
 	}
 	k := comparison{c: c, quiet: m.quiet, strict: m.strict, progress: p}

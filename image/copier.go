@@ -187,7 +187,7 @@ func (k *copier) ask(off, n int64, past bool) (int64, runKind, error) {
 		}
 		if n <= sector {
 			k.warn(fmt.Sprintf("error while reading block status at offset %d: %s", at, strerror(errno(err))))
-			e, err = block.Extent{Len: sector, Data: true}, nil
+			e = block.Extent{Len: sector, Data: true}
 			break
 		}
 		n = (n/sector + 3) / 4 * sector

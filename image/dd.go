@@ -69,7 +69,7 @@ func (d *dd) run(c *call, operands []string) error {
 	if err != nil {
 		return err
 	}
-	defer n.Close() // opened read-only
+	defer func() { _ = n.Close() }() // opened read-only
 	if _, ok := formats.Find(d.target); !ok {
 		return failure("Unknown file format")
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
@@ -200,7 +201,7 @@ func canonical(o block.Option, value string) (string, error) {
 		return canonicalNumber(o.Name, value)
 	case block.OptSize:
 		n, _, err := parseSize(value)
-		if err == errSizeRange {
+		if errors.Is(err, errSizeRange) {
 			return "", failure("Value '%s' is out of range for parameter '%s'", value, o.Name)
 		}
 		if err != nil {
@@ -227,7 +228,7 @@ func canonicalNumber(name, value string) (string, error) {
 		base = 8
 	}
 	n, err := strconv.ParseUint(text, base, 64)
-	if ne, ok := err.(*strconv.NumError); ok && ne.Err == strconv.ErrRange {
+	if errors.Is(err, strconv.ErrRange) {
 		return "", failure("Value '%s' is too large for parameter '%s'", value, name)
 	}
 	if err != nil {

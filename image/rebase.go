@@ -103,7 +103,7 @@ func (r *rebase) copy(c *call, n *formats.Node, p *progress, o formats.Options) 
 			if err != nil {
 				return prefixed(cause(err), "Could not open new backing file '%s': ", r.base)
 			}
-			defer base.Close()
+			defer func() { _ = base.Close() }() // opened read-only
 			k.new = chainOf(base)
 		}
 	}

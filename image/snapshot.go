@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -92,7 +93,8 @@ const maxSnapshotName = 255
 
 // loadError words why a snapshot could not be applied.
 func loadError(err error) error {
-	if _, ok := err.(*message); ok {
+	var m *message
+	if errors.As(err, &m) {
 		return err
 	}
 	return failure("Failed to load snapshot: %s", strerror(errno(err)))

@@ -22,13 +22,6 @@ var (
 	errInvalid  = error(syscall.EINVAL)
 )
 
-// notQcow2 is block.ErrNotThisFormat in QEMU's words.
-type notQcow2 struct{}
-
-func (notQcow2) Error() string { return "Image is not in qcow2 format" }
-
-func (notQcow2) Is(target error) bool { return target == block.ErrNotThisFormat }
-
 // Image is an open qcow2 image. Safe for concurrent use.
 //
 // Locks, in the order in which they are taken: ops is held shared by each read

@@ -52,13 +52,6 @@ func copyTo(iov [][]byte, p []byte) {
 	}
 }
 
-// gather fills p from iov.
-func gather(p []byte, iov [][]byte) {
-	for _, b := range iov {
-		p = p[copy(p, b):]
-	}
-}
-
 func readFull(f block.Image, p []byte, off int64) error { return f.Readv([][]byte{p}, off) }
 
 func writeFull(f block.Image, p []byte, off int64) error { return f.Writev([][]byte{p}, off, 0) }

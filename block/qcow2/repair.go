@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"fmt"
 
 	"berth/block"
@@ -223,7 +224,7 @@ func (c *checker) readSnapshots() error {
 		c.say("Discarding %d overhanging snapshots", h.snapshots-maxSnapshots)
 		c.res.Corruptions += int64(h.snapshots - maxSnapshots)
 		h.snapshots = maxSnapshots
-		if err := c.storeCount(int64(c.res.Corruptions)); err != nil {
+		if err := c.storeCount(c.res.Corruptions); err != nil {
 			return err
 		}
 	}
@@ -242,7 +243,8 @@ func (c *checker) readSnapshots() error {
 	if err != nil {
 		c.res.CheckErrors++
 		c.say("ERROR failed to read the snapshot table: %s", err)
-		if e, ok := err.(*snapshotError); ok {
+		var e *snapshotError
+		if errors.As(err, &e) {
 			c.say("%s", e.hint)
 		}
 		return err
