@@ -2,9 +2,11 @@ package image
 
 import (
 	_ "embed"
+	"slices"
 	"strings"
 
 	"berth/block"
+	"berth/block/formats"
 )
 
 // version is that of the qemu-img whose commands and texts these are; what reads it decides by it.
@@ -13,10 +15,17 @@ const version = "7.2.22"
 //go:embed help.txt
 var helpText string
 
-// supportedFormats names also the formats and protocols that QEMU has and berth has not:
-// those who look for one in the list then read by name that it is not supported.
-func supportedFormats() string {
-	return "blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg file ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh throttle vdi vhdx vmdk vpc vvfat"
+// qemuFormats are the formats and protocols of Debian's qemu-img, as its help lists
+// them. Those that berth has not are refused by name.
+const qemuFormats = "blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg file ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh throttle vdi vhdx vmdk vpc vvfat"
+
+// own are the drivers among them that berth has.
+func own() []string {
+	names := []string{"file", "host_device"}
+	for _, f := range formats.All() {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 func (c *call) versionText() {
@@ -42,7 +51,14 @@ func (c *call) help() error {
 	for _, cmd := range commands() {
 		c.printf("  %s %s\n", cmd.name, cmd.usage)
 	}
-	c.printf("\n%sSupported formats: %s\n\n", helpText, supportedFormats())
+	c.printf("\n%s", helpText)
+	if c.name != "qemu-img" {
+		have := own()
+		others := slices.DeleteFunc(strings.Fields(qemuFormats), func(name string) bool { return slices.Contains(have, name) })
+		c.printf("Supported formats and protocols: %s\nRefused by name: %s\n", strings.Join(have, " "), strings.Join(others, " "))
+		return done
+	}
+	c.printf("Supported formats: %s\n\n", qemuFormats)
 	c.printf("See <https://qemu.org/contribute/report-a-bug> for how to report bugs.\n")
 	c.printf("More information on the QEMU project at <https://qemu.org>.\n")
 	return done
