@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -159,6 +160,9 @@ func TestNestedKVM(t *testing.T) {
 	}
 }
 
+// qemuDeath is what the outer machine's QEMU leaves behind.
+var qemuDeath = regexp.MustCompile(`(?m)^qemu: fatal: .*|^Bail out! ERROR:\.\./\.\./accel/tcg/.*|(Aborted|Segmentation fault) .*qemu-system`)
+
 // nestedMonitor runs a monitor in an outer machine and returns what it said. died:
 // QEMU itself has ended at what a guest did, as TCG does by design (cpu_abort) at
 // some states that a CPU would fault on; a real CPU takes no host down with it. That
@@ -166,7 +170,7 @@ func TestNestedKVM(t *testing.T) {
 func nestedMonitor(t *testing.T, elf, monitor, programs string) (out string, died bool) {
 	t.Helper()
 	limit := int((*each + 6*time.Minute).Seconds())
-	inside := fmt.Sprintf("monitor -accel kvm -tpr=false -kernel hostile.elf -dir /tmp -seed %d -time %s -patience 2m -do %s", first(), each, programs)
+	inside := fmt.Sprintf("monitor -accel kvm -tcg -kernel hostile.elf -dir /tmp -seed %d -time %s -patience 2m -do %s", first(), each, programs)
 	_, out, errs, err := outer.Run(func() *exec.Cmd {
 		return exec.Command(filepath.Join(root, "tests/nested/nested"), "-c", "1", "-m", "3072", "-t", fmt.Sprint(limit),
 			"-f", monitor, "-f", elf, "--", inside)
@@ -174,11 +178,9 @@ func nestedMonitor(t *testing.T, elf, monitor, programs string) (out string, die
 	if err == nil {
 		return out, false
 	}
-	for line := range strings.Lines(errs) {
-		if strings.HasPrefix(line, "qemu: fatal: ") || strings.HasPrefix(line, "Bail out! ERROR:../../accel/tcg/") {
-			t.Logf("%s\n%s\nQEMU: %s", inside, tail(out, 300), line)
-			return out, true
-		}
+	if why := qemuDeath.FindString(errs); why != "" {
+		t.Logf("%s\n%s\nQEMU: %s", inside, tail(out, 300), why)
+		return out, true
 	}
 	t.Fatalf("%s: %v\n%s", inside, err, tail(out+errs, 8000))
 	return "", false
@@ -194,7 +196,7 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 		t.Run(p, func(t *testing.T) {
 			s := first()
 			cmd := exec.Command(berth, "run", "--accel", "soft", "--cpus", "2", "--memory", "64M", "--kernel", elf,
-				"--append", fmt.Sprintf("seed=%d cpus=2 ends=0 tpr=1 do=%s", s, p))
+				"--append", fmt.Sprintf("seed=%d cpus=2 ends=0 tcg=0 do=%s", s, p))
 			var errs bytes.Buffer
 			cmd.Stderr = &errs
 			out, err := cmd.StdoutPipe()

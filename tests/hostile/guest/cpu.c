@@ -47,7 +47,7 @@ static void control(struct cpu *c)
 	u64 cr4 = GOOD_CR4 ^ (one_in(c, 2) ? 1UL << below(c, 64) : odd_value(c));
 	u64 cr3 = (u64)pml4 | (rnd(c) & (one_in(c, 2) ? 0x8000000000000fffUL : 0x18));
 	unsigned which = below(c, 28);
-	if (which == 16 && !may_tpr)
+	if (which == 16 && on_tcg)
 		return;
 	switch (which) {
 	CONTROL(dr0) CONTROL(dr1) CONTROL(dr2) CONTROL(dr3) CONTROL(dr4) CONTROL(dr5) CONTROL(dr6) CONTROL(dr7) CONTROL(cr8) CONTROL(cr2)
@@ -74,7 +74,10 @@ static void descriptors(struct cpu *c)
 	case 0: TRY(c, ({ asm volatile("cli; sgdt %1; lgdt %0; mov %w2, %%fs; lgdt %1; sti" : : "m"(t), "m"(*(struct table *)c->rest), "r"(0) : "memory"); })); break;
 	case 1: TRY(c, ({ asm volatile("cli; sidt %1; lidt %0; lidt %1; sti" : : "m"(t), "m"(*(struct table *)c->rest) : "memory"); })); break;
 	case 2: TRY(c, ({ asm volatile("lldt %w0; int3" : : "r"((u64)sel)); })); break;
-	case 3: TRY(c, ({ asm volatile("ltr %w0; int3" : : "r"((u64)sel)); })); break;
+	case 3:
+		if (!on_tcg)
+			TRY(c, ({ asm volatile("ltr %w0; int3" : : "r"((u64)sel)); }));
+		break;
 	case 4: TRY(c, ({ asm volatile("mov %w0, %%fs; mov %w0, %%gs; mov %w0, %%ds; mov %w0, %%es; int3" : : "r"((u64)sel)); })); break;
 	case 5: TRY(c, ({ asm volatile("mov %w0, %%ss; int3; int3" : : "r"((u64)sel)); })); break;
 	case 6: TRY(c, ({ asm volatile("rex64 ljmp *%0" : : "m"(far)); })); break;

@@ -72,7 +72,7 @@ u64 odd_address(struct cpu *); /* guest-physical: RAM, its ends, devices, nowher
 extern u32 start_info;
 extern u64 low_end, high_end; /* of RAM below and above 4 GiB; high_end may be 0 */
 extern volatile u32 started;  /* CPUs */
-extern int want_cpus, may_end, may_tpr; /* may_tpr: CR8 may be written */
+extern int want_cpus, may_end, on_tcg; /* on_tcg: what QEMU's TCG aborts on is left alone */
 extern volatile u64 completed;
 void start_others(struct cpu *);
 void repair(struct cpu *); /* APIC on, the watchdog's tick running */

@@ -12,7 +12,7 @@ u8 arena[4 << 20] __attribute__((aligned(4096), section(".arena,\"aw\",@nobits#"
 u32 start_info;
 volatile u32 started = 1;
 u64 low_end, high_end;
-int want_cpus = 1, may_end, may_tpr;
+int want_cpus = 1, may_end, on_tcg;
 extern u8 stubs[256][16], trampoline[], trampoline_end[];
 extern const u64 boot_gdt[10];
 
@@ -122,7 +122,7 @@ static void restore(struct cpu *c)
 	set_cr4(GOOD_CR4);
 	asm volatile("mov %0, %%cr0" : : "r"((u64)GOOD_CR0) : "memory");
 	asm volatile("mov %0, %%dr7; mov %1, %%dr6" : : "r"(0x400UL), "r"(0xffff0ff0UL));
-	if (may_tpr)
+	if (!on_tcg)
 		asm volatile("mov %0, %%cr8" : : "r"(0UL));
 	tables(c);
 }
@@ -252,7 +252,7 @@ static char *memory(void)
 	return (char *)s->cmdline;
 }
 
-/* The command line: seed=N cpus=N ends=N tpr=N and, for each CPU in turn, do=NAME,NAME… */
+/* The command line: seed=N cpus=N ends=N tcg=N and, for each CPU in turn, do=NAME,NAME… */
 static const struct { const char *name; void (*step)(struct cpu *); } steps[] = {
 	{ "ports", step_ports }, { "mmio", step_mmio }, { "msr", step_msr }, { "code", step_code },
 	{ "virtio", step_virtio }, { "race", step_race }, { "irq", step_irq }, { "timer", step_timer },
@@ -360,7 +360,7 @@ void first(void)
 	seed = number(option(line, "seed="));
 	want_cpus = number(option(line, "cpus="));
 	may_end = number(option(line, "ends="));
-	may_tpr = number(option(line, "tpr="));
+	on_tcg = number(option(line, "tcg="));
 	programs = option(line, "do=");
 	for (int i = 0; i < 256; i++) {
 		u64 t = (u64)stubs[i];

@@ -39,7 +39,7 @@ func (c *vm) spec(d *disks) (spec.Machine, error) {
 	m := spec.Default()
 	m.Accel, m.CPUs.Count, m.Memory.Size = c.accel, c.count, spec.Size(c.memory)
 	m.Board, m.Boot.Kernel, m.DebugExit = c.board, c.kernel, c.debugExit
-	m.Boot.Cmdline = fmt.Sprintf("seed=%d cpus=%d ends=%d tpr=%d do=%s", c.seed, c.count, digit(c.ends), digit(c.tpr), c.programs)
+	m.Boot.Cmdline = fmt.Sprintf("seed=%d cpus=%d ends=%d tcg=%d do=%s", c.seed, c.count, digit(c.ends), digit(c.tcg), c.programs)
 	m.Disks = []spec.Disk{
 		{File: d.written, Discard: []string{"unmap", "ignore"}[c.rand.IntN(2)], Queues: 1 + c.rand.IntN(4)},
 		{File: d.kept, ReadOnly: true},
