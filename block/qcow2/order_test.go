@@ -101,6 +101,9 @@ var orders = []ordered{
 	{file: "shrink", about: "a smaller virtual size", before: []act{writes(0, cluster), writes(4<<20, cluster)}, acts: []act{resizes(1 << 20), flushed, closed}},
 	{file: "refcount-table-growth", about: "a write for which the refcount table must grow", opts: "cluster_size=512,refcount_bits=64", size: 4 << 20, before: []act{writes(0, 1900<<10)}, acts: []act{writes(2<<20, 256<<10), flushed, closed}},
 	{file: "commit-empties", about: "what commit does to the image once its backing image has all that it had", backing: true, before: []act{writes(0, 2*cluster)}, acts: []act{{"make empty", (*Image).MakeEmpty}, flushed, closed}},
+	{file: "bitmap-store", about: "an image with a recording bitmap is opened, written and closed", before: []act{{"add bitmap", func(i *Image) error {
+		return i.AddBitmap(block.BitmapInfo{Name: "b", Granularity: cluster, Auto: true})
+	}}}, acts: []act{{"open", func(*Image) error { return nil }}, writes(0, cluster), flushed, closed}},
 	{file: "external-data", about: "a write to an image whose data lies in a file of its own", opts: "data_file=d", acts: []act{writes(0, cluster), flushed, closed}},
 }
 
@@ -263,6 +266,33 @@ func (m image) name(names map[int64]string) {
 	}
 	if at > start {
 		mark(start, at-start, "snapshot table")
+	}
+	m.bitmaps(cs, mark)
+}
+
+// bitmaps names the bitmap directory, and each bitmap's table and data, if the header has that extension.
+func (m image) bitmaps(cs int64, mark func(off, n int64, what string)) {
+	if m.u32(4) < 3 {
+		return
+	}
+	at := m.u32(100)
+	for m.u32(at) != 0 && m.u32(at) != 0x23852875 {
+		at += 8 + (m.u32(at+4)+7)&^7
+	}
+	if m.u32(at) == 0 {
+		return
+	}
+	n, size, dir := m.u32(at+8), m.u64(at+16), m.u64(at+24)
+	mark(dir, size, "bitmap directory")
+	for range n {
+		table, entries := m.u64(dir), m.u32(dir+8)
+		mark(table, entries*8, "bitmap table")
+		for e := table; e < table+entries*8; e += 8 {
+			if b := m.u64(e) &^ 511; b != 0 {
+				mark(b, cs, "bitmap data")
+			}
+		}
+		dir += (24 + int64(binary.BigEndian.Uint16(m[dir+18:])) + m.u32(dir+20) + 7) &^ 7
 	}
 }
 
