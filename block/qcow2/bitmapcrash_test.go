@@ -36,11 +36,13 @@ func bitmapsCutOff(t *testing.T, opts string, r *rand.Rand) {
 		spans  string // what was dirty when the image had been closed
 	}
 	var closed []point
+	var used [][2]int // the events after which the image was open, and was about to be closed
 	for round := range 5 {
 		img, err := openImage(f, block.OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
+		from := log.Len()
 		switch round {
 		case 0:
 			err = img.AddBitmap(block.BitmapInfo{Name: "b", Granularity: granularity, Auto: true})
@@ -59,6 +61,9 @@ func bitmapsCutOff(t *testing.T, opts string, r *rand.Rand) {
 			}
 			m.mark(off, n)
 		}
+		if round > 0 {
+			used = append(used, [2]int{from, log.Len()})
+		}
 		img.mu.Lock()
 		err = img.inactivate()
 		img.mu.Unlock()
@@ -71,6 +76,21 @@ func bitmapsCutOff(t *testing.T, opts string, r *rand.Rand) {
 		closed = append(closed, point{log.Len(), fmt.Sprint(m.spans())})
 	}
 	events := log.Events()
+	for _, u := range used {
+		cut := blocktest.RandomCut(r, len(events))
+		cut.At = u[0] + r.IntN(u[1]-u[0]+1)
+		at, err := cut.Apply(r, before, "image", events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := openImage(at, block.OpenOptions{ReadOnly: true})
+		if err != nil {
+			t.Fatalf("cut %+v: %v", cut, err)
+		}
+		if b := img.Bitmaps(); len(b) != 1 || !b[0].InUse {
+			t.Fatalf("cut %+v while the bitmap recorded: it comes back as %+v", cut, b)
+		}
+	}
 	for range 14 {
 		cut := blocktest.RandomCut(r, len(events))
 		at, err := cut.Apply(r, before, "image", events)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,6 +239,61 @@ func failSnapshots(t *testing.T, m *blocktest.MemFile, at int) bool {
 		s.active = make([]byte, img.Size())
 	}
 	_ = img.inactivate()
+	repaired(t, m, fmt.Sprintf("failure %d", at))
+	return n > at
+}
+
+// Every write of snapshot steps, resizes both ways and the storing of a bitmap fails with EIO
+// or ENOSPC, one in each round: the error that is reported keeps its number.
+func TestFailingWritesKeepTheirErrno(t *testing.T) {
+	needQEMU(t)
+	for _, opts := range []string{"", "cluster_size=512", "compat=0.10,cluster_size=1024"} {
+		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+			t.Run(testName(opts)+"/"+errno.Error(), func(t *testing.T) {
+				m := createInMemory(t, opts, 100<<10)
+				for at := 0; failWith(t, m.Clone(), at, errno); at += 1 + at/6 {
+				}
+			})
+		}
+	}
+}
+
+func failWith(t *testing.T, m *blocktest.MemFile, at int, errno syscall.Errno) bool {
+	n := 0
+	f := &blocktest.FaultyFile{File: m, Fail: func(blocktest.Event) error {
+		if n++; n == at+1 {
+			return errno
+		}
+		return nil
+	}}
+	img, err := openImage(f, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func() error { return img.Writev([][]byte{pattern(40 << 10)}, 4096, 0) }
+	for _, s := range []act{
+		{"grow", func(i *Image) error { return i.Truncate(300 << 10) }},
+		{"write", func(*Image) error { return write() }},
+		{"shrink", func(i *Image) error { return i.Truncate(20 << 10) }},
+		{"grow again", func(i *Image) error { return i.Truncate(100 << 10) }},
+		{"write again", func(*Image) error { return write() }},
+		snaps("a"),
+		{"write over it", func(*Image) error { return write() }},
+		{"apply", func(i *Image) error { return i.ApplySnapshot("a") }},
+		{"delete", func(i *Image) error { return i.DeleteSnapshot("a") }},
+		{"add bitmap", func(i *Image) error { return i.AddBitmap(block.BitmapInfo{Name: "b", Granularity: 4096, Auto: true}) }},
+		{"write marked", func(*Image) error { return write() }},
+		{"close", func(i *Image) error {
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			return i.inactivate()
+		}},
+	} {
+		before := n
+		if err := s.do(img); err != nil && before <= at && n > at && !errors.Is(err, errno) {
+			t.Errorf("failure %d in %s: %v is not %v", at, s.name, err, errno)
+		}
+	}
 	repaired(t, m, fmt.Sprintf("failure %d", at))
 	return n > at
 }
