@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"berth/block"
@@ -40,7 +41,7 @@ func createInMemory(t *testing.T, opts string, size int64) *blocktest.MemFile {
 }
 
 // TestEachWriteFails has every write, flush and discard fail, one of them in each
-// round: what is left must be consistent, and so must what the image
+// round, with EIO and ENOSPC, which the error keeps: what is left must be consistent, and so must what the image
 // makes of the file if it is used on.
 func TestEachWriteFails(t *testing.T) {
 	needQEMU(t)
@@ -49,7 +50,11 @@ func TestEachWriteFails(t *testing.T) {
 			t.Parallel()
 			m := createInMemory(t, opts, 300<<10)
 			for at := 0; ; at += 1 + at/8 {
-				if !failAt(t, m.Clone(), at, at%2 == 0) {
+				hit := false
+				for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+					hit = failAt(t, m.Clone(), at, at%2 == 0, errno) || hit
+				}
+				if !hit {
 					return
 				}
 			}
@@ -58,14 +63,14 @@ func TestEachWriteFails(t *testing.T) {
 }
 
 // failAt tells whether there was a write number at to fail.
-func failAt(t *testing.T, m *blocktest.MemFile, at int, forever bool) bool {
+func failAt(t *testing.T, m *blocktest.MemFile, at int, forever bool, errno syscall.Errno) bool {
 	n := 0
 	hit := false
 	f := &blocktest.FaultyFile{File: m, Fail: func(blocktest.Event) error {
 		n++
 		if n == at+1 || forever && n > at {
 			hit = true
-			return errors.New("injected")
+			return errno
 		}
 		return nil
 	}}
@@ -77,8 +82,12 @@ func failAt(t *testing.T, m *blocktest.MemFile, at int, forever bool) bool {
 	want := make([]byte, img.Size())
 	known := true
 	for range 60 {
-		failed := someOperation(img, want, r) != nil
-		known = known && !failed
+		before := hit
+		err := someOperation(img, want, r)
+		if err != nil && hit && !before && !errors.Is(err, errno) {
+			t.Errorf("failure %d: %v is not %v", at, err, errno)
+		}
+		known = known && err == nil
 	}
 	if known {
 		got := make([]byte, len(want))
