@@ -355,6 +355,9 @@ func (i *Image) growReftable(c int64) error {
 		a.blocks.forget(blocksAt+k<<i.clusterBits, i.clusterSize)
 	}
 	i.raise(off, p.tableClusters+p.blocks)
+	if err := i.sync(); err != nil { // the new table is in use even so: the header in the file names it
+		return err
+	}
 	i.unsynced = false
 	if oldClusters == 0 {
 		return nil
@@ -409,10 +412,7 @@ func (i *Image) writeGrown(c int64, p tablePlan, table []uint64) error {
 	var h [12]byte
 	be.PutUint64(h[:], uint64(c<<i.clusterBits))
 	be.PutUint32(h[8:], uint32(p.tableClusters))
-	if err := writeFull(i.file, h[:], 48); err != nil {
-		return err
-	}
-	return i.sync()
+	return writeFull(i.file, h[:], 48)
 }
 
 // free gives n clusters at off back, once what refers to them is no longer in

@@ -117,15 +117,15 @@ func (i *Image) replaceL1(table []uint64, r run) error {
 	if err == nil {
 		err = i.sync()
 	}
-	if err == nil {
-		var h [12]byte
-		be.PutUint32(h[:], uint32(len(table)))
-		be.PutUint64(h[4:], uint64(r.off))
-		err = writeFull(i.file, h[:], 36)
-	}
 	if err != nil {
 		_ = i.addRefcounts(r.off, r.n, -1) // a leak at worst
 		return err
+	}
+	var h [12]byte
+	be.PutUint32(h[:], uint32(len(table)))
+	be.PutUint64(h[4:], uint64(r.off))
+	if err := writeFull(i.file, h[:], 36); err != nil {
+		return err // the header may name the new table all the same: it stays allocated, a leak
 	}
 	old, n := int64(i.hdr.l1Offset), i.roundUp(int64(len(i.l1))*8)>>i.clusterBits
 	i.hdr.l1Size, i.hdr.l1Offset = uint32(len(table)), uint64(r.off)
@@ -172,14 +172,15 @@ func (i *Image) preallocate(old, size int64, mode string) error {
 			return fmt.Errorf("Allocating clusters failed: %w", err)
 		}
 		p.prealloc = true
+		if !i.hdr.external() { // first: what is linked must not show what freed clusters held
+			if err := i.giveStorage(p, mode); err != nil {
+				i.abandon(p)
+				return err
+			}
+		}
 		if err := i.link(p); err != nil {
 			i.abandon(p)
 			return fmt.Errorf("Mapping clusters failed: %w", err)
-		}
-		if !i.hdr.external() {
-			if err := i.giveStorage(p, mode); err != nil {
-				return err
-			}
 		}
 		end = max(end, p.host+p.to-p.from)
 		off = p.to

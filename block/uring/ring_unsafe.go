@@ -122,8 +122,23 @@ func (r *ring) put(id int, fd int, q *block.Request) {
 	r.add(sqe{op: op, fd: int32(fd), off: uint64(q.Off), addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(v)))), n: uint32(len(v)), user: uint64(id)})
 }
 
-// putNop adds what completes at once, as no request's.
-func (r *ring) putNop() { r.add(sqe{op: opNop, user: noRequest}) }
+// unput takes back the last n entries, none of which the kernel has been asked to take.
+func (r *ring) unput(n int) { atomic.StoreUint32(r.sqTail, *r.sqTail-uint32(n)) }
+
+// wake has take return noRequest. The submission queue is empty.
+func (r *ring) wake() error {
+	r.add(sqe{op: opNop, user: noRequest})
+	for {
+		n, err := r.enter(1)
+		if n == 1 {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		_, _ = unix.Select(0, nil, nil, nil, &unix.Timeval{Usec: 1000})
+	}
+}
 
 func (r *ring) add(s sqe) {
 	tail := *r.sqTail
@@ -140,9 +155,14 @@ func (r *ring) enter(n int) (int, error) {
 	return int(k), nil
 }
 
-// wait returns when the completion queue may hold something.
-func (r *ring) wait() {
-	_, _, _ = unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 1, enterGetEvents, 0, 0)
+// wait returns when the completion queue may hold something; with an error, when
+// it never will.
+func (r *ring) wait() error {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), 0, 1, enterGetEvents, 0, 0)
+	if errno == 0 || errno == unix.EINTR || errno == unix.EAGAIN || errno == unix.EBUSY {
+		return nil
+	}
+	return errno
 }
 
 // take returns the next completion, if there is one.

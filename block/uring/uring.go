@@ -3,6 +3,7 @@ package uring
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,8 @@ type Disk struct {
 	under    int       // requests under way, here and below
 	free     []int     // ids
 	slots    [entries]*block.Request
-	pending  int // in the submission queue, and not taken by the kernel
+	queued   []int                    // ids in the submission queue that the kernel has not taken, in order
+	take     func(n int) (int, error) // has it take n of them
 	entering bool
 	closing  bool
 	passed   int           // requests that the ring has served
@@ -61,6 +63,7 @@ func New(d block.Disk, fd int, size int64, depth int) (*Disk, error) {
 	}
 	u := &Disk{Disk: d, fd: fd, size: size, depth: depth, ring: r, ended: make(chan struct{})}
 	u.still.L = &u.mu
+	u.take = r.enter
 	for i := range entries {
 		u.free = append(u.free, i)
 	}
@@ -94,9 +97,12 @@ func (d *Disk) Submit(r *block.Request) {
 		d.free = d.free[:len(d.free)-1]
 		d.slots[id] = r
 		d.ring.put(id, d.fd, r)
-		d.pending++
-		d.enter()
+		d.queued = append(d.queued, id)
+		refused := d.enter()
 		d.mu.Unlock()
+		for _, p := range refused {
+			d.Disk.Submit(&p.inner)
+		}
 		return
 	}
 	d.under++
@@ -143,24 +149,42 @@ func (p *passage) done(err error) {
 	r.Done(err)
 }
 
-// enter has the kernel take what is pending. One caller at a time does it, for
-// those who come meanwhile too. Called with mu held, which it gives up in between.
-func (d *Disk) enter() {
+// enter has the kernel take what is queued. One caller at a time does it, for
+// those who come meanwhile too. What the kernel refuses, it takes back and returns
+// for the disk below: nothing waits for a later attempt. Called with mu held, which
+// it gives up in between.
+func (d *Disk) enter() (refused []*passage) {
 	if d.entering {
-		return
+		return nil
 	}
 	d.entering = true
-	for d.pending > 0 {
-		n := d.pending
+	for len(d.queued) > 0 {
+		n := len(d.queued)
 		d.mu.Unlock()
-		k, err := d.ring.enter(n)
+		k, err := d.take(n)
 		d.mu.Lock()
-		d.pending -= k
-		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
-			break // what is pending stays so; it is tried again with the next request
+		d.queued = append(d.queued[:0], d.queued[k:]...)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			refused = d.takeBack(refused)
 		}
 	}
 	d.entering = false
+	return refused
+}
+
+// takeBack empties the submission queue, which the kernel looks at only in enter.
+func (d *Disk) takeBack(refused []*passage) []*passage {
+	d.ring.unput(len(d.queued))
+	for _, id := range d.queued {
+		refused = append(refused, d.passage(d.slots[id]))
+		d.slots[id] = nil
+		d.free = append(d.free, id)
+	}
+	d.queued = d.queued[:0]
+	if len(d.free) == entries {
+		d.still.Broadcast()
+	}
+	return refused
 }
 
 // reap hands back what the kernel has done.
@@ -169,7 +193,9 @@ func (d *Disk) reap() {
 	for {
 		user, res, ok := d.ring.take()
 		if !ok {
-			d.ring.wait()
+			if d.ring.wait() != nil {
+				return
+			}
 			continue
 		}
 		if user == noRequest {
@@ -223,10 +249,11 @@ func (d *Disk) Close() error {
 	for len(d.free) < entries {
 		d.still.Wait()
 	}
-	d.ring.putNop()
-	d.pending++
-	d.enter()
 	d.mu.Unlock()
+	if err := d.ring.wake(); err != nil {
+		// The reaper stays, and so does its ring.
+		return errors.Join(d.Disk.Close(), fmt.Errorf("io_uring: %w", err))
+	}
 	<-d.ended
 	return errors.Join(d.Disk.Close(), d.ring.close())
 }

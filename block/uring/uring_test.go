@@ -186,3 +186,51 @@ func random(b *testing.B, d block.Disk, op block.Op, depth int, size int64) {
 	}
 	b.StopTimer()
 }
+
+// TestWhatTheKernelRefusesGoesBelow has io_uring_enter fail, now and then and
+// always: every request completes all the same, and so does Close.
+func TestWhatTheKernelRefusesGoesBelow(t *testing.T) {
+	const pages = 64
+	for name, fails := range map[string]func(call int) error{
+		"always": func(int) error { return unix.EPERM },
+		"often":  func(call int) error { return []error{unix.EAGAIN, nil, unix.EBUSY, unix.EINTR}[call%4] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := open(t, pages*unit, 0, raw.FileOptions{Direct: true})
+			take, call := d.take, 0
+			d.take = func(n int) (int, error) {
+				call++
+				if err := fails(call); err != nil {
+					return 0, err
+				}
+				return take(n)
+			}
+			out, in := memory(t, pages), memory(t, pages)
+			for i := range out {
+				out[i] = byte(i*5 + i>>12)
+			}
+			for _, p := range []struct {
+				op block.Op
+				b  []byte
+			}{{block.OpWrite, out}, {block.OpRead, in}} {
+				var wg sync.WaitGroup
+				for i := range pages {
+					wg.Add(1)
+					d.Submit(&block.Request{Op: p.op, Off: int64(i) * unit, Len: unit, IOV: [][]byte{p.b[i*unit : (i+1)*unit]}, Done: func(err error) {
+						if err != nil {
+							t.Error(err)
+						}
+						wg.Done()
+					}})
+				}
+				wg.Wait()
+			}
+			if !bytes.Equal(in, out) {
+				t.Error("what is read is not what was written")
+			}
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
