@@ -1,0 +1,64 @@
+package qcow2
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+	"testing"
+
+	"berth/block"
+	"berth/block/blocktest"
+)
+
+// unzeroable is a file that has no room for zeros while full is set.
+type unzeroable struct {
+	*blocktest.MemFile
+	full bool
+}
+
+func (f *unzeroable) WriteZeroes(off, n int64, fl block.Flags) error {
+	if f.full {
+		return syscall.ENOSPC
+	}
+	return f.MemFile.WriteZeroes(off, n, fl)
+}
+
+// TestFailedPreallocationShowsNothingOld grows an image over clusters that were
+// freed, on a file that cannot make them zero: what they held never shows.
+func TestFailedPreallocationShowsNothingOld(t *testing.T) {
+	const size = 2 << 20
+	f := &unzeroable{MemFile: createInMemory(t, "", size)}
+	i, err := open(f, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := i.(*Image)
+	old := bytes.Repeat([]byte{0xaa}, size)
+	for _, step := range []func() error{
+		func() error { return img.Writev([][]byte{old}, 0, 0) },
+		func() error { return img.Truncate(64 << 10) },
+		img.Flush,
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.full = true
+	if err := img.TruncatePrealloc(size, "metadata"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("growing without room: %v", err)
+	}
+	f.full = false
+	if err := img.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, size)
+	if err := img.Readv([][]byte{got}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if i := bytes.IndexByte(got[64<<10:], 0xaa); i >= 0 {
+		t.Errorf("byte %d shows what was freed", 64<<10+i)
+	}
+	if err := img.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
