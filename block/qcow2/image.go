@@ -258,9 +258,13 @@ func (i *Image) writeHeader(h header) error {
 // Flush puts everything written before it on stable storage.
 func (i *Image) Flush() error {
 	i.mu.Lock()
-	if i.readOnly || i.corrupt.Load() {
+	if i.readOnly {
 		i.mu.Unlock()
 		return nil
+	}
+	if i.corrupt.Load() { // what was acknowledged before may never get to the file
+		i.mu.Unlock()
+		return errGone
 	}
 	err := i.flushMetadata()
 	n, seq := len(i.pending), i.lowered

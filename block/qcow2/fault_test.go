@@ -66,3 +66,23 @@ func TestFailedPreallocationShowsNothingOld(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestCorruptImageFlushesNothing: what was written before the corruption was met
+// may be held in memory, so a flush must not say that it is safe.
+func TestCorruptImageFlushesNothing(t *testing.T) {
+	i, err := open(createInMemory(t, "", 1<<20), block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := i.(*Image)
+	if err := img.Writev([][]byte{make([]byte, 512)}, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	img.mu.Lock()
+	_ = img.signalCorruption("for this test")
+	img.mu.Unlock()
+	if err := img.Flush(); err == nil {
+		t.Error("a flush of a corrupt image succeeds")
+	}
+	_ = img.Close()
+}
