@@ -73,6 +73,15 @@ type Topology struct {
 // Shaped is a disk that knows its storage's topology.
 type Shaped interface{ Topology() Topology }
 
+// TopologyOf returns the topology of d, a disk or an image; of one that knows
+// none, that of sectors of 512 bytes.
+func TopologyOf(d any) Topology {
+	if s, ok := d.(Shaped); ok {
+		return s.Topology()
+	}
+	return Topology{Logical: 512, Physical: 512, MinIO: 512}
+}
+
 // ReadAt reads p synchronously; a short read at the end of the disk returns io.EOF.
 func ReadAt(d Disk, p []byte, off int64) (int, error) {
 	n := len(p)

@@ -64,19 +64,12 @@ var (
 
 // New returns a backend that holds root.
 func New(root Root, o Options) *Backend {
-	b := &Backend{o: o, root: root, size: root.Disk.Size(), topology: topologyOf(root.Disk)}
+	b := &Backend{o: o, root: root, size: root.Disk.Size(), topology: block.TopologyOf(root.Disk)}
 	b.still.L = &b.mu
 	if o.Limits.Any() {
 		b.throttle = throttle.New(seat{b}, o.Limits)
 	}
 	return b
-}
-
-func topologyOf(d block.Disk) block.Topology {
-	if s, ok := d.(block.Shaped); ok {
-		return s.Topology()
-	}
-	return block.Topology{Logical: 512, Physical: 512, MinIO: 512}
 }
 
 // ID returns the name of the device, and Node that of the root it holds now.

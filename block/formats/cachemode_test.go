@@ -1,14 +1,55 @@
 package formats
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"berth/block"
 	"berth/block/blocktest"
 	"berth/block/pool"
+	"berth/block/raw"
 )
+
+// The file of an image with cache=unsafe swallows flushes, that of its backing image too; the others' do not.
+func TestCacheUnsafeOpensFilesWithoutFlushes(t *testing.T) {
+	inDir(t)
+	mustQEMU(t, "qemu-img", "create", "-q", "-f", "raw", "base", "1M")
+	mustQEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "top")
+	for mode, want := range map[string]bool{"": false, "none": false, "writeback": false, "writethrough": false, "directsync": false, "unsafe": true} {
+		n, err := Open(Options{Filename: "top", Format: "qcow2", Cache: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []*Node{n.File, n.Backing.File} {
+			if got := flushWithoutHost(t, f.Image.(*raw.File)); got != want {
+				t.Errorf("cache=%s: flushes of %s are swallowed: %v, want %v", mode, f.Filename, got, want)
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// flushWithoutHost tells whether a flush of f succeeds while its descriptor is one that the host refuses to flush.
+func flushWithoutHost(t *testing.T, f *raw.File) bool {
+	t.Helper()
+	var pipe [2]int
+	fd := int(f.OSFile().Fd())
+	own, err := unix.Dup(fd)
+	if err := errors.Join(err, unix.Pipe(pipe[:]), unix.Dup3(pipe[0], fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	swallowed := f.Flush() == nil
+	if err := errors.Join(unix.Dup3(own, fd, 0), unix.Close(own), unix.Close(pipe[0]), unix.Close(pipe[1])); err != nil {
+		t.Fatal(err)
+	}
+	return swallowed
+}
 
 // What each cache mode does with writes and flushes is what docs/crash-safety.md says. The image's
 // file is replaced by a recorded one, so that what unsafe differs in, a file that swallows flushes, is not seen.

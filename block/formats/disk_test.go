@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"bytes"
 	"os"
 	"testing"
 
@@ -66,4 +67,35 @@ func TestAReadOnlyNodesDiskIsReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustQEMU(t, "qemu-io", "-f", "raw", "-c", "write 0 512", "a.raw")
+}
+
+func TestSizeIsRoundedUpToSectors(t *testing.T) {
+	inDir(t)
+	if err := os.WriteFile("odd", bytes.Repeat([]byte{7}, 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Open(Options{Filename: "odd", Format: "raw"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := n.Disk(pool.Options{})
+	if d.Size() != 1024 {
+		t.Fatalf("Size() = %d, want 1024", d.Size())
+	}
+	p := bytes.Repeat([]byte{9}, 1024)
+	if _, err := block.ReadAt(d, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(p, append(bytes.Repeat([]byte{7}, 1000), make([]byte, 24)...)) {
+		t.Error("the tail past the file's end does not read as zeros")
+	}
+	if _, err := block.WriteAt(d, bytes.Repeat([]byte{5}, 512), 512); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile("odd"); err != nil || len(b) != 1024 || b[1023] != 5 {
+		t.Errorf("after writing the tail the file has %d bytes (%v)", len(b), err)
+	}
 }

@@ -207,12 +207,7 @@ func (r *rawImage) Abandon() {
 }
 
 // Topology is the file's.
-func (r *rawImage) Topology() block.Topology {
-	if f, ok := r.file.(block.Shaped); ok {
-		return f.Topology()
-	}
-	return block.Topology{Logical: sector, Physical: sector, MinIO: sector}
-}
+func (r *rawImage) Topology() block.Topology { return block.TopologyOf(r.file) }
 
 // Extent tells data from holes, as the file does.
 func (r *rawImage) Extent(off, n int64) (block.Extent, error) {

@@ -64,13 +64,8 @@ func (d *Disk) Image() block.Image { return d.image }
 // Size returns the image's length in bytes.
 func (d *Disk) Size() int64 { return d.image.Size() }
 
-// Topology returns the image's, or that of a disk of 512-byte sectors if it has none.
-func (d *Disk) Topology() block.Topology {
-	if s, ok := d.image.(block.Shaped); ok {
-		return s.Topology()
-	}
-	return block.Topology{Logical: 512, Physical: 512, MinIO: 512}
-}
+// Topology returns the image's.
+func (d *Disk) Topology() block.Topology { return block.TopologyOf(d.image) }
 
 // Submit queues r; see block.Disk.
 func (d *Disk) Submit(r *block.Request) {

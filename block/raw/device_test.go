@@ -43,22 +43,22 @@ func loopOver(t *testing.T, path string, options ...string) string {
 func TestBlockDeviceConformance(t *testing.T) {
 	for _, size := range []string{"512", "4096"} {
 		blocktest.Run(t, func(t *testing.T) block.Disk {
-			return mustOpen(t, loop(t, "--sector-size", size), Options{Discard: true})
+			return mustOpen(t, loop(t, "--sector-size", size), options{Discard: true})
 		})
 	}
 }
 
 func TestBlockDeviceIsLocked(t *testing.T) {
 	dev := loop(t)
-	d := mustOpen(t, dev, Options{})
+	d := mustOpen(t, dev, options{})
 	defer d.Close()
-	if _, err := Open(dev, Options{ReadOnly: true}); !errors.Is(err, block.ErrInUse) {
+	if _, err := open(dev, options{ReadOnly: true}); !errors.Is(err, block.ErrInUse) {
 		t.Errorf("Open: %v", err)
 	}
 }
 
 func TestBlockDeviceTopology(t *testing.T) {
-	d := mustOpen(t, loop(t, "--sector-size", "4096"), Options{})
+	d := mustOpen(t, loop(t, "--sector-size", "4096"), options{})
 	defer d.Close()
 	if x := d.Topology(); x.Logical != 4096 || x.Physical < 4096 {
 		t.Errorf("%+v", x)
@@ -68,7 +68,7 @@ func TestBlockDeviceTopology(t *testing.T) {
 // A device is asked for its logical blocks only: what is less stays.
 func TestBlockDeviceDiscardFreesStorage(t *testing.T) {
 	path := image(t, 4<<20)
-	d := mustOpen(t, loopOver(t, path, "--sector-size", "4096"), Options{Discard: true})
+	d := mustOpen(t, loopOver(t, path, "--sector-size", "4096"), options{Discard: true})
 	defer d.Close()
 	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
 		t.Fatal(err)

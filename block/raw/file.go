@@ -1,3 +1,4 @@
+// Package raw is a disk image whose bytes are those of a file or block device.
 package raw
 
 import (
@@ -12,6 +13,8 @@ import (
 
 	"berth/block"
 )
+
+const sectorSize = 512 // bytes
 
 // FileOptions says how a file is opened.
 type FileOptions struct {

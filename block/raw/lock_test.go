@@ -20,21 +20,21 @@ func TestLocksBetweenOurselves(t *testing.T) {
 		ok            bool
 	}{{false, false, false}, {false, true, false}, {true, false, false}, {true, true, true}} {
 		path := image(t, 1<<16)
-		a := mustOpen(t, path, Options{ReadOnly: c.first})
-		b, err := Open(path, Options{ReadOnly: c.second})
+		a := mustOpen(t, path, options{ReadOnly: c.first})
+		b, err := open(path, options{ReadOnly: c.second})
 		switch {
 		case c.ok && err != nil:
 			t.Errorf("%+v: %v", c, err)
 		case !c.ok && !errors.Is(err, block.ErrInUse):
 			t.Errorf("%+v: %v, want ErrInUse", c, err)
-		case !c.ok && err.Error() != "disk "+path+": in use by another process":
+		case !c.ok && err.Error() != "in use by another process":
 			t.Errorf("%+v: %q is not clear", c, err)
 		}
 		if b != nil {
 			b.Close()
 		}
 		a.Close()
-		again := mustOpen(t, path, Options{})
+		again := mustOpen(t, path, options{})
 		again.Close()
 	}
 }
@@ -85,7 +85,7 @@ func TestLocksWeRespectQEMUs(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := image(t, 64<<10)
 			release := qemuHolds(t, path, c.flags...)
-			d, err := Open(path, Options{ReadOnly: c.readOnly})
+			d, err := open(path, options{ReadOnly: c.readOnly})
 			if c.ok != (err == nil) || (err != nil && !errors.Is(err, block.ErrInUse)) {
 				t.Errorf("Open: %v", err)
 			}
@@ -93,7 +93,7 @@ func TestLocksWeRespectQEMUs(t *testing.T) {
 				d.Close()
 			}
 			release()
-			d = mustOpen(t, path, Options{})
+			d = mustOpen(t, path, options{})
 			d.Close()
 		})
 	}
@@ -114,7 +114,7 @@ func TestLocksQEMURespectsOurs(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := image(t, 64<<10)
-			d := mustOpen(t, path, Options{ReadOnly: c.readOnly})
+			d := mustOpen(t, path, options{ReadOnly: c.readOnly})
 			defer d.Close()
 			args, named := append([]string(nil), c.qemu[1:]...), false
 			for i := range args {
@@ -177,9 +177,9 @@ func TestLocksOfAPassedDescriptor(t *testing.T) {
 		t.Fatalf("the one who was passed it: %v", err)
 	}
 	a.Close()
-	if _, err := Open(path, Options{}); !errors.Is(err, block.ErrInUse) {
+	if _, err := open(path, options{}); !errors.Is(err, block.ErrInUse) {
 		t.Errorf("the giver has closed its copy: %v", err)
 	}
 	b.Close()
-	mustOpen(t, path, Options{}).Close()
+	mustOpen(t, path, options{}).Close()
 }

@@ -15,6 +15,7 @@ import (
 
 	"berth/block"
 	"berth/block/blocktest"
+	"berth/block/pool"
 )
 
 // image makes a file of n zero bytes.
@@ -31,9 +32,28 @@ func image(t *testing.T, n int64) string {
 	return path
 }
 
-func mustOpen(t *testing.T, path string, o Options) *Disk {
+// options says how open makes a disk of a file.
+type options struct {
+	ReadOnly, Discard bool
+	Workers           int
+}
+
+// open returns a guest's disk: nobody else writes to its file or changes its size.
+func open(path string, o options) (*pool.Disk, error) {
+	l := Lock{Uses: PermRead, Denies: PermWrite}
+	if !o.ReadOnly {
+		l = Lock{Uses: PermRead | PermWrite, Denies: PermWrite | PermResize}
+	}
+	f, err := OpenFile(path, FileOptions{ReadOnly: o.ReadOnly, Lock: l})
+	if err != nil {
+		return nil, err
+	}
+	return pool.New(f, pool.Options{ReadOnly: o.ReadOnly, Workers: o.Workers, Discard: o.Discard}), nil
+}
+
+func mustOpen(t *testing.T, path string, o options) *pool.Disk {
 	t.Helper()
-	d, err := Open(path, o)
+	d, err := open(path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +61,7 @@ func mustOpen(t *testing.T, path string, o Options) *Disk {
 }
 
 func TestConformance(t *testing.T) {
-	for _, o := range []Options{{Workers: 1}, {}, {Discard: true}} {
+	for _, o := range []options{{Workers: 1}, {}, {Discard: true}} {
 		blocktest.Run(t, func(t *testing.T) block.Disk { return mustOpen(t, image(t, blocktest.Size), o) })
 	}
 }
@@ -59,8 +79,8 @@ func TestOpenErrorsAreOneClearLine(t *testing.T) {
 		"/dev/null":                          "is neither a file nor a block device",
 		filepath.Join(dir, "none", "deeper"): "no such file or directory",
 	} {
-		_, err := Open(path, Options{})
-		if err == nil || err.Error() != "disk "+path+": "+want {
+		_, err := open(path, options{})
+		if err == nil || err.Error() != want {
 			t.Errorf("Open(%s): %v, want %q", path, err, want)
 		}
 	}
@@ -80,14 +100,14 @@ func TestOpenWithoutPermission(t *testing.T) {
 		}
 		defer func() { _ = unix.Setfsuid(0) }()
 	}
-	if _, err := Open(path, Options{}); err == nil || err.Error() != "disk "+path+": permission denied" {
+	if _, err := open(path, options{}); err == nil || err.Error() != "permission denied" {
 		t.Errorf("Open: %v", err)
 	}
 }
 
 func TestReadOnlyRefusesChanges(t *testing.T) {
 	path := image(t, 4096)
-	d := mustOpen(t, path, Options{ReadOnly: true})
+	d := mustOpen(t, path, options{ReadOnly: true})
 	defer d.Close()
 	for _, op := range []block.Op{block.OpWrite, block.OpDiscard, block.OpWriteZeroes} {
 		r := block.Request{Op: op, Len: 512, IOV: [][]byte{make([]byte, 512)}}
@@ -100,40 +120,13 @@ func TestReadOnlyRefusesChanges(t *testing.T) {
 	}
 }
 
-func TestSizeIsRoundedUpToSectors(t *testing.T) {
-	path := image(t, 0)
-	if err := os.WriteFile(path, bytes.Repeat([]byte{7}, 1000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := mustOpen(t, path, Options{})
-	if d.Size() != 1024 {
-		t.Fatalf("Size() = %d, want 1024", d.Size())
-	}
-	p := bytes.Repeat([]byte{9}, 1024)
-	if _, err := block.ReadAt(d, p, 0); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(p, append(bytes.Repeat([]byte{7}, 1000), make([]byte, 24)...)) {
-		t.Error("the tail past the file's end does not read as zeros")
-	}
-	if _, err := block.WriteAt(d, bytes.Repeat([]byte{5}, 512), 512); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(path); err != nil || len(b) != 1024 || b[1023] != 5 {
-		t.Errorf("after writing the tail the file has %d bytes (%v)", len(b), err)
-	}
-}
-
 func TestZeroBytesAreWrittenWhereTheStorageKnowsNothingBetter(t *testing.T) {
-	d := mustOpen(t, image(t, 4<<20), Options{})
+	d := mustOpen(t, image(t, 4<<20), options{})
 	defer d.Close()
 	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Image().(sectors).writeZeroBytes(512, 512+3<<20+512); err != nil {
+	if err := d.Image().(*File).writeZeroBytes(512, 512+3<<20+512); err != nil {
 		t.Fatal(err)
 	}
 	p := make([]byte, 4<<20)
@@ -147,7 +140,7 @@ func TestZeroBytesAreWrittenWhereTheStorageKnowsNothingBetter(t *testing.T) {
 }
 
 func TestRequestsCostNoAllocation(t *testing.T) {
-	d := mustOpen(t, image(t, 1<<20), Options{Workers: 1})
+	d := mustOpen(t, image(t, 1<<20), options{Workers: 1})
 	defer d.Close()
 	done := make(chan error, 1)
 	r := block.Request{Op: block.OpWrite, Len: 4096, IOV: [][]byte{make([]byte, 4096)}, Done: func(err error) { done <- err }}
@@ -172,7 +165,7 @@ func TestAbandonEndsTransfers(t *testing.T) {
 	if err := os.Truncate(path, 1<<40); err != nil {
 		t.Fatal(err)
 	}
-	d, err := Open(path, Options{})
+	d, err := open(path, options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"berth/block"
 	"berth/block/blocktest"
+	"berth/block/pool"
 )
 
 // stored returns how many bytes of storage the file at path has.
@@ -23,7 +24,7 @@ func stored(t *testing.T, path string) int64 {
 }
 
 // full is a disk of 4 MiB of ones that has all its storage.
-func full(t *testing.T, o Options) (*Disk, string) {
+func full(t *testing.T, o options) (*pool.Disk, string) {
 	t.Helper()
 	path := image(t, 4<<20)
 	d := mustOpen(t, path, o)
@@ -54,7 +55,7 @@ func TestDiscardAndUnmapFreeStorage(t *testing.T) {
 		{Op: block.OpDiscard, Off: 1 << 20, Len: 2 << 20},
 		{Op: block.OpWriteZeroes, Flags: block.FlagUnmap, Off: 1 << 20, Len: 2 << 20},
 	} {
-		d, path := full(t, Options{Discard: true})
+		d, path := full(t, options{Discard: true})
 		err := blocktest.Do(t, d, r)
 		if errors.Is(err, block.ErrUnsupported) {
 			t.Skip("a file system without holes")
@@ -70,7 +71,7 @@ func TestDiscardAndUnmapFreeStorage(t *testing.T) {
 
 // discard=ignore: the guest may say what it likes, the image keeps its storage.
 func TestStorageIsKeptUnlessDiscardsAreWanted(t *testing.T) {
-	d, path := full(t, Options{})
+	d, path := full(t, options{})
 	for _, r := range []block.Request{
 		{Op: block.OpDiscard, Len: 4 << 20},
 		{Op: block.OpWriteZeroes, Flags: block.FlagUnmap, Len: 1 << 20},
@@ -90,19 +91,19 @@ func TestStorageIsKeptUnlessDiscardsAreWanted(t *testing.T) {
 
 // The last sector of a file that does not fill it.
 func TestZeroesPastTheEndOfTheFile(t *testing.T) {
-	path := image(t, 1000)
-	d := mustOpen(t, path, Options{Discard: true})
-	defer d.Close()
-	if _, err := block.WriteAt(d, bytes.Repeat([]byte{1}, 1000), 0); err != nil {
-		t.Fatal(err)
-	}
+	f := mustOpenFile(t, image(t, 1000), FileOptions{})
+	defer f.Close()
 	for _, flags := range []block.Flags{0, block.FlagUnmap} {
-		if err := blocktest.Do(t, d, block.Request{Op: block.OpWriteZeroes, Flags: flags, Off: 512, Len: 512}); err != nil {
+		if err := f.Writev([][]byte{bytes.Repeat([]byte{1}, 1000)}, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WriteZeroes(512, 512, flags); err != nil {
 			t.Error(err)
 		}
-	}
-	if p := contents(t, d); bytes.Count(p[:512], []byte{1}) != 512 || bytes.Count(p[512:], []byte{0}) != 512 {
-		t.Error("the wrong bytes are zero")
+		p := make([]byte, 1024)
+		if err := f.Readv([][]byte{p}, 0); err != nil || bytes.Count(p[:512], []byte{1}) != 512 || bytes.Count(p[512:], []byte{0}) != 512 {
+			t.Errorf("flags %d: the wrong bytes are zero (%v)", flags, err)
+		}
 	}
 }
 
@@ -113,7 +114,7 @@ func TestCannot(t *testing.T) {
 }
 
 func TestTopologyOfAFile(t *testing.T) {
-	d := mustOpen(t, image(t, 4096), Options{})
+	d := mustOpen(t, image(t, 4096), options{})
 	defer d.Close()
 	if x := d.Topology(); x.Logical != 512 || x.Physical != x.MinIO || x.OptIO != 0 {
 		t.Errorf("%+v", x)

@@ -64,13 +64,8 @@ func New(under block.Disk, l Limits) *Disk {
 // Size returns the size of the disk below.
 func (d *Disk) Size() int64 { return d.under.Size() }
 
-// Topology returns that of the disk below, or the least that any disk has.
-func (d *Disk) Topology() block.Topology {
-	if s, ok := d.under.(block.Shaped); ok {
-		return s.Topology()
-	}
-	return block.Topology{Logical: 512, Physical: 512, MinIO: 512}
-}
+// Topology returns that of the disk below.
+func (d *Disk) Topology() block.Topology { return block.TopologyOf(d.under) }
 
 // Submit passes r on, now or when it is due; see block.Disk.
 func (d *Disk) Submit(r *block.Request) {

@@ -71,13 +71,8 @@ func New(d block.Disk, fd int, size int64, depth int) (*Disk, error) {
 	return u, nil
 }
 
-// Topology returns that of the disk below, or the least that any disk has.
-func (d *Disk) Topology() block.Topology {
-	if s, ok := d.Disk.(block.Shaped); ok {
-		return s.Topology()
-	}
-	return block.Topology{Logical: 512, Physical: 512, MinIO: 512}
-}
+// Topology returns that of the disk below.
+func (d *Disk) Topology() block.Topology { return block.TopologyOf(d.Disk) }
 
 // passage is a request on its way to the disk below: its end is counted.
 type passage struct {

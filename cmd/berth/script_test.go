@@ -14,7 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"berth/accel/kvm"
-	"berth/block/raw"
+	"berth/block/formats"
 	"berth/tests/guest"
 )
 
@@ -133,7 +133,7 @@ func makeCpio(ts *testscript.TestScript, neg bool, args []string) {
 
 // hold FILE opens a disk for writing, as another VM would, until the script ends.
 func hold(ts *testscript.TestScript, _ bool, args []string) {
-	d, err := raw.Open(ts.MkAbs(args[0]), raw.Options{})
+	n, err := formats.Open(formats.Options{Filename: ts.MkAbs(args[0]), Format: "raw", NoShare: true})
 	ts.Check(err)
-	ts.Defer(func() { ts.Check(d.Close()) })
+	ts.Defer(func() { ts.Check(n.Close()) })
 }

@@ -12,7 +12,8 @@ import (
 
 	"berth/block"
 	"berth/block/blocktest"
-	"berth/block/raw"
+	"berth/block/formats"
+	"berth/block/pool"
 	"berth/block/throttle"
 	"berth/virtio"
 	"berth/virtio/virtiotest"
@@ -96,10 +97,11 @@ func Test_5_2_6_WriteThenReadMultiSector(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	disk, err := raw.Open(path, raw.Options{})
+	n, err := formats.Open(formats.Options{Filename: path, Format: "raw"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	disk := n.Disk(pool.Options{})
 	r := newRig(t, disk, Config{}, featureFlush|allRings)
 	p := pattern(64 << 10)
 	r.put(dataAt, p)
