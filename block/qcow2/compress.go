@@ -115,7 +115,7 @@ func (c *codecs) zstd(window int) error {
 		var e error
 		c.encoder, e = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false),
 			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(max(window, zstd.MinWindowSize)))
-		c.decoder, c.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(zstdMemory))
+		c.decoder, c.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(zstdMemory), zstd.WithDecodeAllCapLimit(true))
 		c.err = cmp.Or(e, c.err)
 	})
 	return c.err
@@ -137,7 +137,7 @@ func (i *Image) decompress(dst, src []byte) error {
 		if err != nil {
 			return err
 		}
-		b, err := i.codecs.decoder.DecodeAll(src[:n], dst[:0])
+		b, err := i.codecs.decoder.DecodeAll(src[:n], dst[:0:len(dst)]) // it writes up to the capacity, behind which may be the guest's memory
 		if err == nil && len(b) != len(dst) {
 			err = io.ErrUnexpectedEOF
 		}
@@ -230,7 +230,8 @@ func (i *Image) compress(dst, p []byte) ([]byte, error) {
 // deflateWindow is the farthest that a compressed cluster may refer back, in bytes.
 const deflateWindow = 4096
 
-// WriteCompressed stores p, one cluster, compressed; as it is if that is no shorter.
+// WriteCompressed stores p, one cluster, compressed; as it is if that is no
+// shorter. Errors are those of PlaceCompressed.
 func (i *Image) WriteCompressed(p []byte, off int64) error {
 	c, err := i.Compress(nil, p)
 	if err != nil {
@@ -239,7 +240,8 @@ func (i *Image) WriteCompressed(p []byte, off int64) error {
 	return i.PlaceCompressed(c, p, off)
 }
 
-// PlaceCompressed stores c, what Compress made of p, or p itself if c is nil.
+// PlaceCompressed stores c, what Compress made of p, or p itself if c is nil. The
+// error is EIO, as in QEMU, if c is to lie where something is allocated.
 func (i *Image) PlaceCompressed(c, p []byte, off int64) error {
 	n := int64(len(p))
 	return i.shared(off, n, func() error {
@@ -267,15 +269,7 @@ func (i *Image) writePacked(c []byte, off int64) error {
 		i.mu.Unlock()
 		return err
 	}
-	err := i.prepareLink()
-	if err == nil {
-		_, _, err = i.l2ForWrite(off)
-	}
-	if err != nil {
-		i.mu.Unlock()
-		return err
-	}
-	host, first, clusters, err := i.pack(int64(len(c)))
+	host, first, clusters, err := i.placePacked(off, int64(len(c)))
 	if err != nil {
 		i.mu.Unlock()
 		return err
@@ -296,6 +290,22 @@ func (i *Image) writePacked(c []byte, off int64) error {
 		}
 	}
 	return err
+}
+
+// placePacked makes ready the L2 table for the guest's cluster at off, where
+// nothing may be allocated, and finds room for n bytes. mu is held.
+func (i *Image) placePacked(off, n int64) (host, first, clusters int64, err error) {
+	if err := i.prepareLink(); err != nil {
+		return 0, 0, 0, err
+	}
+	s, at, err := i.l2ForWrite(off)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if e, _ := i.entryAt(s, at); e&offsetMask != 0 {
+		return 0, 0, 0, syscall.EIO // as QEMU answers
+	}
+	return i.pack(n)
 }
 
 // awaitAll is await for a range that cannot be divided.
@@ -362,8 +372,6 @@ func (i *Image) linkPacked(off, host, n int64) error {
 	i.unsynced = true
 	shift := 62 - (i.clusterBits - 8)
 	sectors := (host+n-1)>>9 - host>>9
-	old, _ := i.entryAt(s, at)
 	i.setEntry(s, at, flagCompressed|uint64(host)|uint64(sectors)<<shift, 0)
-	i.freeEntry(old, false)
 	return nil
 }

@@ -126,7 +126,7 @@ func someOperation(img *Image, want []byte, r *rand.Rand) error {
 		for k := range part {
 			part[k] = byte(off>>9) + byte(k>>6)
 		}
-		return img.WriteCompressed(part, int64(off))
+		return writeCompressed(img, part, int64(off))
 	}
 	return img.Flush()
 }

@@ -262,7 +262,7 @@ func oneOperation(t *testing.T, img *Image, want []byte, r *rand.Rand) {
 		for k := range part {
 			part[k] = byte(off>>12) ^ byte(k>>5)
 		}
-		err = img.WriteCompressed(part, int64(off))
+		err = writeCompressed(img, part, int64(off))
 	case 7:
 		what = "read"
 		got := make([]byte, n)

@@ -50,7 +50,7 @@ func scribble(t testing.TB, i *Image, r *rand.Rand, model []byte) {
 			off = i.clusterOf(off)
 			n = min(i.clusterSize, int64(len(model))-off)
 			copy(model[off:off+n], bytes.Repeat([]byte{byte(r.Uint32())}, int(n)))
-			if err := i.WriteCompressed(model[off:off+n], off); err != nil {
+			if err := writeCompressed(i, model[off:off+n], off); err != nil {
 				t.Fatal(err)
 			}
 		default:

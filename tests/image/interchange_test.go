@@ -248,8 +248,7 @@ func (p *pair) plug(touched []int) {
 	}
 }
 
-// everywhere does a task in each directory, QEMU's first: it refuses to store compressed what it has
-// stored otherwise, berth does not.
+// everywhere does a task in each directory. The task loses the compressed writes that were refused.
 func (p *pair) everywhere(t *task, turn int) (outcomes []string, oks []bool, err error) {
 	outcomes = make([]string, len(p.dirs))
 	for i := len(p.dirs) - 1; i >= 0; i-- {
@@ -257,10 +256,9 @@ func (p *pair) everywhere(t *task, turn int) (outcomes []string, oks []bool, err
 		if oks, outcomes[i], err = p.one(e, p.dirs[i], *t); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", e.name(), err)
 		}
-		if i > 0 && t.args == nil {
-			t.requests, oks = t.without(oks)
-			outcomes[i] = fmt.Sprint(oks)
-		}
+	}
+	if t.args == nil {
+		t.requests, oks = t.without(oks)
 	}
 	return outcomes, oks, nil
 }
