@@ -11,22 +11,32 @@ import (
 const (
 	cacheBlock = 16 << 10 // bytes
 	cacheSlots = 64
+	sectorSize = 512
 )
 
 // Cache reads a file's tables: 1 MiB of them at most is in memory, however
 // large the image says that they are. It serves files that nobody writes to.
 // Safe for concurrent use.
 type Cache struct {
-	f     block.File
+	f block.File
+	*store
+}
+
+// store is the memory of one cache, or of those of all files of an image.
+type store struct {
 	mu    sync.Mutex
 	slots [cacheSlots]struct {
-		n    int64 // of the block, from 1; 0: none
+		f    block.File // nil: none
+		n    int64      // of the block
 		data []byte
 	}
 }
 
 // NewCache returns an empty one over f, which stays the caller's.
-func NewCache(f block.File) *Cache { return &Cache{f: f} }
+func NewCache(f block.File) *Cache { return &Cache{f, &store{}} }
+
+// Of returns a cache over another file of the same image, in the same memory.
+func (c *Cache) Of(f block.File) *Cache { return &Cache{f, c.store} }
 
 // ReadAt fills p from the file at off.
 func (c *Cache) ReadAt(p []byte, off int64) error {
@@ -48,17 +58,17 @@ func (c *Cache) ReadAt(p []byte, off int64) error {
 
 func (c *Cache) block(n int64) ([]byte, error) {
 	s := &c.slots[n%cacheSlots]
-	if s.n == n+1 {
+	if s.f == c.f && s.n == n {
 		return s.data, nil
 	}
 	if s.data == nil {
 		s.data = make([]byte, cacheBlock)
 	}
-	s.n = 0
+	s.f = nil
 	if err := c.f.Readv([][]byte{s.data}, n*cacheBlock); err != nil {
 		return nil, err
 	}
-	s.n = n + 1
+	s.f, s.n = c.f, n
 	return s.data, nil
 }
 
@@ -98,9 +108,10 @@ func Scan(f block.File, off, n int64, visit func([]byte) error) error {
 	return nil
 }
 
-// Within says whether n bytes at off lie in the file.
+// Within says whether n bytes at off lie in the file, the last sector of which
+// may not be whole: what it lacks are zeros.
 func Within(f block.File, off, n int64) error {
-	if size := f.Size(); off < 0 || n < 0 || off > size || n > size-off {
+	if size := (f.Size() + sectorSize - 1) &^ (sectorSize - 1); off < 0 || n < 0 || off > size || n > size-off {
 		return fmt.Errorf("%d bytes at %d are beyond the end of the file", n, off)
 	}
 	return nil

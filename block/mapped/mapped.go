@@ -90,8 +90,8 @@ func (r *Run) read(iov [][]byte) error {
 	case r.Read != nil:
 		return r.Read(iov)
 	case r.Kind == Data:
-		if !r.Recurse && r.Off >= r.File.Size() {
-			return fmt.Errorf("data at %d are beyond the end of the file: %w", r.Off, syscall.EIO)
+		if err := Within(r.File, r.Off, r.Len); err != nil {
+			return fmt.Errorf("data: %w: %w", err, syscall.EIO)
 		}
 		return r.File.Readv(iov, r.Off)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"syscall"
 	"testing"
 
 	"berth/block"
@@ -33,6 +34,42 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	if err := c.ReadAt(p, -1); !errors.Is(err, block.ErrRange) {
 		t.Errorf("before the beginning: %v", err)
+	}
+}
+
+// TestCachesOfOneImageShareMemory: each still reads its own file.
+func TestCachesOfOneImageShareMemory(t *testing.T) {
+	a := mapped.NewCache(blocktest.NewMemFile(bytes.Repeat([]byte{1}, 100<<10)))
+	b := a.Of(blocktest.NewMemFile(bytes.Repeat([]byte{2}, 100<<10)))
+	for range 3 {
+		for off := int64(0); off < 100<<10; off += 10 << 10 {
+			v, err := a.Uint32(off, binary.LittleEndian)
+			w, err2 := b.Uint32(off, binary.LittleEndian)
+			if v != 0x01010101 || w != 0x02020202 || err != nil || err2 != nil {
+				t.Fatalf("at %d: %#x %#x %v %v", off, v, w, err, err2)
+			}
+		}
+	}
+}
+
+type one struct{ f block.File }
+
+func (o one) Run(off, n int64) (mapped.Run, error) {
+	return mapped.Run{Len: n, Kind: mapped.Data, File: o.f, Off: off, Recurse: off >= 4096}, nil
+}
+
+// TestDataBeyondTheEnd: a run that begins in the file and ends behind it is an
+// error, as is one of data whose file may know that it is zeros. Of the last
+// sector, what is missing are zeros.
+func TestDataBeyondTheEnd(t *testing.T) {
+	i := mapped.New(one{blocktest.NewMemFile(make([]byte, 8000))}, 1<<20)
+	for _, c := range []struct {
+		off, n int64
+		fails  bool
+	}{{0, 8000, false}, {0, 8192, false}, {0, 8193, true}, {8191, 1, false}, {8192, 1, true}, {4096, 1 << 19, true}} {
+		if err := i.Readv([][]byte{make([]byte, c.n)}, c.off); errors.Is(err, syscall.EIO) != c.fails || (err != nil) != c.fails {
+			t.Errorf("%d bytes at %d: %v", c.n, c.off, err)
+		}
 	}
 }
 

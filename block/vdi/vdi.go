@@ -17,6 +17,7 @@ const (
 	blockSize  = 1 << 20 // the only one that there is
 	signature  = 0xbeda107f
 	version11  = 1<<16 | 1
+	typeNormal = 1
 	typeStatic = 2
 
 	firstUnallocated = 0xfffffffe // this: discarded; the next: never allocated
@@ -49,6 +50,7 @@ type header struct {
 	signature, version, kind uint32
 	mapOff, dataOff          uint32
 	sectorSize, blockSize    uint32
+	extra                    uint32
 	diskSize                 uint64
 	blocks, allocated        uint32
 	link, parent             [16]byte
@@ -58,7 +60,7 @@ func decode(b *[headerSize]byte) header {
 	u32 := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	h := header{
 		signature: u32(0x40), version: u32(0x44), kind: u32(0x4c),
-		mapOff: u32(0x154), dataOff: u32(0x158), sectorSize: u32(0x168), blockSize: u32(0x178),
+		mapOff: u32(0x154), dataOff: u32(0x158), sectorSize: u32(0x168), blockSize: u32(0x178), extra: u32(0x17c),
 		diskSize: binary.LittleEndian.Uint64(b[0x170:]), blocks: u32(0x180), allocated: u32(0x184),
 	}
 	copy(h.link[:], b[0x1a8:])
@@ -91,6 +93,10 @@ func (h *header) check() error {
 		return fmt.Errorf("unsupported VDI image (non-NULL parent UUID)")
 	case h.blocks > maxBlocks:
 		return fmt.Errorf("unsupported VDI image (too many blocks %d, max is %d)", h.blocks, maxBlocks)
+	case h.kind != typeNormal && h.kind != typeStatic: // undo and differencing
+		return fmt.Errorf("unsupported VDI image (type %d)", h.kind)
+	case h.extra != 0:
+		return fmt.Errorf("unsupported VDI image (%d extra bytes in each block)", h.extra)
 	}
 	return nil
 }

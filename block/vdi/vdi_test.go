@@ -69,6 +69,9 @@ func TestErrors(t *testing.T) {
 		{u32(0x1a8, 1), "unsupported VDI image (non-NULL link UUID)", false},
 		{u32(0x1b8, 1), "unsupported VDI image (non-NULL parent UUID)", false},
 		{u32(0x180, 0x1000000), "unsupported VDI image (block map: 67108864 bytes at 512 are beyond the end of the file)", true},
+		{u32(0x4c, 3), "unsupported VDI image (type 3)", true},
+		{u32(0x4c, 4), "unsupported VDI image (type 4)", true},
+		{u32(0x17c, 512), "unsupported VDI image (512 extra bytes in each block)", true},
 		{func(b []byte) []byte { return b[:100] }, "unsupported VDI image (sector size 0 is not 512)", false},
 	} {
 		b := c.change(small())
@@ -87,18 +90,20 @@ func TestErrors(t *testing.T) {
 
 // TestBlockBeyondTheEnd: where QEMU reads zeros, data are lost; that is an error here.
 func TestBlockBeyondTheEnd(t *testing.T) {
-	b := small()
-	b[516] = 2
-	i, err := vdi.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer i.Close()
-	if err := i.Readv([][]byte{make([]byte, 512)}, 1<<20); err == nil || !strings.Contains(err.Error(), "beyond the end of the file") {
-		t.Errorf("read: %v", err)
-	}
-	if err := i.Readv([][]byte{make([]byte, 512)}, 0); err != nil {
-		t.Errorf("read of what is not allocated: %v", err)
+	for _, kind := range []byte{1, 2} { // dynamic, static
+		b := small()
+		b[0x4c], b[516] = kind, 2
+		i, err := vdi.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		if err := i.Readv([][]byte{make([]byte, 512)}, 1<<20); err == nil || !strings.Contains(err.Error(), "beyond the end of the file") {
+			t.Errorf("read, of type %d: %v", kind, err)
+		}
+		if err := i.Readv([][]byte{make([]byte, 512)}, 0); err != nil {
+			t.Errorf("read of what is not allocated, of type %d: %v", kind, err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package vhdx
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -10,10 +11,8 @@ import (
 )
 
 const (
-	logSector   = 4 << 10
-	logUnit     = 1 << 20
-	entryHeader = 64
-	descriptor  = 32
+	logSector = 4 << 10
+	logUnit   = 1 << 20
 )
 
 // checkLog refuses an image whose log holds what has yet to be written to it:
@@ -25,7 +24,8 @@ const (
 //	0x08  length                 0x1c  reserved              0x38  last offset, 8
 //	0x0c  tail
 //
-// followed by its descriptors, 32 bytes each, and their data.
+// followed by its descriptors, 32 bytes each, and their data. One may begin in
+// any sector: of what is torn, not even the length is to be believed.
 func (i *image) checkLog(h *header, o block.OpenOptions) error {
 	off, n := h.logOffset(), h.logLen()
 	switch {
@@ -41,10 +41,14 @@ func (i *image) checkLog(h *header, o block.OpenOptions) error {
 	if err := mapped.Within(i.f, int64(off), n); err != nil {
 		return fmt.Errorf("The VHDX log: %w", err)
 	}
-	for at := int64(0); at < n; {
+	work := int64(0) // bytes of entries that were read; those that are torn do not overlap
+	for at := int64(0); at < n; at += logSector {
 		length, valid, err := i.logEntry(int64(off), n, at, h.logGUID())
 		if err != nil {
 			return err
+		}
+		if work += length; work > 2*n && !valid {
+			return errors.New("The VHDX log is not valid: its entries lie in one another")
 		}
 		if valid && !o.ReadOnly {
 			return fmt.Errorf("VHDX image file '%s' contains a log that needs to be replayed, which is not supported here", o.Filename)
@@ -53,7 +57,6 @@ func (i *image) checkLog(h *header, o block.OpenOptions) error {
 			return fmt.Errorf("VHDX image file '%[1]s' opened read-only, but contains a log that needs to be replayed\n"+
 				"To replay the log, run:\nqemu-img check -r all '%[1]s'", o.Filename)
 		}
-		at += max(length, logSector)
 	}
 	return nil
 }
@@ -66,9 +69,7 @@ func (i *image) logEntry(off, n, at int64, log guid) (length int64, valid bool, 
 		return 0, false, err
 	}
 	length = int64(binary.LittleEndian.Uint32(p[8:]))
-	descriptors := int64(binary.LittleEndian.Uint32(p[24:]))
-	if string(p[:4]) != "loge" || guid(p[32:48]) != log || length == 0 || length > n || length%logSector != 0 ||
-		binary.LittleEndian.Uint64(p[16:]) == 0 || entryHeader+descriptors*descriptor > length {
+	if string(p[:4]) != "loge" || guid(p[32:48]) != log || length > n || length%logSector != 0 || binary.LittleEndian.Uint64(p[16:]) == 0 {
 		return 0, false, nil
 	}
 	t := crc32.MakeTable(crc32.Castagnoli)

@@ -126,6 +126,39 @@ func TestDirtyLog(t *testing.T) {
 	}
 }
 
+// TestTornEntryHidesNone: an entry that is torn may say that it is as long as
+// the log, or have no length at all; the one behind it counts. (QEMU refuses
+// such an image too, some for the torn entry.)
+func TestTornEntryHidesNone(t *testing.T) {
+	for _, length := range []uint32{1 << 20, 8192, 0} {
+		b := image(t, 3)
+		dirty(b, 4096)
+		torn := b[logOff : logOff+64]
+		copy(torn, b[logOff+4096:])
+		binary.LittleEndian.PutUint32(torn[8:], length)
+		_, err := vhdx.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+		if err == nil || !strings.Contains(err.Error(), "contains a log that needs to be replayed") {
+			t.Errorf("behind %d bytes that are torn: %v", length, err)
+		}
+	}
+}
+
+// TestEntriesInOneAnother: the time that a log takes does not grow with the
+// square of its length.
+func TestEntriesInOneAnother(t *testing.T) {
+	b := image(t, 3)
+	dirty(b, 0)
+	for at := logOff; at < logOff+1<<20; at += 4096 {
+		copy(b[at:at+64], b[logOff:])
+		binary.LittleEndian.PutUint32(b[at+4:], 0)
+		binary.LittleEndian.PutUint32(b[at+8:], 1<<20)
+	}
+	_, err := vhdx.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+	if err == nil || err.Error() != "The VHDX log is not valid: its entries lie in one another" {
+		t.Error(err)
+	}
+}
+
 // TestErrors breaks an image in every way that it is checked for.
 func TestErrors(t *testing.T) {
 	good := image(t, 3)

@@ -54,7 +54,7 @@ func (d *descriptor) parse(text string) error {
 	text = text[:min(len(text), 20*sectorSize-1)]
 	if _, s, ok := strings.Cut(text, "parentFileNameHint"); ok {
 		name, _, ok := strings.Cut(s[min(len(s), 2):], `"`)
-		if !ok || len(name) > 1023 {
+		if !ok || len(name) > 4095 {
 			return errors.New("invalid VMDK image descriptor: parentFileNameHint does not end")
 		}
 		d.parent = name
@@ -103,19 +103,15 @@ func (d *descriptor) parseExtents(text string) ([]extentLine, error) {
 		return nil, fmt.Errorf("Unsupported image type '%s'", kind)
 	}
 	d.createType = kind
-	pattern := regexp.MustCompile(`^\s*RW\s+([-+]?\d{1,19})\s*([^\s"]{1,10})\s*"([^\n\r"]{1,511})"(?:\s*([-+]?\d{1,19}))?`)
+	pattern := regexp.MustCompile(`^\s*RW\s+([-+]?\d+)\s*([^\s"]+)(?:\s*"([^\r"]{1,511})"(?:\s*([-+]?\d+))?)?`)
 	var lines []extentLine
 	for s := text; s != ""; s = afterLine(s) {
 		line, _, _ := strings.Cut(s, "\n")
-		m := pattern.FindStringSubmatch(line)
-		if m == nil {
-			continue
-		}
-		l, known, err := newLine(m)
+		l, ok, err := newLine(line, pattern)
 		if err != nil {
-			return nil, fmt.Errorf("Invalid extent line: %s", line)
+			return nil, err
 		}
-		if !known || l.sectors <= 0 {
+		if !ok || l.sectors == 0 {
 			continue
 		}
 		if len(lines) == maxExtents {
@@ -126,33 +122,36 @@ func (d *descriptor) parseExtents(text string) ([]extentLine, error) {
 	return lines, nil
 }
 
-var errLine = errors.New("not an extent")
-
-func newLine(m []string) (l extentLine, known bool, err error) {
+// newLine parses a line that describes an extent. To pass over one that is not
+// known, as QEMU does, would be to read what is behind it in its place.
+func newLine(line string, pattern *regexp.Regexp) (l extentLine, ok bool, err error) {
+	w := strings.Fields(line)
+	if len(w) < 2 || w[0] != "RW" && w[0] != "RDONLY" && w[0] != "NOACCESS" {
+		return l, false, nil
+	}
+	if w[0] != "RW" {
+		return l, false, fmt.Errorf("Unsupported extent access '%s'", w[0])
+	}
+	invalid := fmt.Errorf("Invalid extent line: %s", line)
+	m := pattern.FindStringSubmatch(line)
+	if m == nil {
+		return l, false, invalid
+	}
 	l = extentLine{kind: m[2], name: m[3]}
-	if l.sectors, err = strconv.ParseInt(m[1], 10, 64); err != nil {
-		return l, false, err
-	}
-	if m[4] != "" {
-		if l.off, err = strconv.ParseInt(m[4], 10, 64); err != nil {
-			return l, false, err
-		}
-	}
-	switch hasOff := m[4] != ""; l.kind {
-	case "FLAT":
-		if !hasOff || l.off < 0 {
-			err = errLine
-		}
-	default:
-		if hasOff {
-			err = errLine
-		}
-	}
 	switch l.kind {
 	case "FLAT", "VMFS", "SPARSE", "VMFSSPARSE", "SESPARSE":
-		known = true
+	default:
+		return l, false, fmt.Errorf("Unsupported extent type '%s'", l.kind)
 	}
-	return l, known, err
+	if l.sectors, err = strconv.ParseInt(m[1], 10, 64); err != nil || l.sectors < 0 || l.name == "" || (m[4] != "") != (l.kind == "FLAT") {
+		return l, false, invalid
+	}
+	if m[4] != "" {
+		if l.off, err = strconv.ParseInt(m[4], 10, 64); err != nil || l.off < 0 {
+			return l, false, invalid
+		}
+	}
+	return l, true, nil
 }
 
 func afterLine(s string) string {

@@ -19,6 +19,8 @@ const (
 	maxTable           = 512      // entries
 	maxSparse          = 1 << 53  // sectors
 
+	flagLineEnds  = 1 << 0
+	flagSecond    = 1 << 1 // directory
 	flagZeroGrain = 1 << 2
 	flagMarkers   = 1 << 17
 	deflate       = 1
@@ -32,6 +34,7 @@ type extent struct {
 	f           block.File
 	name, kind  string
 	start, size int64 // bytes
+	stated      int64 // sectors by the descriptor, if it is in one
 
 	flatOff int64 // where in f the bytes are, if grain is 0
 
@@ -95,6 +98,8 @@ func newFlat(f block.File, name string, l extentLine) (*extent, error) {
 //	0x08  flags         0x2c  entries of a table        0x48  unclean shutdown, 1
 //	0x0c  capacity, 8   0x30  second directory's        0x49  end of line check, 4
 //	0x14  grain, 8            offset, 8                 0x4d  compression, 2
+//
+// The end of line check is what a copy as text changes: "\n \r\n".
 type header [sectorSize]byte
 
 func (h *header) u32(off int) uint32 { return binary.LittleEndian.Uint32(h[off:]) }
@@ -107,8 +112,10 @@ func (h *header) grain() uint64            { return h.u64(0x14) }
 func (h *header) descriptorOffset() uint64 { return h.u64(0x1c) }
 func (h *header) perTable() uint32         { return h.u32(0x2c) }
 func (h *header) directory() uint64        { return h.u64(0x38) }
+func (h *header) second() uint64           { return h.u64(0x30) }
 func (h *header) grains() uint64           { return h.u64(0x40) }
-func (h *header) compressed() bool         { return binary.LittleEndian.Uint16(h[0x4d:]) == deflate }
+func (h *header) compression() uint16      { return binary.LittleEndian.Uint16(h[0x4d:]) }
+func (h *header) compressed() bool         { return h.compression() == deflate }
 
 func readHeader(f block.File, name string) (*header, error) {
 	var h header
@@ -147,6 +154,12 @@ func newSparse(f block.File, name string, h *header) (*extent, error) {
 	switch {
 	case h.version() > 3:
 		return nil, fmt.Errorf("Unsupported VMDK version %d", h.version())
+	case h.flags()&flagLineEnds != 0 && string(h[0x49:0x4d]) != "\n \r\n":
+		return nil, errors.New("The VMDK file was changed when it was copied as text")
+	case h.compression() > deflate:
+		return nil, fmt.Errorf("Unsupported VMDK compression %d", h.compression())
+	case !h.compressed() && h.flags()&flagMarkers != 0:
+		return nil, errors.New("VMDK grains with markers are not supported unless they are compressed")
 	case h.perTable() > maxTable:
 		return nil, errors.New("L2 table size too big")
 	case uint32(covers) == 0:
@@ -159,19 +172,28 @@ func newSparse(f block.File, name string, h *header) (*extent, error) {
 		return nil, errors.New("L1 size too big")
 	}
 	n := int64((h.capacity() + covers - 1) / covers)
-	if h.directory() > math.MaxInt64/sectorSize {
-		return nil, fmt.Errorf("Could not read l1 table from extent '%s'", name)
+	if err := within(f, h.directory(), n*4); err != nil {
+		return nil, fmt.Errorf("Could not read l1 table from extent '%s': %w", name, err)
 	}
-	e := &extent{
+	if h.flags()&flagSecond != 0 {
+		if err := within(f, h.second(), n*4); err != nil {
+			return nil, fmt.Errorf("Could not read l1 backup table from extent '%s': %w", name, err)
+		}
+	}
+	return &extent{
 		f: f, name: name, size: int64(h.capacity()) * sectorSize,
 		grain: int64(h.grain()) * sectorSize, perTable: int64(h.perTable()), directory: int64(h.directory()) * sectorSize,
 		zeroGrain: h.flags()&flagZeroGrain != 0, compressed: h.compressed(), markers: h.flags()&flagMarkers != 0,
 		tables: mapped.NewCache(f),
+	}, nil
+}
+
+// within says whether n bytes at a sector lie in the file.
+func within(f block.File, sector uint64, n int64) error {
+	if sector > math.MaxInt64/sectorSize {
+		return fmt.Errorf("sector %d is beyond the end of the file", sector)
 	}
-	if err := mapped.Within(f, e.directory, n*4); err != nil {
-		return nil, fmt.Errorf("Could not read l1 table from extent '%s': %w", name, err)
-	}
-	return e, nil
+	return mapped.Within(f, int64(sector)*sectorSize, n)
 }
 
 // run describes what begins at byte off of the extent.

@@ -73,7 +73,7 @@ func (e *extent) unpack(iov [][]byte, off, in int64) error {
 // inflate returns what the first n bytes of in say. Most are a whole grain, and
 // end with its checksum.
 func (b *buffers) inflate(n int64) ([]byte, error) {
-	if whole := b.out[:len(b.out)-1]; n > zlibHeader+zlibTrailer && b.in[0] == zlibFirst && b.in[1]&zlibDictionary == 0 {
+	if whole := b.out[:len(b.out)-1]; n > zlibHeader+zlibTrailer && b.in[0] == zlibFirst && b.in[1]&zlibDictionary == 0 && binary.BigEndian.Uint16(b.in)%31 == 0 {
 		sum := binary.BigEndian.Uint32(b.in[n-zlibTrailer:])
 		if b.fast.Decode(whole, b.in[zlibHeader:n]) == nil && adler32.Checksum(whole) == sum {
 			return whole, nil

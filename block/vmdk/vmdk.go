@@ -2,6 +2,7 @@
 package vmdk
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const (
 	maxExtents    = 4096       // 8 TiB in extents of 2 GiB
 	maxBytes      = 1 << 62    // of a disk
 	embeddedAt    = sectorSize // where a sparse file's descriptor is
+	noParent      = 0xffffffff // parentCID of what stands on nothing
 )
 
 // Format returns what there is to say about the format; its images are only read.
@@ -35,6 +37,7 @@ type image struct {
 	*mapped.Image
 	d       descriptor
 	extents []*extent
+	tables  *mapped.Cache // of the last sparse extent
 	backing block.Image
 }
 
@@ -89,7 +92,13 @@ func (i *image) open(f block.File, o block.OpenOptions) error {
 	if err != nil {
 		return err
 	}
-	return i.d.parse(text)
+	if err := i.d.parse(text); err != nil {
+		return err
+	}
+	if i.d.parent == "" && i.d.parentCID != noParent {
+		return fmt.Errorf("The VMDK image is a delta link (parentCID %08x) but names no parent", i.d.parentCID)
+	}
+	return nil
 }
 
 // openMonolithic opens what is one file. An empty one has its extents elsewhere.
@@ -132,6 +141,7 @@ func (i *image) openExtents(text string, o block.OpenOptions) error {
 		}
 		e, err := newExtent(f, name, l)
 		if err == nil {
+			e.stated = l.sectors
 			err = i.add(e)
 		}
 		if err != nil {
@@ -147,8 +157,16 @@ func (i *image) openExtents(text string, o block.OpenOptions) error {
 
 func (i *image) add(e *extent) error {
 	if k := len(i.extents) - 1; k >= 0 {
-		e.start = i.extents[k].start + i.extents[k].size
+		p := i.extents[k]
+		if p.size/sectorSize != p.stated {
+			return fmt.Errorf("The VMDK extent '%s' has %d sectors, and by the descriptor %d: where the next begins is not known", p.name, p.size/sectorSize, p.stated)
+		}
+		e.start = p.start + p.size
 	}
+	if e.tables != nil && i.tables != nil {
+		e.tables = i.tables.Of(e.f)
+	}
+	i.tables = cmp.Or(e.tables, i.tables)
 	if e.start > maxBytes-e.size {
 		return errors.New("The VMDK extents are too large together")
 	}

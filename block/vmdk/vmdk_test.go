@@ -150,6 +150,15 @@ func TestDescriptors(t *testing.T) {
 		{head + "RW 2 VMFS \"f\" 0\n", "Invalid extent line: RW 2 VMFS \"f\" 0", false},
 		{head + "RW 2 SPARSE \"f\" 0\n", "Invalid extent line: RW 2 SPARSE \"f\" 0", false},
 		{head, "invalid VMDK image descriptor: it names no extents", true},
+		{head + "RDONLY 1 FLAT \"f\" 0\n", "Unsupported extent access 'RDONLY'", true},
+		{head + "RW 1 FLAT \"f\" 0\nNOACCESS 1 FLAT \"f\" 0\n", "Unsupported extent access 'NOACCESS'", true},
+		{head + "RW 1 ZERO\nRW 1 FLAT \"f\" 0\n", "Unsupported extent type 'ZERO'", true},
+		{head + "RW 1 VMFSRDM \"f\"\nRW 1 FLAT \"f\" 0\n", "Unsupported extent type 'VMFSRDM'", true},
+		{head + "RW -1 FLAT \"f\" 0\n", "Invalid extent line: RW -1 FLAT \"f\" 0", true},
+		{head + "RW 0 FLAT \"f\" 0\nRW 1 FLAT \"f\n", "Invalid extent line: RW 1 FLAT \"f", true},
+		{head + "RW 99 SPARSE \"s\"\nRW 1 FLAT \"f\" 0\n", "The VMDK extent 's' has 128 sectors, and by the descriptor 99: where the next begins is not known", true},
+		{head + "RW 99 SPARSE \"s\"\n", "", true},
+		{strings.Replace(head, "ffffffff", "1", 1) + "RW 1 FLAT \"f\" 0\n", "The VMDK image is a delta link (parentCID 00000001) but names no parent", true},
 		{head + "RW 9 FLAT \"f\" 0\n", "File truncated: the VMDK extent 'f' has 2 sectors, 9 from 0 on are to be in it", true},
 		{head + "RW 1 FLAT \"f\" 9000000000000000000\n", "File truncated: the VMDK extent 'f' has 2 sectors, 1 from 9000000000000000000 on are to be in it", true},
 		{head + "RW 1 VMFSSPARSE \"f\"\n", "Unsupported extent type 'VMFSSPARSE'", true},
@@ -161,7 +170,7 @@ func TestDescriptors(t *testing.T) {
 		{head + "RW 1 FLAT \"f\" 0\nparentFileNameHint=\"x", "invalid VMDK image descriptor: parentFileNameHint does not end", true},
 		{head + strings.Repeat("RW 1 FLAT \"f\" 0\n", 5000), "VMDK images of more than 4096 extents are not supported", true},
 	} {
-		i, err := vmdk.Format().Open(blocktest.NewMemFile([]byte(c.text)), block.OpenOptions{ReadOnly: true, Sibling: siblings(map[string][]byte{"f": make([]byte, 1024)})})
+		i, err := vmdk.Format().Open(blocktest.NewMemFile([]byte(c.text)), block.OpenOptions{ReadOnly: true, Sibling: siblings(map[string][]byte{"f": make([]byte, 1024), "s": small()})})
 		if c.want == "" && err == nil {
 			i.Close()
 			continue
@@ -222,10 +231,14 @@ func TestSparseErrors(t *testing.T) {
 		{u32(0x0c, 0x40000001), "L1 size too big", false},
 		{u32(0x40, 65), "File truncated, expecting at least 33280 bytes", false},
 		{both(u32(0x38, 0xffffffff), u32(0x3c, 0xffffffff)), "Invalid footer", false},
-		{u32(0x3c, 0x7fffffff), "Could not read l1 table from extent 'F'", true},
+		{u32(0x3c, 0x7fffffff), "Could not read l1 table from extent 'F': sector 9223372032559808536 is beyond the end of the file", true},
 		{u32(0x38, 64), "Could not read l1 table from extent 'F': 16 bytes at 32768 are beyond the end of the file", true},
 		{func(b []byte) []byte { return append([]byte("COWD"), b[4:]...) }, "Unsupported image type 'vmfsSparse'", true},
 		{func(b []byte) []byte { return u32(0x0c, 0)(bytes.ReplaceAll(b, []byte("Flat"), []byte("Spar"))) }, "Unsupported image type 'monolithicSpar'", false},
+		{u32(8, 1), "The VMDK file was changed when it was copied as text", true},
+		{u32(8, 1<<17), "VMDK grains with markers are not supported unless they are compressed", true},
+		{u32(0x4c, 0x200), "Unsupported VMDK compression 2", true},
+		{both(u32(8, 2), u32(0x30, 64)), "Could not read l1 backup table from extent 'F': 16 bytes at 32768 are beyond the end of the file", true},
 		{both(u32(0x4c, 0x100), u32(0x14, 8192)), "Invalid granularity, image may be corrupt", true},
 	} {
 		b := c.change(small())
@@ -284,6 +297,23 @@ func TestSmall(t *testing.T) {
 	}
 }
 
+// TestCutOffInARun: of grains that lie together, the file has but the first.
+func TestCutOffInARun(t *testing.T) {
+	b := small()
+	binary.LittleEndian.PutUint32(b[25*512+8:], 40)
+	i, err := vmdk.Format().Open(blocktest.NewMemFile(b[:20<<10]), block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if err := i.Readv([][]byte{make([]byte, 4096)}, 4096); err != nil {
+		t.Error(err)
+	}
+	if err := i.Readv([][]byte{make([]byte, 8192)}, 4096); err == nil || !strings.Contains(err.Error(), "beyond the end") {
+		t.Errorf("two grains, of which one is there: %v", err)
+	}
+}
+
 // TestBrokenGrains: a compressed grain that does not hold what it says is an error.
 func TestBrokenGrains(t *testing.T) {
 	mappedtest.Need(t)
@@ -301,7 +331,7 @@ func TestBrokenGrains(t *testing.T) {
 	for _, c := range []struct {
 		off int
 		v   byte
-	}{{grain, 0}, {grain + 5, 0xff}, {grain - 4, 0}, {grain - 4, 20}, {grain - 2, 0xff}} {
+	}{{grain, 0}, {grain + 1, 0x9d}, {grain + 5, 0xff}, {grain - 4, 0}, {grain - 4, 20}, {grain - 2, 0xff}} {
 		b := bytes.Clone(good)
 		b[c.off] = c.v
 		i, err := vmdk.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})

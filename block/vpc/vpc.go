@@ -17,6 +17,8 @@ const (
 	sectorSize  = 512
 	footerSize  = 512
 	dynamicSize = 1024
+	footerSum   = 0x40
+	dynamicSum  = 0x24
 
 	typeFixed        = 2
 	typeDynamic      = 3
@@ -58,15 +60,16 @@ func (f *footer) valid() bool        { return string(f[:8]) == "conectix" }
 func (f *footer) dataOffset() uint64 { return binary.BigEndian.Uint64(f[0x10:]) }
 func (f *footer) kind() uint32       { return binary.BigEndian.Uint32(f[0x3c:]) }
 
-// checksum is the complement of the sum of all bytes but its own.
-func (f *footer) checksumRight() bool {
+// checksumRight says whether the checksum at that offset is the complement of
+// the sum of all bytes of p but its own.
+func checksumRight(p []byte, at int) bool {
 	var sum uint32
-	for i, b := range f {
-		if i < 0x40 || i >= 0x44 {
+	for i, b := range p {
+		if i < at || i >= at+4 {
 			sum += uint32(b)
 		}
 	}
-	return ^sum == binary.BigEndian.Uint32(f[0x40:])
+	return ^sum == binary.BigEndian.Uint32(p[at:])
 }
 
 // sectors is the size of the disk: Virtual PC goes by the geometry, others by
@@ -116,7 +119,7 @@ func open(f block.File, o block.OpenOptions) (block.Image, error) {
 	if err := i.readFooter(&foot); err != nil {
 		return nil, err
 	}
-	if !foot.checksumRight() {
+	if !checksumRight(foot[:], footerSum) {
 		return nil, errors.New("Incorrect header checksum")
 	}
 	sectors, err := foot.sectors(o.Values["force_size_calc"])
@@ -124,9 +127,12 @@ func open(f block.File, o block.OpenOptions) (block.Image, error) {
 		return nil, err
 	}
 	if i.dynamic {
-		if err := i.openDynamic(&foot, sectors*sectorSize); err != nil {
-			return nil, err
-		}
+		err = i.openDynamic(&foot, sectors*sectorSize)
+	} else if have := i.length()/sectorSize - 1; have < sectors {
+		err = fmt.Errorf("The VHD image has %d sectors, %d are to be in it", have, sectors)
+	}
+	if err != nil {
+		return nil, err
 	}
 	i.Image = mapped.New(i, sectors*sectorSize, f)
 	return i, nil
@@ -174,6 +180,9 @@ func (i *image) openDynamic(foot *footer, size int64) error {
 	}
 	if string(d[:8]) != "cxsparse" {
 		return errors.New("Invalid header magic")
+	}
+	if !checksumRight(d[:], dynamicSum) {
+		return errors.New("Incorrect checksum of the dynamic VHD header")
 	}
 	bs, entries := binary.BigEndian.Uint32(d[0x20:]), binary.BigEndian.Uint32(d[0x1c:])
 	tableOff := binary.BigEndian.Uint64(d[0x10:])

@@ -3,6 +3,7 @@ package vpc_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"testing"
 
@@ -58,13 +59,18 @@ func TestSizeModes(t *testing.T) {
 	}
 }
 
-func sign(foot []byte) {
-	clear(foot[0x40:0x44])
+func sign(foot []byte) { signAt(foot[:512], 0x40) }
+
+// signHeader makes the checksum of the dynamic header right, which is the second sector.
+func signHeader(b []byte) { signAt(b[512:1536], 0x24) }
+
+func signAt(p []byte, at int) {
+	clear(p[at : at+4])
 	var sum uint32
-	for _, c := range foot[:512] {
+	for _, c := range p {
 		sum += uint32(c)
 	}
-	binary.BigEndian.PutUint32(foot[0x40:], ^sum)
+	binary.BigEndian.PutUint32(p[at:], ^sum)
 }
 
 // small is a dynamic image of 4 blocks of 4 KiB, the second of which is allocated.
@@ -81,6 +87,7 @@ func small() []byte {
 	put(512+0x14, 1536)
 	put(512+0x1c, 4)
 	put(512+0x20, 4096)
+	signHeader(b)
 	copy(b[1536:], bytes.Repeat([]byte{0xff}, 512))
 	put(1540, 4)
 	for i := range b[2560 : 2560+4096] {
@@ -93,7 +100,7 @@ func small() []byte {
 // TestErrors compares the words with qemu-img's.
 func TestErrors(t *testing.T) {
 	u32 := func(off int, v uint32) func([]byte) []byte {
-		return func(b []byte) []byte { binary.BigEndian.PutUint32(b[off:], v); sign(b); return b }
+		return func(b []byte) []byte { binary.BigEndian.PutUint32(b[off:], v); sign(b); signHeader(b); return b }
 	}
 	truncated := "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
 	for _, c := range []struct {
@@ -102,6 +109,7 @@ func TestErrors(t *testing.T) {
 		ours   bool // QEMU says nothing, or no more than an errno's words
 	}{
 		{func(b []byte) []byte { b[9]++; return b }, "Incorrect header checksum", false},
+		{func(b []byte) []byte { b[512+0x13]++; return b }, "Incorrect checksum of the dynamic VHD header", true},
 		{func(b []byte) []byte { return make([]byte, 1024) }, "invalid VPC image", false},
 		{func(b []byte) []byte { return nil }, "File too small for a VHD header", false},
 		{func(b []byte) []byte { return b[:6000] }, truncated, false},
@@ -165,6 +173,30 @@ func TestLastByteMissing(t *testing.T) {
 	mappedtest.Compare(t, vpc.Format(), path)
 }
 
+// TestFixedCutOff: where QEMU reads the footer as the guest's, and zeros behind
+// it, there is no image.
+func TestFixedCutOff(t *testing.T) {
+	for missing := range 3 {
+		b := make([]byte, (10-missing)*512)
+		foot := b[len(b)-512:]
+		copy(foot, small())
+		binary.BigEndian.PutUint32(foot[0x34:], 9*512)
+		binary.BigEndian.PutUint32(foot[0x3c:], 2)
+		sign(foot)
+		i, err := vpc.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+		if missing == 0 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			i.Close()
+			continue
+		}
+		if want := fmt.Sprintf("The VHD image has %d sectors, 9 are to be in it", 9-missing); err == nil || err.Error() != want {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	f.Add(small())
 	fixed := small()
@@ -176,6 +208,9 @@ func FuzzOpen(f *testing.F) {
 		if len(b) > 512 { // else the checksum hides what is behind it
 			sign(b)
 			sign(b[len(b)-512:])
+		}
+		if len(b) > 1536 {
+			signHeader(b)
 		}
 		mappedtest.Fuzz(vpc.Format(), b, block.OpenOptions{ReadOnly: true})
 	})
