@@ -138,7 +138,6 @@ func TestCheck(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add(small()[:2048])
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		mappedtest.Fuzz(vdi.Format(), b, block.OpenOptions{ReadOnly: true})
 		mappedtest.Fuzz(vdi.Format(), b, block.OpenOptions{ReadOnly: true, Check: true})

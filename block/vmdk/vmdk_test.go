@@ -346,11 +346,6 @@ func TestBrokenGrains(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add(small())
-	f.Add([]byte(head + "RW 3 FLAT \"a\" 1\nRW 4 SPARSE \"b\"\nRW 1 VMFS \"a\"\n"))
-	deflated := small()
-	deflated[0x4d], deflated[0x0a] = 1, 2
-	f.Add(deflated)
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		o := block.OpenOptions{ReadOnly: true, Sibling: siblings(map[string][]byte{"a": make([]byte, 4096), "b": b, "c": small()})}
 		mappedtest.Fuzz(vmdk.Format(), b, o)
