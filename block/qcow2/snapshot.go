@@ -148,31 +148,70 @@ func (i *Image) CreateSnapshot(s block.Snapshot) error {
 
 // addSnapshot has e's L1 table share all clusters, and enters e in the table.
 func (i *Image) addSnapshot(e snapshotEntry) error {
-	n := i.roundUp(int64(len(i.l1))*8) >> i.clusterBits
-	if n > 0 {
-		r, _, err := i.allocate(n, true, "L1 table")
-		if err != nil {
-			return err
-		}
-		e.l1Offset = uint64(r.off)
-		if err := writeFull(i.file, encodeTable(i.l1), r.off); err != nil {
-			return errors.Join(err, i.addRefcounts(r.off, n, -1))
-		}
-	}
-	err := i.raiseTree(i.l1, true)
+	err := i.unmark(i.l1, true)
 	if err == nil {
-		if err = i.storeSnapshots(append(i.snap.list[:len(i.snap.list):len(i.snap.list)], e)); err == nil {
-			return i.dropVMState(int64(e.vmStateSize))
-		}
-		err = errors.Join(err, i.lowerTree(i.l1))
+		err = i.shareTree(&e)
 	}
-	if i.corrupt.Load() {
+	if err != nil && !i.corrupt.Load() {
+		return errors.Join(err, i.markCopied())
+	}
+	if err != nil {
 		return err
 	}
-	if n > 0 {
-		err = errors.Join(err, i.addRefcounts(int64(e.l1Offset), n, -1))
+	return i.dropVMState(int64(e.vmStateSize))
+}
+
+// shareTree gives e a copy of the active L1 table, and the table of snapshots e.
+// On an error all refcounts are as they were.
+func (i *Image) shareTree(e *snapshotEntry) error {
+	r, err := i.storeL1(i.l1)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, i.markCopied())
+	e.l1Offset = uint64(r.off)
+	if err = i.raiseTree(i.l1); err == nil {
+		if err = i.storeSnapshots(append(i.snap.list[:len(i.snap.list):len(i.snap.list)], *e)); err == nil {
+			return nil
+		}
+		if !i.corrupt.Load() {
+			err = errors.Join(err, i.lowerTree(i.l1))
+		}
+	}
+	return errors.Join(err, i.unallocate(r))
+}
+
+// storeL1 writes an L1 table to free clusters.
+func (i *Image) storeL1(l1 []uint64) (r run, err error) {
+	n := i.roundUp(int64(len(l1))*8) >> i.clusterBits
+	if n == 0 {
+		return run{}, nil
+	}
+	if r, _, err = i.allocate(n, true, "L1 table"); err != nil {
+		return run{}, err
+	}
+	if err = writeFull(i.file, encodeTable(l1), r.off); err != nil {
+		return run{}, errors.Join(err, i.unallocate(r))
+	}
+	return r, nil
+}
+
+// unallocate gives back what was allocated in vain: nothing in the file refers to it.
+// An image that is unusable keeps it, since what the file says is not known then.
+func (i *Image) unallocate(r run) error {
+	if r.n == 0 || i.corrupt.Load() {
+		return nil
+	}
+	return i.addRefcounts(r.off, r.n, -1)
+}
+
+// drop gives back what the file referred to until now. If that fails it is leaked.
+func (i *Image) drop(off, n int64) {
+	if n == 0 {
+		return
+	}
+	if err := i.addRefcounts(off, n, -1); err != nil {
+		i.say("qcow2_free_clusters failed: " + strerror(err))
+	}
 }
 
 // dropVMState discards the VM state behind the disk: it belongs to the snapshot now.
@@ -193,7 +232,8 @@ func (i *Image) dropVMState(n int64) error {
 }
 
 // storeSnapshots puts a new snapshot table in the place of the old: all that it
-// refers to is on stable storage first. On an error the old one is in force.
+// refers to is on stable storage first. On an error the old one is in force, or
+// the image is unusable.
 func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	b, err := encodeSnapshots(list)
 	if err != nil {
@@ -209,28 +249,57 @@ func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	if err == nil {
 		err = i.storeTables()
 	}
+	h := i.hdr
+	h.snapshots, h.snapshotsOffset = uint32(len(list)), uint64(r.off)
 	if err == nil {
-		var h [12]byte
-		be.PutUint32(h[:], uint32(len(list)))
-		be.PutUint64(h[4:], uint64(r.off))
-		if err = writeFull(i.file, h[:], 60); err == nil {
-			err = i.sync()
-		}
+		err = i.switchHeader(h, (*header).snapshotTable)
 	}
 	if err != nil {
-		if r.n > 0 {
-			err = errors.Join(err, i.addRefcounts(r.off, r.n, -1))
-		}
-		return err
+		return errors.Join(err, i.unallocate(r))
 	}
 	old, n := int64(i.hdr.snapshotsOffset), i.roundUp(i.snap.bytes)>>i.clusterBits
-	i.hdr.snapshots, i.hdr.snapshotsOffset = uint32(len(list)), uint64(r.off)
+	i.hdr = h
 	i.snap = snapshotState{list, int64(len(b))}
 	i.noteSnapshots()
-	if n > 0 {
-		return i.addRefcounts(old, n, -1)
-	}
+	i.drop(old, n)
 	return nil
+}
+
+// snapshotTable is what the header says from byte 60 on of the snapshot table.
+func (h *header) snapshotTable() ([]byte, int64) {
+	b := be.AppendUint32(nil, h.snapshots)
+	return be.AppendUint64(b, h.snapshotsOffset), 60
+}
+
+// activeTable is what the header says from byte 24 on of the size and the active L1 table.
+func (h *header) activeTable() ([]byte, int64) {
+	b := be.AppendUint64(nil, h.size)
+	b = be.AppendUint32(b, h.crypt)
+	b = be.AppendUint32(b, h.l1Size)
+	return be.AppendUint64(b, h.l1Offset), 24
+}
+
+// switchHeader has a part of the header's first sector say what it says in h, on stable storage. On an
+// error it says what it did, or, if that cannot be written either, the image is
+// unusable until it is opened again: which of the two it says is not known, so
+// that nothing may be freed that one of them refers to, nor anything written to either.
+func (i *Image) switchHeader(h header, part func(*header) ([]byte, int64)) error {
+	store := func(h header) error {
+		b, off := part(&h)
+		if err := writeFull(i.file, b, off); err != nil {
+			return err
+		}
+		return i.sync()
+	}
+	err := store(h)
+	if err == nil {
+		return nil
+	}
+	if again := store(i.hdr); again != nil {
+		i.corrupt.Store(true)
+		i.say("qcow2: The header could not be written, and the image is not used any more: " + strerror(again))
+	}
+	return err
 }
 
 // snapshotL1 reads the L1 table of e.
@@ -284,46 +353,37 @@ func (i *Image) mayBecome(size uint64) error {
 // by one write in the header's first sector. What the new table refers to has
 // its refcounts raised before, what the old one referred to has them lowered after.
 func (i *Image) switchTo(l1 []uint64, size int64) error {
-	if err := i.raiseTree(l1, false); err != nil {
+	if err := i.unmark(l1, false); err != nil {
 		return err
 	}
-	n := i.roundUp(int64(len(l1))*8) >> i.clusterBits
-	var r run
-	var err error
-	if n > 0 {
-		if r, _, err = i.allocate(n, true, "L1 table"); err == nil {
-			err = writeFull(i.file, encodeTable(l1), r.off)
-		}
+	if err := i.raiseTree(l1); err != nil {
+		return err
 	}
+	r, err := i.storeL1(l1)
 	if err == nil {
 		err = i.storeTables()
 	}
-	if err != nil {
-		if r.n > 0 {
-			err = errors.Join(err, i.addRefcounts(r.off, r.n, -1))
-		}
-		return errors.Join(err, i.lowerTree(l1), i.markCopied())
+	h := i.hdr
+	h.size, h.l1Size, h.l1Offset = uint64(size), uint32(len(l1)), uint64(r.off)
+	if err == nil {
+		err = i.switchHeader(h, (*header).activeTable)
 	}
-	var h [24]byte
-	be.PutUint64(h[0:], uint64(size))
-	be.PutUint32(h[8:], i.hdr.crypt)
-	be.PutUint32(h[12:], uint32(len(l1)))
-	be.PutUint64(h[16:], uint64(r.off))
-	if err = writeFull(i.file, h[:], 24); err == nil {
-		err = i.sync()
+	if err == nil {
+		return i.switched(l1, h)
 	}
-	if err != nil {
-		return err // which of the two is in force is not known: neither can be freed
+	if i.corrupt.Load() {
+		return err
 	}
-	return i.switched(l1, size, r.off)
+	return errors.Join(err, i.unallocate(r), i.lowerTree(l1))
 }
 
-// switched notes that the table at off is the active one, and frees the old one.
-func (i *Image) switched(l1 []uint64, size, off int64) error {
+// switched notes that l1 is the active table, as h says, and frees the old one.
+// No COPIED flag is to be set: all that is active is the snapshot's, too.
+func (i *Image) switched(l1 []uint64, h header) error {
 	old, oldOff := i.l1, int64(i.hdr.l1Offset)
 	i.l1, i.l1Dirty = l1, dirtySpan{}
-	i.hdr.size, i.hdr.l1Size, i.hdr.l1Offset = uint64(size), uint32(len(l1)), uint64(off)
-	i.size.Store(size)
+	i.hdr = h
+	i.size.Store(int64(h.size))
 	i.l2.max = max(i.l2Slices(), 4)
 	i.inflated.clear()
 	i.noteTables()
@@ -332,12 +392,8 @@ func (i *Image) switched(l1 []uint64, size, off int64) error {
 	if err := i.lowerTree(old); err != nil {
 		return err
 	}
-	if n := i.roundUp(int64(len(old))*8) >> i.clusterBits; n > 0 {
-		if err := i.addRefcounts(oldOff, n, -1); err != nil {
-			i.say("qcow2_free_clusters failed: " + strerror(err))
-		}
-	}
-	return i.markCopied()
+	i.drop(oldOff, i.roundUp(int64(len(old))*8)>>i.clusterBits)
+	return nil
 }
 
 // DeleteSnapshot removes a snapshot and frees what only it refers to.
@@ -357,13 +413,12 @@ func (i *Image) DeleteSnapshot(name string) error {
 			return fmt.Errorf("Failed to remove snapshot from snapshot list: %w", err)
 		}
 		if err := i.lowerTree(l1); err != nil {
+			if !i.corrupt.Load() {
+				err = errors.Join(err, i.markCopied()) // for what has been lowered
+			}
 			return fmt.Errorf("Failed to free the cluster and L1 table: %w", err)
 		}
-		if n := i.roundUp(int64(e.l1Size)*8) >> i.clusterBits; n > 0 {
-			if err := i.addRefcounts(int64(e.l1Offset), n, -1); err != nil {
-				i.say("qcow2_free_clusters failed: " + strerror(err))
-			}
-		}
+		i.drop(int64(e.l1Offset), i.roundUp(int64(e.l1Size)*8)>>i.clusterBits)
 		if err := i.markCopied(); err != nil {
 			return fmt.Errorf("Failed to update snapshot status in disk: %w", err)
 		}

@@ -174,7 +174,7 @@ func snapshotsCutOff(t *testing.T, opts string, r *rand.Rand) {
 }
 
 // repaired opens the image for writing, which repairs it if it is marked dirty,
-// and has QEMU check it. Version 2 has no mark, so there QEMU repairs it.
+// and has QEMU check it. Version 2 has no mark, so there flags may be missing, which QEMU repairs.
 func repaired(t *testing.T, m *blocktest.MemFile, what string) {
 	t.Helper()
 	img, err := openImage(m, block.OpenOptions{})
@@ -194,6 +194,9 @@ func repaired(t *testing.T, m *blocktest.MemFile, what string) {
 	path := filepath.Join(t.TempDir(), "cut.qcow2")
 	if err := os.WriteFile(path, m.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if out, _ := tryQEMU("qemu-img", "check", path); !missingFlagsOnly([]byte(out)) {
+		t.Fatalf("%s: more than flags are missing:\n%s", what, out)
 	}
 	if out, err := tryQEMU("qemu-img", "check", "-r", "all", path); err != nil {
 		t.Fatalf("%s: %v\n%s", what, err, out)
