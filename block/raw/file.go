@@ -36,11 +36,12 @@ type File struct {
 	noFlush  bool
 	align    int // O_DIRECT's unit in bytes; 0: the page cache is used
 	gone     atomic.Bool
+	lost     atomic.Pointer[error] // what a flush failed of; see sync
 	size     atomic.Int64
 
 	// growth is held for reading by writes that lengthen the file, and, with
-	// O_DIRECT, by all; for writing by what sets the length or rewrites blocks
-	// that it read before.
+	// O_DIRECT, by all that changes it; for writing by what sets the length or
+	// rewrites blocks that it read before.
 	growth  sync.RWMutex
 	vectors sync.Pool // of *vector
 	bounces sync.Pool // of *[]byte
@@ -154,6 +155,10 @@ func (f *File) Relock(l Lock) error {
 // OSFile returns the open file, to be passed to another process. It stays the File's.
 func (f *File) OSFile() *os.File { return f.file }
 
+// DirectUnit returns what O_DIRECT takes multiples of, in bytes; 0: the page cache is used.
+// What is not aligned to it is done by reading whole blocks and writing them back.
+func (f *File) DirectUnit() int { return f.align }
+
 // Size returns the length of the file, as it was opened and changed since, or of the device.
 func (f *File) Size() int64 { return f.size.Load() }
 
@@ -184,11 +189,26 @@ func (f *File) Flush() error {
 	return f.sync()
 }
 
+// sync is fdatasync(2). Where one has failed all later ones do: the kernel counts
+// the pages that it could not write as clean, says so once, and would answer the
+// next flush that all is well. O_DIRECT leaves no such pages.
 func (f *File) sync() error {
 	if f.noFlush {
 		return nil
 	}
-	return retry(func() error { return unix.Fdatasync(f.fd) })
+	if f.lost.Load() == nil {
+		err := retry(func() error { return unix.Fdatasync(f.fd) })
+		if f.align != 0 {
+			return err
+		}
+		if err != nil {
+			f.lost.CompareAndSwap(nil, &err)
+		}
+	}
+	if err := f.lost.Load(); err != nil { // also of a flush that was under way beside this one
+		return *err
+	}
+	return nil
 }
 
 // Readv fills the buffers; what lies past the end of the file is zeros.

@@ -236,7 +236,13 @@ func (f *File) writeZeroBytes(from, to int64) error {
 	return nil
 }
 
+// fallocate zeroes as mode says. A rewrite of a block that the range has a part of
+// must not bring back what it read before.
 func (f *File) fallocate(mode uint32, off, n int64) error {
+	if f.align != 0 {
+		f.growth.RLock()
+		defer f.growth.RUnlock()
+	}
 	return retry(func() error { return unix.Fallocate(f.fd, mode|unix.FALLOC_FL_KEEP_SIZE, off, n) })
 }
 

@@ -125,3 +125,27 @@ func TestTopologyOfAFile(t *testing.T) {
 		}
 	}
 }
+
+// A write of part of a block past the page cache rewrites the block: zeroes beside it must stay.
+func TestZeroesBesideARewrittenBlock(t *testing.T) {
+	f := direct(t, image(t, 4096))
+	f.align = 4096
+	ones := alignedBuffer(4096, 4096)
+	for i := range ones {
+		ones[i] = 1
+	}
+	for range 300 {
+		if err := f.Writev([][]byte{ones}, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error)
+		go func() { written <- f.Writev([][]byte{ones[:512]}, 0, 0) }()
+		if err := errors.Join(f.WriteZeroes(512, 512, 0), <-written); err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, 4096)
+		if err := f.Readv([][]byte{p}, 0); err != nil || bytes.Count(p[512:1024], []byte{0}) != 512 {
+			t.Fatalf("the zeroes are gone (%v)", err)
+		}
+	}
+}
