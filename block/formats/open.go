@@ -29,6 +29,7 @@ type Options struct {
 	NoIO       bool // only what the header says is wanted
 	Check      bool // to be checked or repaired; see block.OpenOptions
 	Resize     bool // its size will be changed
+	Snapshot   bool // what is written goes to a temporary overlay, and is gone when the node is closed
 
 	NoReferences bool // an image that names a backing or data file is refused
 	Stated       bool // of every image below the top one the format must be stated: a guest could make a raw image look like another
@@ -43,15 +44,9 @@ type Options struct {
 // block.ErrInUse.
 func Open(o Options) (*Node, error) {
 	g := &graph{o: o, names: map[string]bool{}}
-	in := inherited{readOnly: o.ReadOnly, forceShare: o.ForceShare, noIO: o.NoIO}
-	switch o.Cache {
-	case "", "writeback", "writethrough":
-	case "none", "directsync":
-		in.direct = true
-	case "unsafe":
-		in.noFlush = true
-	default:
-		return nil, fmt.Errorf("Invalid cache option: %s", o.Cache)
+	in := inherited{readOnly: o.ReadOnly || o.Snapshot, forceShare: o.ForceShare, noIO: o.NoIO}
+	if err := in.setCache(o.Cache); err != nil {
+		return nil, err
 	}
 	v := maps.Clone(o.Values)
 	if v == nil {
@@ -60,7 +55,40 @@ func Open(o Options) (*Node, error) {
 	if o.Format != "" {
 		v["driver"] = o.Format
 	}
-	p := perms{}
+	p := o.perms()
+	if o.Snapshot {
+		p = p.backing()
+	}
+	n, err := g.open(o.Filename, v, in, p, nil)
+	if err == nil && o.Snapshot {
+		n, err = g.overlay(n)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n.ReadOnly && !o.ReadOnly {
+		return nil, keep(errors.New("Block node is read-only"), n.Close())
+	}
+	n.WriteThrough = o.Cache == "writethrough" || o.Cache == "directsync"
+	return n, nil
+}
+
+// setCache takes one of QEMU's cache modes; "" is writeback.
+func (in *inherited) setCache(mode string) error {
+	switch mode {
+	case "", "writeback", "writethrough":
+	case "none", "directsync":
+		in.direct = true
+	case "unsafe":
+		in.noFlush = true
+	default:
+		return fmt.Errorf("Invalid cache option: %s", mode)
+	}
+	return nil
+}
+
+// perms is what will be done with the image that o opens.
+func (o Options) perms() (p perms) {
 	if !o.NoIO {
 		p.uses = raw.PermRead
 		if !o.ReadOnly {
@@ -73,15 +101,7 @@ func Open(o Options) (*Node, error) {
 	if o.NoShare {
 		p.denies = raw.PermWrite | raw.PermResize
 	}
-	n, err := g.open(o.Filename, v, in, p, nil)
-	if err != nil {
-		return nil, err
-	}
-	if n.ReadOnly && !o.ReadOnly {
-		return nil, keep(errors.New("Block node is read-only"), n.Close())
-	}
-	n.WriteThrough = o.Cache == "writethrough" || o.Cache == "directsync"
-	return n, nil
+	return p
 }
 
 // graph is what is being opened.
@@ -281,8 +301,7 @@ func (g *graph) settings(n *Node, v map[string]string, in inherited) (inherited,
 	name, ok := pop(v, "node-name")
 	switch {
 	case !ok:
-		name = fmt.Sprintf("#block%d%02d", g.count, rand.IntN(100))
-		g.count++
+		name = g.freshName()
 	case !wellFormed(name):
 		return in, fmt.Errorf("Invalid node-name: '%s'", name)
 	case g.names[name]:
@@ -293,6 +312,12 @@ func (g *graph) settings(n *Node, v map[string]string, in inherited) (inherited,
 	g.names[name] = true
 	n.Name = name
 	return in, nil
+}
+
+// freshName is that of a node whose user gave it none.
+func (g *graph) freshName() string {
+	g.count++
+	return fmt.Sprintf("#block%d%02d", g.count-1, rand.IntN(100))
 }
 
 // check refuses a chain that comes back to where it was, and one without end.

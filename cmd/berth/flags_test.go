@@ -17,7 +17,7 @@ var everything = []string{
 	"--kernel=k", "--initrd=i", "--append=quiet", "--machine=microvm", "--memory=1G,hugepages=2M,prefault,share,file=m,host-nodes=0,policy=bind",
 	"--cpus=2,sockets=2,cores=1,threads=1,maxcpus=2",
 	"--numa=node,cpus=0,memory=512M,host-nodes=0,policy=bind", "--numa=node,cpus=1,memory=512M,host-nodes=1,policy=preferred", "--numa=dist,src=1,dst=1,val=10",
-	"--disk=file=d,format=raw,readonly,serial=s,id=i,node-name=n,cache=none,discard=unmap,detect-zeroes=on,references=refuse,queues=3," +
+	"--disk=file=d,format=raw,readonly,serial=s,id=i,node-name=n,cache=none,aio=native,snapshot,discard=unmap,detect-zeroes=on,references=refuse,queues=3," +
 		"iops=1,iops_rd=1,iops_wr=1,iops_max=1,iops_rd_max=1,iops_wr_max=1,iops_size=1,bps=1,bps_rd=1,bps_wr=1,bps_max=1,bps_rd_max=1,bps_wr_max=1," +
 		"throttling.iops-total-max-length=1,throttling.iops-read-max-length=1,throttling.iops-write-max-length=1," +
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
