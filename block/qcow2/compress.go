@@ -245,7 +245,7 @@ func (i *Image) WriteCompressed(p []byte, off int64) error {
 func (i *Image) PlaceCompressed(c, p []byte, off int64) error {
 	n := int64(len(p))
 	return i.shared(off, n, func() error {
-		if i.hdr.external() {
+		if i.owned { // the data lies in a file of its own
 			return block.ErrUnsupported
 		}
 		if i.inCluster(off) != 0 || n > i.clusterSize || n < i.clusterSize && off+n != i.Size() {
@@ -347,6 +347,9 @@ func (i *Image) pack(n int64) (host, first, clusters int64, err error) {
 			host = r.off
 		}
 	}
+	if host+n > 1<<i.packedShift() {
+		return 0, 0, 0, errTooBig // for the entry to tell
+	}
 	first = i.clusterOf(host)
 	clusters = (i.clusterOf(host+n-1)-first)>>i.clusterBits + 1
 	if err := i.addRefcounts(first, clusters, 1); err != nil {
@@ -370,8 +373,7 @@ func (i *Image) linkPacked(off, host, n int64) error {
 		return err
 	}
 	i.unsynced = true
-	shift := 62 - (i.clusterBits - 8)
 	sectors := (host+n-1)>>9 - host>>9
-	i.setEntry(s, at, flagCompressed|uint64(host)|uint64(sectors)<<shift, 0)
+	i.setEntry(s, at, flagCompressed|uint64(host)|uint64(sectors)<<i.packedShift(), 0)
 	return nil
 }

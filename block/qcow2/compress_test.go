@@ -103,3 +103,28 @@ func TestCompressedOverwriteIsRefused(t *testing.T) {
 	}
 	checkClean(t, v.path)
 }
+
+// TestCompressedClusterTooFarOff has the free clusters of a hostile image begin
+// where no entry of a compressed cluster can point: the write fails, and says why.
+func TestCompressedClusterTooFarOff(t *testing.T) {
+	const size = 2 << 20
+	i, err := openImage(createInMemory(t, "cluster_size=2097152", 2*size), block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Writev([][]byte{pattern(512)}, 0, 0); err != nil { // for the L2 table
+		t.Fatal(err)
+	}
+	i.alloc.next = 1 << (i.packedShift() - i.clusterBits)
+	if err := i.WriteCompressed(pattern(size), size); !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("a cluster is stored compressed at %#x: %v", i.alloc.next<<i.clusterBits, err)
+	}
+	got := make([]byte, size)
+	if err := i.Readv([][]byte{got}, size); err != nil {
+		t.Fatal(err)
+	}
+	same(t, make([]byte, size), got)
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -91,3 +91,32 @@ func oneOfMany(t *testing.T, img *Image, want []byte, w, workers, unit, units in
 		}
 	}
 }
+
+// TestFirstWritesAtOnce has the writes that mark an image dirty, and then one
+// that finds it corrupt, meet others of all kinds: for the race detector.
+func TestFirstWritesAtOnce(t *testing.T) {
+	for range 20 {
+		i, err := openImage(createInMemory(t, "lazy_refcounts=on", 8<<20), block.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for w := range int64(8) {
+			wg.Go(func() {
+				p := pattern(64 << 10)
+				off := w << 20
+				_ = i.WriteCompressed(p, off)
+				_ = i.WriteZeroes(off+64<<10, 64<<10, 0)
+				_ = i.Writev([][]byte{p}, off+128<<10, 0)
+				_ = i.Discard(off, 64<<10)
+				if w == 7 {
+					i.mu.Lock()
+					_ = i.signalCorruption("for this test")
+					i.mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		_ = i.Close()
+	}
+}

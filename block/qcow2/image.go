@@ -226,9 +226,7 @@ func (i *Image) signal(fatal bool, format string, args ...any) error {
 	}
 	i.say(fmt.Sprintf("qcow2: Marking image as corrupt: %s; further corruption events will be suppressed", msg))
 	if i.hdr.version >= 3 {
-		h := i.hdr
-		h.incompat |= incompatCorrupt
-		if err := i.writeHeader(h); err != nil {
+		if err := i.setIncompat(incompatCorrupt); err != nil {
 			i.say("qcow2: " + err.Error())
 		}
 	}
@@ -362,16 +360,20 @@ func (i *Image) markDirty() error {
 	if i.hdr.incompat&incompatDirty != 0 {
 		return nil
 	}
-	h := i.hdr
-	h.incompat |= incompatDirty
+	return i.setIncompat(incompatDirty)
+}
+
+// setIncompat sets an incompatible feature bit, and is done when it is on stable
+// storage. No more of i.hdr than the bits changes: others may read the rest. mu is held.
+func (i *Image) setIncompat(bit uint64) error {
 	var b [8]byte
-	be.PutUint64(b[:], h.incompat)
+	be.PutUint64(b[:], i.hdr.incompat|bit)
 	if err := writeFull(i.file, b[:], 72); err != nil {
 		return err
 	}
 	if err := i.file.Flush(); err != nil {
 		return err
 	}
-	i.hdr = h
+	i.hdr.incompat |= bit
 	return nil
 }

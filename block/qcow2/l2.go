@@ -285,7 +285,7 @@ func (i *Image) freeEntry(entry uint64, punch bool) {
 	switch {
 	case !ok:
 	case i.hdr.external():
-		if punch {
+		if punch && !i.hdr.rawExternal() {
 			_ = i.data.Discard(host, i.clusterSize) // advice
 		}
 	case i.inCluster(host) != 0:
@@ -295,10 +295,14 @@ func (i *Image) freeEntry(entry uint64, punch bool) {
 	}
 }
 
+// packedShift is how many bits of a compressed cluster's descriptor tell where it
+// begins; above them is how many more sectors it reaches into.
+func (g *geometry) packedShift() uint { return 62 - (g.clusterBits - 8) }
+
 // compressedPlace decodes a compressed cluster's descriptor: where its bytes
 // begin, and how many there may be, to the end of the last sector.
 func (g *geometry) compressedPlace(entry uint64) (off, n int64) {
-	shift := 62 - (g.clusterBits - 8)
+	shift := g.packedShift()
 	off = int64(entry & (1<<shift - 1))
 	sectors := int64(entry>>shift&(1<<(g.clusterBits-8)-1)) + 1
 	return off, sectors*512 - off&511

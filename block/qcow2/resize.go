@@ -147,12 +147,9 @@ func (i *Image) hideTail(old, size int64) error {
 	if old >= end || size == old {
 		return nil
 	}
-	i.size.Store(size)
 	i.mu.Unlock()
-	err := i.zero(old, end-old, 0)
-	i.mu.Lock()
-	i.size.Store(old)
-	return err
+	defer i.mu.Lock()
+	return i.zero(old, end-old, size, 0)
 }
 
 // preallocate gives a host cluster to every guest cluster from old to size.
@@ -242,11 +239,18 @@ func (i *Image) MakeEmpty() error {
 		}
 		off += n
 	}
-	if err := i.quiesce(); err != nil || i.hdr.external() {
+	if err := i.quiesce(); err != nil {
 		return err
 	}
 	if err := i.sync(); err != nil {
 		return err
+	}
+	switch {
+	case i.hdr.rawExternal():
+		return i.data.WriteZeroes(0, i.Size(), block.FlagUnmap)
+	case i.hdr.external():
+		_ = i.data.Discard(0, end) // advice
+		return nil
 	}
 	return i.cutTail()
 }

@@ -15,21 +15,21 @@ const allZeroes = 0xffffffff << 32 // every subcluster reads as zeros
 // WriteZeroes makes a range zero, by zero clusters where they exist. With
 // FlagUnmap host clusters are given back.
 func (i *Image) WriteZeroes(off, n int64, f block.Flags) error {
-	err := i.shared(off, n, func() error { return i.zero(off, n, f) })
+	err := i.shared(off, n, func() error { return i.zero(off, n, i.Size(), f) })
 	if err == nil && f&block.FlagFUA != 0 {
 		err = i.Flush()
 	}
 	return err
 }
 
-// zero is WriteZeroes for those who hold ops.
-func (i *Image) zero(off, n int64, f block.Flags) error {
+// zero is WriteZeroes of an image of size bytes, for those who hold ops.
+func (i *Image) zero(off, n, size int64, f block.Flags) error {
 	if i.hdr.version < 3 {
 		return i.zeroByWriting(off, n, f)
 	}
 	end := off + n
 	first, last := (off+i.subSize-1)&^(i.subSize-1), end&^(i.subSize-1)
-	if end == i.Size() {
+	if end == size {
 		last = (end + i.subSize - 1) &^ (i.subSize - 1)
 	}
 	if first >= last {
@@ -49,7 +49,7 @@ func (i *Image) zero(off, n int64, f block.Flags) error {
 		}
 	}
 	for o := first; o < last; {
-		k, err := i.zeroSome(o, last-o, f)
+		k, err := i.zeroSome(o, last-o, size, f)
 		if errors.Is(err, errByWriting) {
 			k = min(i.clusterSize-i.inCluster(o), last-o)
 			err = i.zeroByWriting(o, k, f)
@@ -103,8 +103,9 @@ func (i *Image) zeroClusters(off, n int64) (bool, error) {
 	return true, nil
 }
 
-// zeroSome makes whole subclusters of one L2 slice zero, and returns how many bytes.
-func (i *Image) zeroSome(off, n int64, f block.Flags) (int64, error) {
+// zeroSome makes whole subclusters of one L2 slice zero, in an image of size
+// bytes, and returns how many bytes.
+func (i *Image) zeroSome(off, n, size int64, f block.Flags) (int64, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	n, err := i.await(off, n)
@@ -114,7 +115,7 @@ func (i *Image) zeroSome(off, n int64, f block.Flags) (int64, error) {
 	span := i.clusterSize << i.sliceBits
 	n = min(n, span-off&(span-1))
 	if i.hdr.rawExternal() {
-		if err := i.data.WriteZeroes(off, min(n, i.Size()-off), f&^block.FlagNoFallback); err != nil {
+		if err := i.data.WriteZeroes(off, min(n, size-off), f&^block.FlagNoFallback); err != nil {
 			return 0, err
 		}
 	}
@@ -258,6 +259,11 @@ func (i *Image) discardRange(off, n int64, full bool) (changed bool, err error) 
 	if s, at, err = i.l2ForWrite(off); err != nil {
 		return false, err
 	}
+	if i.hdr.rawExternal() && !full { // what is not allocated reads as zeros, and so must the raw file
+		if err := i.data.WriteZeroes(off, min(n, i.Size()-off), block.FlagUnmap); err != nil {
+			return false, err
+		}
+	}
 	for k := range int(n >> i.clusterBits) {
 		e, b := i.entryAt(s, at+k)
 		ne, nb := i.discarded(e, b, full)
@@ -266,7 +272,7 @@ func (i *Image) discardRange(off, n int64, full bool) (changed bool, err error) 
 		}
 		i.setEntry(s, at+k, ne, nb)
 		if ne&offsetMask == 0 {
-			i.freeEntry(e, true)
+			i.freeEntry(e, !full || !i.hdr.external()) // who empties or shrinks the image does it when the tables are stable
 		}
 	}
 	return true, nil

@@ -142,6 +142,9 @@ func randomRequest(r *rand.Rand, l *layer) request {
 	if q.kind == ioCompressed {
 		q.off = q.off / l.cluster * l.cluster
 		q.n, q.fua = min(l.cluster, size-q.off), false
+		if l.cluster > sourceSize { // what only repeats from afar is compressed by one and not by the other
+			q.src %= sourceCount / 2
+		}
 	}
 	return q
 }
