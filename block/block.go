@@ -21,6 +21,15 @@ const (
 	OpWriteZeroes
 )
 
+// String names the operation, for people.
+func (o Op) String() string {
+	names := [...]string{"read", "write", "flush", "discard", "write zeroes"}
+	if int(o) < len(names) {
+		return names[o]
+	}
+	return "unknown"
+}
+
 // Flags change how an operation is done.
 type Flags uint8
 
@@ -60,6 +69,10 @@ type Disk interface {
 	Size() int64
 	Close() error
 }
+
+// Resizable is a disk whose length can change, while no request is under way.
+// What is added reads as zeros.
+type Resizable interface{ Resize(size int64) error }
 
 // Topology is how a disk's storage is divided, in bytes. It is advice: any
 // request is served, one that fits is served faster.

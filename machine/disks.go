@@ -28,7 +28,12 @@ func (b *board) openDisks(disks []spec.Disk, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		b.disks = append(b.disks, backend.New(root, backend.Options{ID: d.ID, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l}))
+		b.disks = append(b.disks, backend.New(root, backend.Options{
+			ID: d.ID, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l,
+			Failed: func(op block.Op, err error) {
+				log.Warn("a request failed; the guest gets an I/O error, now and for others that fail", "disk", d.File, "request", op.String(), "error", err)
+			},
+		}))
 	}
 	return nil
 }

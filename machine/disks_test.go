@@ -1,14 +1,20 @@
 package machine
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"berth/block"
+	"berth/block/backend"
+	"berth/block/formats"
 	"berth/block/uring"
 	"berth/spec"
+	"berth/virtio/blk"
+	"berth/virtio/virtiotest"
 )
 
 // Who serves a disk: io_uring where it is faster, or where its user says so, or not at all.
@@ -55,5 +61,64 @@ func TestWhoServesADisk(t *testing.T) {
 		if err := root.Disk.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A running disk of any kind grows and shrinks: the driver gets an interrupt, a new
+// generation and the new capacity, and what lies beyond it is refused.
+func TestResizeOfARunningDisk(t *testing.T) {
+	for _, c := range []spec.Disk{
+		{Format: "raw", Cache: "writeback"}, {Format: "raw", Cache: "none", AIO: "io_uring"}, {Format: "qcow2", Cache: "writeback"},
+	} {
+		t.Run(c.Format+" "+c.Cache, func(t *testing.T) {
+			c.File = filepath.Join(t.TempDir(), "disk")
+			f, err := formats.CreateFile(c.File, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			format, _ := formats.Find(c.Format)
+			if err := errors.Join(format.Create(f, block.Creation{Values: block.Values{"size": "1048576"}}), f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			root, err := openRoot(c, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := backend.New(root, backend.Options{})
+			dev, err := blk.New(b, blk.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := virtiotest.New(t, dev, nil)
+			d.Begin(0, 16)
+			for n, size := range []int64{4 << 20, 512 << 10} {
+				before := d.Generation()
+				if err := b.Resize(size); err != nil {
+					t.Fatal(err)
+				}
+				if got := d.DeviceConfig(0, 8); got != uint64(size/512) || d.Generation() == before {
+					t.Errorf("%d bytes: capacity %d, generation %d as before", size, got, before)
+				}
+				if got := d.MSIs.Count(0x40); got != n+1 {
+					t.Errorf("%d bytes: %d interrupts", size, got)
+				}
+				last := make([]byte, 4096)
+				if _, err := block.WriteAt(b, last, size-4096); err != nil {
+					t.Error(err)
+				}
+				if _, err := block.WriteAt(b, last, size); !errors.Is(err, block.ErrRange) {
+					t.Errorf("%d bytes: a write at the end: %v", size, err)
+				}
+			}
+			d.Dev.Reset()
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+			n, err := formats.Open(formats.Options{Filename: c.File, Format: c.Format})
+			if err != nil || n.Image.Size() != 512<<10 {
+				t.Fatalf("what is left is not 512 KiB long (%v)", err)
+			}
+			n.Close()
+		})
 	}
 }

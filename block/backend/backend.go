@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"berth/block"
@@ -27,6 +28,9 @@ type Options struct {
 	ID           string // of the device, as its user named it; "" if nobody did
 	DetectZeroes DetectZeroes
 	Limits       throttle.Limits // which Check accepts
+	// Failed gets the first error of a request, once: what the guest is told of
+	// its disk is no more than that it failed. nil: nobody wants to know. Does not block.
+	Failed func(op block.Op, err error)
 }
 
 // Root is the top of a graph of block nodes.
@@ -40,7 +44,7 @@ type Root struct {
 // wait in it, and else they are the root's or the throttle's.
 type Backend struct {
 	o        Options
-	size     int64
+	size     atomic.Int64
 	topology block.Topology
 	throttle *throttle.Disk // nil: no limits
 
@@ -55,6 +59,8 @@ type Backend struct {
 	noZeroes bool // the root cannot write zeroes
 	free     *op
 	counts   counts
+	failed   bool   // Options.Failed has been called
+	resized  func() // see OnResize
 }
 
 var (
@@ -64,7 +70,8 @@ var (
 
 // New returns a backend that holds root.
 func New(root Root, o Options) *Backend {
-	b := &Backend{o: o, root: root, size: root.Disk.Size(), topology: block.TopologyOf(root.Disk)}
+	b := &Backend{o: o, root: root, topology: block.TopologyOf(root.Disk)}
+	b.size.Store(root.Disk.Size())
 	b.still.L = &b.mu
 	if o.Limits.Any() {
 		b.throttle = throttle.New(seat{b}, o.Limits)
@@ -84,8 +91,8 @@ func (b *Backend) current() Root {
 	return b.root
 }
 
-// Size returns the disk's length, which stays what it was at first.
-func (b *Backend) Size() int64 { return b.size }
+// Size returns the disk's length, which only Resize changes.
+func (b *Backend) Size() int64 { return b.size.Load() }
 
 // Topology returns the first root's.
 func (b *Backend) Topology() block.Topology { return b.topology }
@@ -164,9 +171,14 @@ func (o *op) done(err error) {
 	}
 	b.mu.Lock()
 	b.counts.add(r, time.Now(), o.start, err)
+	first := !b.failed && err != nil && b.o.Failed != nil && !b.gone && !errors.Is(err, block.ErrUnsupported)
+	b.failed = b.failed || first
 	o.outer, o.inner.IOV = nil, nil
 	o.next, b.free = b.free, o
 	b.mu.Unlock()
+	if first {
+		b.o.Failed(r.Op, err)
+	}
 	r.Done(err)
 	b.mu.Lock()
 	if b.inflight--; b.inflight == 0 {
@@ -233,11 +245,34 @@ func (b *Backend) Replace(root Root) (old Root, err error) {
 		return old, errors.New("the backend is not drained")
 	case b.closing:
 		return old, block.ErrClosed
-	case root.Disk.Size() != b.size:
-		return old, fmt.Errorf("node %q has %d bytes, the device's disk has %d", root.Node, root.Disk.Size(), b.size)
+	case root.Disk.Size() != b.Size():
+		return old, fmt.Errorf("node %q has %d bytes, the device's disk has %d", root.Node, root.Disk.Size(), b.Size())
 	}
 	old, b.root, b.noZeroes = b.root, root, false
 	return old, nil
+}
+
+// OnResize has changed called after each change of Size. Before the first request.
+func (b *Backend) OnResize(changed func()) { b.resized = changed }
+
+// Resize makes the disk size bytes long while it is drained. Requests that came
+// meanwhile and lie beyond a new end fail. Not for a vCPU or a request's completion.
+func (b *Backend) Resize(size int64) error {
+	if size <= 0 || size%512 != 0 {
+		return fmt.Errorf("a disk of %d bytes: it has to be a multiple of 512", size)
+	}
+	b.Drain()
+	defer b.Resume()
+	root := b.current()
+	r, ok := root.Disk.(block.Resizable)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	err := r.Resize(size)
+	if now := root.Disk.Size(); b.size.Swap(now) != now && b.resized != nil {
+		b.resized()
+	}
+	return err
 }
 
 // abandoner is a disk that can be made to give up what it waits for.
@@ -280,5 +315,5 @@ func (b *Backend) Close() error {
 type seat struct{ b *Backend }
 
 func (s seat) Submit(r *block.Request) { s.b.current().Disk.Submit(r) }
-func (s seat) Size() int64             { return s.b.size }
+func (s seat) Size() int64             { return s.b.Size() }
 func (s seat) Close() error            { return s.b.current().Disk.Close() }

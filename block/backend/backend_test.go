@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -9,8 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/block"
 	"berth/block/blocktest"
+	"berth/block/pool"
 	"berth/block/throttle"
 )
 
@@ -250,5 +254,66 @@ func TestNoRequestAllocates(t *testing.T) {
 	r := &block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(error) {}}
 	if n := testing.AllocsPerRun(100, func() { b.Submit(r) }); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestFirstFailureIsTold: the host hears of it once, the guest each time.
+func TestFirstFailureIsTold(t *testing.T) {
+	full := &blocktest.Faulty{Disk: blocktest.NewMem(1 << 20), Fail: func(r *block.Request) error {
+		switch r.Op {
+		case block.OpWrite:
+			return unix.ENOSPC
+		case block.OpDiscard:
+			return block.ErrUnsupported
+		}
+		return nil
+	}}
+	var told []string
+	b := New(Root{"n", full}, Options{Failed: func(op block.Op, err error) { told = append(told, fmt.Sprint(op, " ", err)) }})
+	for _, op := range []block.Op{block.OpDiscard, block.OpRead, block.OpWrite, block.OpWrite} {
+		err := blocktest.Do(t, b, block.Request{Op: op, Len: 512, IOV: [][]byte{make([]byte, 512)}})
+		if op == block.OpWrite && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("a write to a full disk: %v", err)
+		}
+	}
+	if len(told) != 1 || told[0] != "write no space left on device" {
+		t.Errorf("told %q", told)
+	}
+}
+
+// TestResize: parked requests are held against the new length, and who wants to know is told.
+func TestResize(t *testing.T) {
+	f := blocktest.NewMemFile(nil)
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	b := New(Root{"n", pool.New(f, pool.Options{})}, Options{Limits: throttle.Limits{Operations: throttle.Pair{Total: throttle.Limit{Rate: 1e15}}}})
+	defer b.Close()
+	var sizes []int64
+	b.OnResize(func() { sizes = append(sizes, b.Size()) })
+	read := func(off int64) block.Request {
+		return block.Request{Op: block.OpRead, Off: off, Len: 512, IOV: [][]byte{make([]byte, 512)}}
+	}
+	for _, c := range []struct {
+		size int64
+		ok   bool // a read of what lies at 1 MiB
+	}{{2 << 20, true}, {512 << 10, false}, {512 << 10, false}} {
+		if err := b.Resize(c.size); err != nil {
+			t.Fatal(err)
+		}
+		if err := blocktest.Do(t, b, read(1<<20)); (err == nil) != c.ok {
+			t.Errorf("%d bytes: %v", c.size, err)
+		}
+	}
+	for _, size := range []int64{0, -512, 1000} {
+		if err := b.Resize(size); err == nil {
+			t.Errorf("%d bytes are a disk", size)
+		}
+	}
+	if len(sizes) != 2 || sizes[0] != 2<<20 || sizes[1] != 512<<10 {
+		t.Errorf("told of %v", sizes)
+	}
+	if err := New(Root{"n", blocktest.NewMem(512)}, Options{}).Resize(1024); !errors.Is(err, block.ErrUnsupported) {
+		t.Errorf("a disk that has but one size: %v", err)
 	}
 }

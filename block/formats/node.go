@@ -5,6 +5,7 @@ import (
 
 	"berth/block"
 	"berth/block/pool"
+	"berth/block/raw"
 )
 
 // Node is a named node of an open graph. One that is the File or Data of
@@ -61,5 +62,23 @@ func (n *Node) Disk(o pool.Options) *pool.Disk {
 	o.ReadOnly = o.ReadOnly || n.ReadOnly
 	o.WriteThrough = o.WriteThrough || n.WriteThrough
 	o.Close = n.Close
+	o.Resize = n.resize
 	return pool.New(n.Image, o)
+}
+
+// resize sets the length of the node's image. Where that is its file's, others may
+// have forbidden it: who has a guest's disk open has not asked for it yet.
+func (n *Node) resize(size int64) error {
+	i, ok := n.Image.(block.Resizer)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	if f, ok := n.File.Image.(*raw.File); ok {
+		had := f.Lock()
+		if err := f.Relock(raw.Lock{Uses: had.Uses | raw.PermResize, Denies: had.Denies}); err != nil {
+			return lockError(n.File.Filename, err)
+		}
+		defer func() { _ = f.Relock(had) }() // less than there is, which does not fail
+	}
+	return i.Truncate(size)
 }

@@ -23,7 +23,8 @@ type Options struct {
 	Discard      bool // discards give storage back; else they succeed and do nothing
 	WriteThrough bool // every write is on stable storage before it completes
 
-	Close func() error // closes the image and what it stands on; nil: the image's own
+	Resize func(size int64) error // nil: the image's own Truncate
+	Close  func() error           // closes the image and what it stands on; nil: the image's own
 }
 
 // Disk is a block.Disk over an image. Safe for concurrent use. Requests wait in
@@ -44,8 +45,9 @@ type Disk struct {
 }
 
 var (
-	_ block.Disk   = (*Disk)(nil)
-	_ block.Shaped = (*Disk)(nil)
+	_ block.Disk      = (*Disk)(nil)
+	_ block.Shaped    = (*Disk)(nil)
+	_ block.Resizable = (*Disk)(nil)
 )
 
 // New makes a disk of an image, which it owns from then on.
@@ -66,6 +68,20 @@ func (d *Disk) Size() int64 { return d.image.Size() }
 
 // Topology returns the image's.
 func (d *Disk) Topology() block.Topology { return block.TopologyOf(d.image) }
+
+// Resize sets the image's length; see block.Resizable.
+func (d *Disk) Resize(size int64) error {
+	i, ok := d.image.(block.Resizer)
+	switch {
+	case d.options.ReadOnly:
+		return block.ErrReadOnly
+	case d.options.Resize != nil:
+		return d.options.Resize(size)
+	case !ok:
+		return block.ErrUnsupported
+	}
+	return i.Truncate(size)
+}
 
 // Submit queues r; see block.Disk.
 func (d *Disk) Submit(r *block.Request) {

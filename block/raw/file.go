@@ -152,6 +152,13 @@ func (f *File) Relock(l Lock) error {
 	return nil
 }
 
+// Lock returns what Relock was last given.
+func (f *File) Lock() Lock {
+	f.lockMu.Lock()
+	defer f.lockMu.Unlock()
+	return f.lock
+}
+
 // OSFile returns the open file, to be passed to another process. It stays the File's.
 func (f *File) OSFile() *os.File { return f.file }
 

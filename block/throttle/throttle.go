@@ -38,7 +38,7 @@ type Disk struct {
 	hurried int  // see Hasten
 	gone    bool // see Abandon
 	closing bool
-	passing sync.WaitGroup // requests that the timer is just passing on
+	passing sync.WaitGroup // who is just passing on what had to wait
 }
 
 // queue is what waits in one direction: requests from head on.
@@ -194,8 +194,10 @@ func (d *Disk) Hasten(on bool) {
 	} else {
 		d.hurried--
 	}
+	d.passing.Add(1)
 	d.mu.Unlock()
 	d.pass(waiting)
+	d.passing.Done()
 }
 
 func (d *Disk) pass(rs []*block.Request) {

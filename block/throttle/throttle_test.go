@@ -2,6 +2,7 @@ package throttle
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,4 +249,48 @@ func TestLimitsThatMakeNoSense(t *testing.T) {
 	if err := (Limits{}).Check(); err != nil || (Limits{}).Any() {
 		t.Error("no limits are limits")
 	}
+}
+
+// gated holds Submit up, and notes when it is closed.
+type gated struct {
+	block.Disk
+	open   chan struct{}
+	closed atomic.Bool
+}
+
+func (g *gated) Submit(r *block.Request) {
+	<-g.open
+	g.Disk.Submit(r)
+}
+
+func (g *gated) Close() error {
+	g.closed.Store(true)
+	return g.Disk.Close()
+}
+
+// What Hasten is just passing on reaches the disk below before that is closed.
+func TestCloseWaitsForHasten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gated{Disk: blocktest.NewMem(4096), open: make(chan struct{})}
+		d := New(g, Limits{Operations: Pair{Total: Limit{Rate: 1}}})
+		var errs []error
+		submit := func() {
+			d.Submit(&block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(err error) { errs = append(errs, err) }})
+		}
+		go submit()
+		synctest.Wait()
+		submit() // waits for the limit
+		go d.Hasten(true)
+		synctest.Wait()
+		go d.Close()
+		synctest.Wait()
+		if g.closed.Load() {
+			t.Error("the disk below was closed first")
+		}
+		close(g.open)
+		synctest.Wait()
+		if len(errs) != 2 || errs[0] != nil || errs[1] != nil {
+			t.Errorf("%v", errs)
+		}
+	})
 }

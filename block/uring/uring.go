@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ const DefaultDepth = 8
 type Disk struct {
 	block.Disk
 	fd    int
-	size  int64 // of the file, in bytes
+	size  atomic.Int64 // of the file, in bytes
 	depth int
 	ring  *ring
 
@@ -49,8 +50,9 @@ type Disk struct {
 }
 
 var (
-	_ block.Disk   = (*Disk)(nil)
-	_ block.Shaped = (*Disk)(nil)
+	_ block.Disk      = (*Disk)(nil)
+	_ block.Shaped    = (*Disk)(nil)
+	_ block.Resizable = (*Disk)(nil)
 )
 
 // New returns a disk over d, whose contents are those of the first size bytes of
@@ -61,7 +63,8 @@ func New(d block.Disk, fd int, size int64, depth int) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Disk{Disk: d, fd: fd, size: size, depth: depth, ring: r, ended: make(chan struct{})}
+	u := &Disk{Disk: d, fd: fd, depth: depth, ring: r, ended: make(chan struct{})}
+	u.size.Store(size)
 	u.still.L = &u.mu
 	u.take = r.enter
 	for i := range entries {
@@ -73,6 +76,17 @@ func New(d block.Disk, fd int, size int64, depth int) (*Disk, error) {
 
 // Topology returns that of the disk below.
 func (d *Disk) Topology() block.Topology { return block.TopologyOf(d.Disk) }
+
+// Resize sets the length of the disk below, and of what the ring may touch.
+func (d *Disk) Resize(size int64) error {
+	r, ok := d.Disk.(block.Resizable)
+	if !ok {
+		return block.ErrUnsupported
+	}
+	err := r.Resize(size)
+	d.size.Store(d.Disk.Size())
+	return err
+}
 
 // passage is a request on its way to the disk below: its end is counted.
 type passage struct {
@@ -108,8 +122,9 @@ func (d *Disk) Submit(r *block.Request) {
 
 // fits reports whether the ring can do r.
 func (d *Disk) fits(r *block.Request) bool {
+	size := d.size.Load()
 	return (r.Op == block.OpRead || r.Op == block.OpWrite) && r.Flags == 0 && r.Len > 0 && len(r.IOV) <= maxPieces &&
-		r.Off >= 0 && r.Off%unit == 0 && r.Off <= d.size && r.Len <= d.size-r.Off && total(r.IOV) == r.Len && aligned(r.IOV, unit)
+		r.Off >= 0 && r.Off%unit == 0 && r.Off <= size && r.Len <= size-r.Off && total(r.IOV) == r.Len && aligned(r.IOV, unit)
 }
 
 func total(iov [][]byte) (n int64) {

@@ -62,7 +62,7 @@ type Config struct {
 type Device struct {
 	disk   block.Disk
 	cfg    Config
-	config [configSize]byte // save for writeback
+	config [configSize]byte // save for capacity and writeback
 	lanes  []*lane
 
 	writeback atomic.Bool // off: every write is durable before it completes
@@ -95,7 +95,6 @@ func New(disk block.Disk, cfg Config) (*Device, error) {
 // lies; what the storage does best is advice beside that.
 func (d *Device) describe() {
 	le := binary.LittleEndian
-	le.PutUint64(d.config[0:], d.sectors())
 	le.PutUint32(d.config[12:], queueSize-2) // header and status take two
 	le.PutUint32(d.config[20:], sectorSize)
 	physical := 1 // sectors
@@ -143,10 +142,19 @@ func (d *Device) Info() virtio.Info {
 // ReadConfig reads struct virtio_blk_config.
 func (d *Device) ReadConfig(p []byte, off int) {
 	c := d.config
+	binary.LittleEndian.PutUint64(c[:], d.sectors())
 	if d.writeback.Load() {
 		c[writebackOff] = 1
 	}
 	copy(p, c[off:])
+}
+
+// OnConfigChange has changed called when the disk's length has changed, which the
+// driver then reads (§5.2.4): a disk that can do that says so itself.
+func (d *Device) OnConfigChange(changed func()) {
+	if r, ok := d.disk.(interface{ OnResize(changed func()) }); ok {
+		r.OnResize(changed)
+	}
 }
 
 // WriteConfig takes a new value of writeback (§5.2.5).
