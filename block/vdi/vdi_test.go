@@ -143,3 +143,17 @@ func FuzzOpen(f *testing.F) {
 		mappedtest.Fuzz(vdi.Format(), b, block.OpenOptions{ReadOnly: true, Check: true})
 	})
 }
+
+// TestMutations gives each field of the header and of the map its extreme values.
+func TestMutations(t *testing.T) {
+	for _, kind := range []byte{1, 2} {
+		b := small()
+		b[0x4c] = kind
+		mappedtest.Mutation{
+			Format: vdi.Format(), Image: b, Order: binary.LittleEndian, Samples: []int64{1 << 20, 2<<20 - 512, 2 << 20},
+			Fields: slices.Concat(mappedtest.Fields(4, 0x40, 0x54), mappedtest.Fields(4, 0x154, 0x170), mappedtest.Fields(8, 0x170, 0x178),
+				mappedtest.Fields(4, 0x178, 0x188), mappedtest.Fields(8, 0x188, 0x1c8), mappedtest.Fields(4, 0x1c8, 0x1d8), mappedtest.Fields(4, 512, 524)),
+			Reasons: []string{"beyond the end of the file", "(type ", "extra bytes in each block"},
+		}.Run(t)
+	}
+}

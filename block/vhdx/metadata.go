@@ -50,8 +50,8 @@ func (i *image) readMetadata() error {
 		return fmt.Errorf("Invalid VHDX block size %d", blockSize)
 	case sector != sectorSize:
 		return fmt.Errorf("VHDX images with a sector size of %d are not supported", sector)
-	case size > maxSize:
-		return fmt.Errorf("The VHDX image's size of %d is more than the format allows", size)
+	case size < sectorSize || size > maxSize:
+		return fmt.Errorf("The VHDX image's size of %d is not one that the format allows", size)
 	}
 	i.size, i.blockSize = int64(size)&^(sectorSize-1), int64(blockSize)
 	i.chunk = chunkSectors * sectorSize / i.blockSize

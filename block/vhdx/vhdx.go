@@ -238,12 +238,7 @@ func (i *image) blocks() int64 { return (i.size + i.blockSize - 1) / i.blockSize
 
 // entries is how many of the table matter: a sector bitmap's comes after every
 // chunk of blocks but the last.
-func (i *image) entries() int64 {
-	if i.size == 0 {
-		return 0
-	}
-	return i.blocks() + (i.blocks()-1)/i.chunk
-}
+func (i *image) entries() int64 { return i.blocks() + (i.blocks()-1)/i.chunk }
 
 func (i *image) checkTable(checking bool) error {
 	if need := i.entries() * 8; need > i.tableLen {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -215,7 +216,8 @@ func TestErrors(t *testing.T) {
 		{item(parameters, 3<<20), "Invalid VHDX block size 3145728"},
 		{item(parameters, 512<<20), "Invalid VHDX block size 536870912"},
 		{item(sector, 4096), "VHDX images with a sector size of 4096 are not supported"},
-		{item(size, 65<<40), "is more than the format allows"},
+		{item(size, 65<<40), "is not one that the format allows"},
+		{item(size, 0), "The VHDX image's size of 0 is not one that the format allows"},
 		{item(size, 64<<40), "The VHDX block table has 1048576 bytes but the disk needs"},
 		{entry(0x7ffffffffff00006), "VHDX BAT entry 0 offset overflow."},
 		{entry(64<<20 | 6), "VHDX BAT entry 0 start offset 67108864 points after end of file"},
@@ -283,4 +285,49 @@ func FuzzOpen(f *testing.F) {
 		mappedtest.Fuzz(vhdx.Format(), b, block.OpenOptions{ReadOnly: true})
 		mappedtest.Fuzz(vhdx.Format(), b, block.OpenOptions{ReadOnly: true, Check: true})
 	})
+}
+
+// TestMutations gives each field of the headers, the region table, the metadata
+// and the block table its extreme values.
+func TestMutations(t *testing.T) {
+	b := image(t, 3)
+	var bat, meta int
+	for _, r := range []int{192<<10 + 16, 192<<10 + 48} {
+		if off := int(binary.LittleEndian.Uint64(b[r+16:])); string(b[off:off+8]) == "metadata" {
+			meta = off
+		} else {
+			bat = off
+		}
+	}
+	newer := 64 << 10
+	if binary.LittleEndian.Uint64(b[128<<10+8:]) > binary.LittleEndian.Uint64(b[newer+8:]) {
+		newer = 128 << 10
+	}
+	items := int(binary.LittleEndian.Uint32(b[meta+32+16:]))
+	for k := range 5 {
+		items = min(items, int(binary.LittleEndian.Uint32(b[meta+32+32*k+16:])))
+	}
+	fields := slices.Concat(mappedtest.Fields(4, newer, newer+8), mappedtest.Fields(8, newer+8, newer+16), mappedtest.Fields(8, newer+0x30, newer+0x40),
+		mappedtest.Fields(2, newer+0x40, newer+0x44), mappedtest.Fields(4, newer+0x44, newer+0x48), mappedtest.Fields(8, newer+0x48, newer+0x50),
+		mappedtest.Fields(4, 192<<10, 192<<10+12), mappedtest.Fields(2, meta+8, meta+12), mappedtest.Fields(4, meta+items, meta+items+40), mappedtest.Fields(8, bat, bat+24))
+	for k := range 2 {
+		r := 192<<10 + 16 + 32*k
+		fields = append(fields, mappedtest.Field{Off: r, Len: 4}, mappedtest.Field{Off: r + 16, Len: 8}, mappedtest.Field{Off: r + 24, Len: 4}, mappedtest.Field{Off: r + 28, Len: 4})
+	}
+	for k := range 5 {
+		e := meta + 32 + 32*k
+		fields = append(fields, mappedtest.Field{Off: e, Len: 4}, mappedtest.Field{Off: e + 16, Len: 4}, mappedtest.Field{Off: e + 20, Len: 4}, mappedtest.Field{Off: e + 24, Len: 4})
+	}
+	mappedtest.Mutation{
+		Format: vhdx.Format(), Image: b, Order: binary.LittleEndian, Samples: []int64{1 << 20, 2<<20 - 512, 2 << 20},
+		Fields: fields,
+		Reasons: []string{
+			"log's offset 9223372036854775808 is not valid", "is not one that the format allows", "beyond the end of the file", "is missing",
+		},
+		Sign: func(b []byte) {
+			sign(b[64<<10 : 68<<10])
+			sign(b[128<<10 : 132<<10])
+			sign(b[192<<10 : 256<<10])
+		},
+	}.Run(t)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -350,4 +351,30 @@ func FuzzOpen(f *testing.F) {
 		o := block.OpenOptions{ReadOnly: true, Sibling: siblings(map[string][]byte{"a": make([]byte, 4096), "b": b, "c": small()})}
 		mappedtest.Fuzz(vmdk.Format(), b, o)
 	})
+}
+
+// TestMutations gives each field of the header, of a directory and of tables
+// its extreme values.
+func TestMutations(t *testing.T) {
+	grain := small()
+	grain[8], grain[0x34], grain[25*512] = 7, 0, 1
+	copy(grain[0x49:], "\n \r\n")
+	binary.LittleEndian.PutUint32(grain[0x30:], 24)
+	fields := slices.Concat(mappedtest.Fields(4, 0, 12), mappedtest.Fields(8, 12, 0x2c), mappedtest.Fields(4, 0x2c, 0x30),
+		mappedtest.Fields(8, 0x30, 0x48), mappedtest.Fields(1, 0x48, 0x50), mappedtest.Fields(4, 24*512, 24*512+8), mappedtest.Fields(4, 25*512, 25*512+12))
+	m := mappedtest.Mutation{
+		Format: vmdk.Format(), Image: grain, Order: binary.LittleEndian, Fields: fields, Samples: []int64{512, 4096, 8192, 16384},
+		Reasons: []string{
+			"beyond the end of the file", "copied as text", "with markers", "Unsupported VMDK compression", "it names no extents", "L1 size too big",
+		},
+	}
+	m.Run(t)
+	var err error
+	if m.Image, err = os.ReadFile(mappedtest.Convert(t, mappedtest.Source(t, 5, 128<<10), "vmdk", "subformat=streamOptimized")); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(m.Image, []byte{0x78, 0x9c}) - 12
+	m.Fields = slices.Concat(fields[:13], mappedtest.Fields(4, at+8, at+12), mappedtest.Fields(2, at+12, at+14))
+	m.Samples = []int64{512, 65536}
+	m.Run(t)
 }

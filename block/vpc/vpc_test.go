@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"berth/block"
@@ -208,4 +209,31 @@ func FuzzOpen(f *testing.F) {
 		}
 		mappedtest.Fuzz(vpc.Format(), b, block.OpenOptions{ReadOnly: true})
 	})
+}
+
+// TestMutations gives each field of the headers and of the table its extreme values.
+func TestMutations(t *testing.T) {
+	footer := slices.Concat(mappedtest.Fields(8, 0, 24), mappedtest.Fields(4, 24, 0x28), mappedtest.Fields(8, 0x28, 0x38),
+		mappedtest.Fields(2, 0x38, 0x3a), mappedtest.Fields(1, 0x3a, 0x3c), mappedtest.Fields(4, 0x3c, 0x44), mappedtest.Fields(8, 0x44, 0x5c))
+	m := mappedtest.Mutation{
+		Format: vpc.Format(), Image: small(), Order: binary.BigEndian, Samples: []int64{4096, 8192 - 512, 8192},
+		Fields: slices.Concat(footer, mappedtest.Fields(8, 512, 512+0x18), mappedtest.Fields(4, 512+0x18, 512+0x28), mappedtest.Fields(4, 1536, 1536+16)),
+		Sign:   func(b []byte) { sign(b); signHeader(b) },
+		Reasons: []string{ // of a type but dynamic, QEMU takes it for that
+			"invalid VPC image", "Differencing VHD images", "checksum of the dynamic VHD header", "sectors, 8 are to be in it",
+		},
+	}
+	m.Run(t)
+	m.Sign, m.Fields = nil, []mappedtest.Field{{Off: 0x40, Len: 4}, {Off: 512 + 0x24, Len: 4}}
+	m.Run(t)
+	b := make([]byte, 2560)
+	copy(b[2048:], small())
+	binary.BigEndian.PutUint32(b[2048+0x34:], 2048)
+	binary.BigEndian.PutUint32(b[2048+0x3c:], 2)
+	sign(b[2048:])
+	m.Image, m.Fields, m.Sign = b, nil, func(b []byte) { sign(b[2048:]) }
+	for _, f := range footer {
+		m.Fields = append(m.Fields, mappedtest.Field{Off: 2048 + f.Off, Len: f.Len})
+	}
+	m.Run(t)
 }
