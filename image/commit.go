@@ -95,23 +95,37 @@ func (m *commit) merge(c *call, n *formats.Node, p *progress, cache string) erro
 	return nil
 }
 
-// reopenForWriting opens base again, which overlay stands on, so that it can be written.
+// reopenForWriting opens base again, which overlay stands on, so that it can be written. What base stands on
+// stays as it is, and so does what is refused to an image whose format nobody stated.
 func reopenForWriting(base, overlay *formats.Node, cache string) (*formats.Node, error) {
 	b, ok := overlay.Image.(block.Backed)
 	if !ok {
 		return nil, failure("Image does not have a backing file")
 	}
+	o := formats.Options{Filename: base.Filename, Format: base.Driver, Cache: cache, NoBacking: true}
+	if base.Probed {
+		o.Format = ""
+	}
+	if base.Data != nil {
+		o.Values = map[string]string{"data-file.filename": base.Data.Filename}
+	}
 	b.SetBacking(nil)
 	overlay.Backing = nil
+	below := base.Backing
+	base.Backing = nil
 	if err := base.Close(); err != nil {
 		return nil, failure("Could not reopen file: %s", strerror(errno(err)))
 	}
-	again, err := formats.Open(formats.Options{Filename: base.Filename, Format: base.Driver, Cache: cache})
+	again, err := formats.Open(o)
 	if err != nil {
 		return nil, cause(err)
 	}
 	b.SetBacking(again.Image)
 	overlay.Backing = again
+	if lower, ok := again.Image.(block.Backed); ok && below != nil {
+		lower.SetBacking(below.Image)
+		again.Backing = below
+	}
 	return again, nil
 }
 

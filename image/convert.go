@@ -195,7 +195,8 @@ func (v *convert) into(c *call, k *copier, nodes []*formats.Node, out string) er
 	}
 	var kept guard
 	if !v.existing {
-		kept = guardTarget(out)
+		data, _ := l.get("data_file")
+		kept = guardFiles(out, data)
 		if err := makeImage(f, out, l); err != nil {
 			return prefixed(err, "%s: error while converting %s: ", out, v.target)
 		}
@@ -205,7 +206,7 @@ func (v *convert) into(c *call, k *copier, nodes []*formats.Node, out string) er
 		err = v.fill(c, k, nodes[0], out, cache)
 	}
 	if err != nil && c.ctx.Err() != nil {
-		kept.giveUp()
+		kept.giveUp(c)
 	}
 	return err
 }
@@ -303,7 +304,7 @@ func (v *convert) copy(c *call, k *copier, first, target *formats.Node, out stri
 		k.backingSize = roundUp(target.Backing.Image.Size(), sector)
 	}
 	if !v.existing && k.sparse != 0 && !k.backed {
-		k.zeroed = regular(out)
+		k.zeroed = regular(out) && (target.Data == nil || regular(target.Data.Filename))
 	}
 	if err := k.run(c.ctx); err != nil {
 		return err

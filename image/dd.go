@@ -82,13 +82,13 @@ func (d *dd) run(c *call, operands []string) error {
 	if err := l.set("size", strconv.FormatInt(max(end-from, 0), 10)); err != nil {
 		return err
 	}
-	kept := guardTarget(d.out)
+	kept := guardFiles(d.out)
 	if err := makeImage(f, d.out, l); err != nil {
 		return prefixed(err, "%s: error while creating output image: ", d.out)
 	}
 	err = d.into(c, n.Image, from, end)
 	if err != nil && c.ctx.Err() != nil {
-		kept.giveUp()
+		kept.giveUp(c)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -14,34 +15,42 @@ func (c *call) tidy() error {
 	return nil
 }
 
-// guard knows a target that a command is making, so that one that is stopped by
+// guard knows the files that a command is making, so that one that is stopped by
 // a signal leaves nothing that looks whole.
-type guard struct {
-	name string // "": nothing is to be done
-	ours bool   // there was no file before
+type guard []guarded
+
+type guarded struct {
+	name string
+	ours bool // there was no file before
 }
 
-// guardTarget is called before the target is made.
-func guardTarget(name string) guard {
-	name = strings.TrimPrefix(name, "file:")
-	i, err := os.Stat(name)
-	switch {
-	case os.IsNotExist(err):
-		return guard{name: name, ours: true}
-	case err == nil && i.Mode().IsRegular():
-		return guard{name: name}
+// guardFiles is called before the files are made; names that are "" do not count, nor do devices.
+func guardFiles(names ...string) (g guard) {
+	for _, name := range names {
+		name = strings.TrimPrefix(name, "file:")
+		i, err := os.Stat(name)
+		if os.IsNotExist(err) && name != "" || err == nil && i.Mode().IsRegular() {
+			g = append(g, guarded{name: name, ours: err != nil})
+		}
 	}
-	return guard{} // a device
+	return g
 }
 
-// giveUp removes the target if it is the command's own; a file that was there
-// before, whose contents making the target has ended, is left empty.
-func (g guard) giveUp() {
-	switch {
-	case g.name == "":
-	case g.ours:
-		_ = os.Remove(g.name) // the command has failed already
-	default:
-		_ = os.Truncate(g.name, 0)
+// giveUp removes the files that are the command's own; one that was there before, whose contents
+// making the target has ended, is left empty. What can be neither is told of.
+func (g guard) giveUp(c *call) {
+	for _, f := range g {
+		real, err := filepath.EvalSymlinks(f.name) // a link stays, and what it leads to goes
+		if err != nil {
+			continue // not made yet
+		}
+		if f.ours {
+			err = os.Remove(real)
+		} else {
+			err = os.Truncate(real, 0)
+		}
+		if err != nil {
+			c.report("'%s' holds a part of the image and cannot be removed: %s", f.name, strerror(errno(err)))
+		}
 	}
 }

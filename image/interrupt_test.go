@@ -67,6 +67,53 @@ func TestStoppedConvertEmptiesWhatWasThere(t *testing.T) {
 	}
 }
 
+// A link that leads nowhere yet is no reason to leave what was written through it.
+func TestStoppedConvertRemovesWhatALinkLeadsTo(t *testing.T) {
+	dir := t.TempDir()
+	from, to, link := filepath.Join(dir, "from"), filepath.Join(dir, "to"), filepath.Join(dir, "link")
+	if err := os.WriteFile(from, contents(1, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("to", link); err != nil {
+		t.Fatal(err)
+	}
+	interrupted(t, "convert", "-p", "-r", "1", "-f", "raw", "-O", "raw", from, link)
+	if _, err := os.Lstat(to); !os.IsNotExist(err) {
+		t.Errorf("the file is there (%v)", err)
+	}
+	if _, err := os.Lstat(link); err != nil {
+		t.Errorf("the link: %v", err)
+	}
+}
+
+func TestStoppedConvertRemovesTheDataFile(t *testing.T) {
+	dir := t.TempDir()
+	from, to, data := filepath.Join(dir, "from"), filepath.Join(dir, "to"), filepath.Join(dir, "data")
+	if err := os.WriteFile(from, contents(1, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	interrupted(t, "convert", "-p", "-r", "1", "-f", "raw", "-O", "qcow2", "-o", "data_file="+data+",data_file_raw=on", from, to)
+	for _, name := range []string{to, data} {
+		if _, err := os.Lstat(name); !os.IsNotExist(err) {
+			t.Errorf("%s is there (%v)", name, err)
+		}
+	}
+}
+
+// What cannot be taken back is told of: here a directory has come in the target's place.
+func TestGiveUpTellsWhatItLeaves(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	kept := guardFiles(dir)
+	if err := os.MkdirAll(filepath.Join(dir, "full"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	kept.giveUp(&call{name: "qemu-img", stderr: &said})
+	if !strings.Contains(said.String(), "'"+dir+"' holds a part of the image") {
+		t.Errorf("said %q", said.String())
+	}
+}
+
 func TestStoppedConvertLeavesATargetOfN(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
