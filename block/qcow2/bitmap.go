@@ -1,9 +1,11 @@
 package qcow2
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -49,12 +51,16 @@ func (i *Image) loadBitmaps() error {
 	if err != nil {
 		return err
 	}
-	total, mark := 0, false
+	total, mark, names := 0, false, map[string]bool{}
 	for k := range list {
 		e := &list[k]
 		if total += int(e.tableSize); total > bitmapTablesReadable {
 			return errors.New("The bitmaps' tables are too large")
 		}
+		if names[e.name] {
+			return fmt.Errorf("Bitmap already exists: %s", e.name)
+		}
+		names[e.name] = true
 		b, err := i.loadBitmap(e)
 		if err != nil {
 			return err
@@ -69,7 +75,13 @@ func (i *Image) loadBitmaps() error {
 		list[k].flags |= bitmapInUse
 	}
 	// Nothing but flags changes in place, so that a directory written in part is whole.
-	err = writeFull(i.file, encodeBitmapDir(list), int64(i.hdr.bitmaps.dirOffset))
+	dir := encodeBitmapDir(list)
+	if uint64(len(dir)) != i.hdr.bitmaps.dirSize { // a name ends before its length
+		err = errInvalid
+	}
+	if err == nil {
+		err = writeFull(i.file, dir, int64(i.hdr.bitmaps.dirOffset))
+	}
 	if err == nil {
 		err = i.file.Flush()
 	}
@@ -81,11 +93,6 @@ func (i *Image) loadBitmaps() error {
 }
 
 func (i *Image) loadBitmap(e *bitmapDirEntry) (*bitmap, error) {
-	for _, o := range i.bits.list {
-		if o.name == e.name {
-			return nil, fmt.Errorf("Bitmap already exists: %s", e.name)
-		}
-	}
 	b := &bitmap{name: e.name, bits: e.bits, enabled: e.flags&bitmapAuto != 0, size: i.Size(),
 		tableOff: e.tableOff, inconsistent: e.flags&bitmapInUse != 0, loaded: map[int]*bitmapChunk{}}
 	raw := make([]byte, int64(e.tableSize)*8)
@@ -169,8 +176,8 @@ func (inconsistentBitmap) Hint() string {
 	return "Try block-dirty-bitmap-remove to delete this bitmap from disk\n"
 }
 
-// withBitmap runs f on a bitmap that is to be changed, alone.
-func (i *Image) withBitmap(name string, f func(b *bitmap) error) error {
+// changeBitmaps runs f, which changes the bitmaps, alone.
+func (i *Image) changeBitmaps(f func() error) error {
 	i.ops.Lock()
 	defer i.ops.Unlock()
 	i.mu.Lock()
@@ -180,46 +187,47 @@ func (i *Image) withBitmap(name string, f func(b *bitmap) error) error {
 	if err := i.writable(); err != nil {
 		return err
 	}
-	b, err := i.bits.find(name)
-	if err != nil {
-		return err
-	}
-	if b.inconsistent {
-		return inconsistentBitmap{name}
-	}
-	return f(b)
+	err := f()
+	i.noteRecording()
+	return err
+}
+
+// withBitmap runs f, which changes a bitmap that can be trusted, alone.
+func (i *Image) withBitmap(name string, f func(b *bitmap) error) error {
+	return i.changeBitmaps(func() error {
+		b, err := i.bits.find(name)
+		if err != nil {
+			return err
+		}
+		if b.inconsistent {
+			return inconsistentBitmap{name}
+		}
+		return f(b)
+	})
 }
 
 // AddBitmap adds a bitmap without a dirty bit. A granularity of 0 is QEMU's
 // default: the cluster size, but 4 to 64 KiB. It is in the file when the image is closed.
 func (i *Image) AddBitmap(n block.BitmapInfo) error {
-	i.ops.Lock()
-	defer i.ops.Unlock()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.bits.mu.Lock()
-	defer i.bits.mu.Unlock()
-	if err := i.writable(); err != nil {
-		return err
-	}
-	if n.Name == "" {
-		return errors.New("Bitmap name cannot be empty")
-	}
-	if n.Granularity == 0 {
-		n.Granularity = max(4096, min(65536, i.clusterSize))
-	}
-	if n.Granularity < 512 || n.Granularity&(n.Granularity-1) != 0 {
-		return errors.New("Granularity must be power of 2 and at least 512")
-	}
-	if err := i.mayAddBitmap(n); err != nil {
-		return err
-	}
-	b := &bitmap{name: n.Name, bits: uint8(bits.TrailingZeros64(uint64(n.Granularity))), enabled: n.Auto, size: i.Size(), loaded: map[int]*bitmapChunk{}}
-	b.table = make([]uint64, i.bitmapClusters(b.size, b.bits))
-	i.bits.list = append(i.bits.list, b)
-	i.bits.changed = true
-	i.noteRecording()
-	return nil
+	return i.changeBitmaps(func() error {
+		if n.Name == "" {
+			return errors.New("Bitmap name cannot be empty")
+		}
+		if n.Granularity == 0 {
+			n.Granularity = max(4096, min(65536, i.clusterSize))
+		}
+		if n.Granularity < 512 || n.Granularity&(n.Granularity-1) != 0 {
+			return errors.New("Granularity must be power of 2 and at least 512")
+		}
+		if err := i.mayAddBitmap(n); err != nil {
+			return err
+		}
+		b := &bitmap{name: n.Name, bits: uint8(bits.TrailingZeros64(uint64(n.Granularity))), enabled: n.Auto, size: i.Size(), loaded: map[int]*bitmapChunk{}}
+		b.table = make([]uint64, i.bitmapClusters(b.size, b.bits))
+		i.bits.list = append(i.bits.list, b)
+		i.bits.changed = true
+		return nil
+	})
 }
 
 func (i *Image) mayAddBitmap(n block.BitmapInfo) error {
@@ -245,34 +253,28 @@ func (i *Image) mayAddBitmap(n block.BitmapInfo) error {
 
 // RemoveBitmap removes a bitmap from the file at once. It may be an inconsistent one.
 func (i *Image) RemoveBitmap(name string) error {
-	i.ops.Lock()
-	defer i.ops.Unlock()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.bits.mu.Lock()
-	defer i.bits.mu.Unlock()
-	if err := i.writable(); err != nil {
-		return err
-	}
-	b, err := i.bits.find(name)
-	if err != nil {
-		return err
-	}
-	var rest []*bitmap
-	for _, o := range i.bits.list {
-		if o != b {
-			rest = append(rest, o)
+	return i.changeBitmaps(func() error {
+		b, err := i.bits.find(name)
+		if err != nil {
+			return err
 		}
-	}
-	if b.tableOff != 0 {
-		if err := i.storeBitmapDir(rest, true); err != nil {
-			return fmt.Errorf("Failed to update bitmap extension: %w", err)
+		rest := slices.DeleteFunc(slices.Clone(i.bits.list), func(o *bitmap) bool { return o == b })
+		if b.tableOff != 0 {
+			if err := i.storeBitmapDir(rest, true); err != nil {
+				return fmt.Errorf("Failed to update bitmap extension: %w", err)
+			}
+			i.freeBitmap(b)
 		}
-		i.freeBitmap(b)
+		i.bits.list = rest
+		return nil
+	})
+}
+
+// freeBitmap gives back the clusters of a bitmap that is no longer in the directory.
+func (i *Image) freeBitmap(b *bitmap) {
+	for _, r := range i.inFile(b, nil) {
+		i.free(r.off, r.n, r.punch)
 	}
-	i.bits.list = rest
-	i.noteRecording()
-	return nil
 }
 
 // ClearBitmap clears all bits.
@@ -289,7 +291,6 @@ func (i *Image) EnableBitmap(name string, on bool) error {
 	return i.withBitmap(name, func(b *bitmap) error {
 		i.bits.changed = i.bits.changed || b.enabled != on
 		b.enabled = on
-		i.noteRecording()
 		return nil
 	})
 }
@@ -391,49 +392,55 @@ func (i *Image) chunk(b *bitmap, k int) (*bitmapChunk, error) {
 	return c, nil
 }
 
-// DirtyRanges calls f with each run of dirty bytes.
+// DirtyRanges calls f with each run of dirty bytes. What changes meanwhile is
+// told of as it was or as it is.
 func (i *Image) DirtyRanges(name string, f func(off, n int64) bool) error {
-	i.bits.mu.Lock()
-	b, err := i.bits.find(name)
-	if err == nil && b.inconsistent {
-		err = inconsistentBitmap{name}
-	}
-	if err != nil {
-		i.bits.mu.Unlock()
-		return err
-	}
-	clusters, size := len(b.table), b.size
-	i.bits.mu.Unlock()
-	r := runs{f: f, size: size}
-	for k := 0; k < clusters && !r.stop; k++ {
-		i.bits.mu.Lock()
-		p, err := i.bitsOf(b, k)
-		i.bits.mu.Unlock()
+	r := runs{f: f}
+	for k := 0; !r.stop; k++ {
+		p, all, b, err := i.bitsOf(name, k)
 		if err != nil {
 			return err
 		}
-		at := int64(k) * i.span(b)
-		switch {
-		case p == nil && k < len(b.table) && b.table[k]&bitmapAllOnes != 0:
-			r.add(at, i.span(b))
-		case p != nil:
-			r.addBits(p, at, b.bits)
+		if b == nil {
+			break
 		}
+		r.size = b.size
+		at := int64(k) * i.span(b)
+		if all {
+			r.add(at, i.span(b))
+		}
+		r.addBits(p, at, b.bits)
 	}
 	r.end()
 	return nil
 }
 
-// bitsOf returns a copy of cluster k of b's bits; nil if they are all alike.
-func (i *Image) bitsOf(b *bitmap, k int) ([]byte, error) {
-	if k >= len(b.table) || b.loaded[k] == nil && b.table[k]&offsetMask == 0 {
-		return nil, nil
+// bitsOf returns a copy of cluster k of a bitmap's bits, or none, and tells whether they are all set
+// then; and a copy of what else is known of it, nil past its end.
+func (i *Image) bitsOf(name string, k int) (p []byte, all bool, b *bitmap, err error) {
+	i.ops.RLock()
+	defer i.ops.RUnlock()
+	i.bits.mu.Lock()
+	defer i.bits.mu.Unlock()
+	found, err := i.bits.find(name)
+	switch {
+	case err != nil:
+		return nil, false, nil, err
+	case found.inconsistent:
+		return nil, false, nil, inconsistentBitmap{name}
+	case k >= len(found.table):
+		return nil, false, nil, nil
 	}
-	if c := b.loaded[k]; c != nil {
-		return append([]byte(nil), c.b...), nil
+	b = &bitmap{bits: found.bits, size: found.size}
+	if c := found.loaded[k]; c != nil {
+		return bytes.Clone(c.b), false, b, nil
 	}
-	p := make([]byte, i.clusterSize)
-	return p, readFull(i.file, p, int64(b.table[k]&offsetMask))
+	off := int64(found.table[k] & offsetMask)
+	if off == 0 {
+		return nil, found.table[k]&bitmapAllOnes != 0, b, nil
+	}
+	p = make([]byte, i.clusterSize)
+	return p, false, b, readFull(i.file, p, off)
 }
 
 // runs joins dirty ranges.

@@ -3,6 +3,7 @@ package qcow2
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // closeBitmaps stores the bitmaps and says in the directory that they can be
@@ -13,28 +14,36 @@ func (i *Image) closeBitmaps() error {
 	}
 	i.bits.mu.Lock()
 	defer i.bits.mu.Unlock()
-	usable, moved := false, i.bits.changed
+	usable := false
+	var unused []run
 	for _, b := range i.bits.list {
 		if b.inconsistent {
 			continue
 		}
 		usable = true
-		m, err := i.storeBitmap(b)
+		old, err := i.storeBitmap(b)
 		if err != nil {
 			return fmt.Errorf("Lost persistent bitmaps: %w", err)
 		}
-		moved = moved || m
+		unused = append(unused, old...)
 	}
-	if !usable && !moved {
+	if !usable && !i.bits.changed {
 		return nil
 	}
-	if moved {
-		return i.storeBitmapDir(i.bits.list, false)
+	dir := encodeBitmapDir(directoryOf(i.bits.list, false))
+	if i.bits.changed || uint64(len(dir)) != i.hdr.bitmaps.dirSize {
+		if err := i.storeBitmapDir(i.bits.list, false); err != nil {
+			return err
+		}
+		for _, r := range unused {
+			i.free(r.off, r.n, r.punch)
+		}
+		return nil
 	}
 	if err := i.settleBitmaps(); err != nil {
 		return err
 	}
-	return writeFull(i.file, encodeBitmapDir(directoryOf(i.bits.list, false)), int64(i.hdr.bitmaps.dirOffset))
+	return writeFull(i.file, dir, int64(i.hdr.bitmaps.dirOffset))
 }
 
 // settleBitmaps has everything that a directory refers to on stable storage.
@@ -79,83 +88,75 @@ func (i *Image) storeBitmapDir(list []*bitmap, inUse bool) error {
 	if err == nil {
 		err = i.settleBitmaps()
 	}
-	h := i.hdr
-	old := h.bitmaps
+	was, h := i.hdr, i.hdr
 	h.bitmaps = bitmapExt{count: uint32(len(dir)), dirSize: uint64(len(b)), dirOffset: uint64(r.off)}
 	h.autoclear &^= autoclearBitmaps
 	if len(dir) > 0 {
 		h.autoclear |= autoclearBitmaps
 	}
 	if err == nil {
-		err = i.writeHeader(h)
-	}
-	if err == nil {
-		err = i.sync()
+		err = i.switchHeader(h, (*header).whole)
 	}
 	if err != nil {
-		if r.n > 0 {
-			err = errors.Join(err, i.addRefcounts(r.off, r.n, -1))
-		}
-		return err
+		return errors.Join(err, i.unallocate(r))
 	}
-	if old.dirSize > 0 {
+	if old := was.bitmaps; old.dirSize > 0 {
 		i.free(int64(old.dirOffset), i.roundUp(int64(old.dirSize))>>i.clusterBits, false)
 	}
 	i.bits.changed = false
 	return nil
 }
 
-// freeBitmap gives back the clusters of a bitmap that is no longer in the directory.
-func (i *Image) freeBitmap(b *bitmap) {
-	for _, e := range b.stored {
-		if off := int64(e & offsetMask); off != 0 && i.validBitmapEntry(e) {
-			i.free(off, 1, true)
+// inFile is what b takes in the file but for what keep, a table, refers to, too.
+func (i *Image) inFile(b *bitmap, keep []uint64) []run {
+	if b.tableOff == 0 {
+		return nil
+	}
+	unused := []run{{off: b.tableOff, n: i.roundUp(int64(len(b.stored))*8) >> i.clusterBits}}
+	for k, e := range b.stored {
+		off := e & offsetMask
+		if off != 0 && i.validBitmapEntry(e) && (k >= len(keep) || keep[k]&offsetMask != off) {
+			unused = append(unused, run{off: int64(off), n: 1, punch: true})
 		}
 	}
-	i.free(b.tableOff, i.roundUp(int64(len(b.stored))*8)>>i.clusterBits, false)
+	return unused
 }
 
-// storeBitmap writes what of b is not in the file, to free clusters, and tells
-// whether the directory has to say something else. What it replaces is freed
-// with the next barrier, and lowered only after the directory is in the file.
-func (i *Image) storeBitmap(b *bitmap) (moved bool, err error) {
+// storeBitmap writes what of b is not in the file, to free clusters, and returns
+// what it replaces, which is to be freed once no directory in the file refers to it.
+func (i *Image) storeBitmap(b *bitmap) (unused []run, err error) {
 	table := append([]uint64(nil), b.table...)
 	for k, c := range b.loaded {
 		if !c.dirty {
 			continue
 		}
 		if table[k], err = i.storeChunk(c); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	if b.tableOff != 0 && equalTables(table, b.stored) {
-		return false, nil
+	if b.tableOff != 0 && slices.Equal(table, b.stored) {
+		return nil, nil
 	}
 	if len(table) == 0 { // of an image of no size: a table has an entry at least
 		table = make([]uint64, 1)
 	}
 	r, _, err := i.allocate(i.roundUp(int64(len(table))*8)>>i.clusterBits, true, "bitmap table")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if err := writeFull(i.file, encodeTable(table), r.off); err != nil {
-		return false, err
+		return nil, err
 	}
-	if b.tableOff != 0 {
-		i.freeReplaced(b, table)
-	}
+	unused = i.inFile(b, table)
 	b.tableOff, b.stored, b.table = r.off, table, append([]uint64(nil), table...)
+	i.bits.changed = true
 	clear(b.loaded)
-	return true, nil
+	return unused, nil
 }
 
 // storeChunk writes a cluster of bits and returns its table entry.
 func (i *Image) storeChunk(c *bitmapChunk) (uint64, error) {
-	any := false
-	for _, v := range c.b {
-		any = any || v != 0
-	}
-	if !any {
+	if !slices.ContainsFunc(c.b, func(v byte) bool { return v != 0 }) {
 		return 0, nil
 	}
 	r, _, err := i.allocate(1, true, "bitmap data")
@@ -163,26 +164,4 @@ func (i *Image) storeChunk(c *bitmapChunk) (uint64, error) {
 		return 0, err
 	}
 	return uint64(r.off), writeFull(i.file, c.b, r.off)
-}
-
-// freeReplaced gives back what b has in the file and table does not refer to.
-func (i *Image) freeReplaced(b *bitmap, table []uint64) {
-	for k, e := range b.stored {
-		if off := int64(e & offsetMask); off != 0 && (k >= len(table) || table[k]&offsetMask != e&offsetMask) {
-			i.free(off, 1, true)
-		}
-	}
-	i.free(b.tableOff, i.roundUp(int64(len(b.stored))*8)>>i.clusterBits, false)
-}
-
-func equalTables(a, b []uint64) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k := range a {
-		if a[k] != b[k] {
-			return false
-		}
-	}
-	return true
 }

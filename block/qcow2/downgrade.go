@@ -59,9 +59,7 @@ func (i *Image) dropBitmaps() error {
 		}
 	}
 	for _, b := range i.bits.list {
-		if b.tableOff != 0 {
-			i.freeBitmap(b)
-		}
+		i.freeBitmap(b)
 	}
 	i.bits.list, i.bits.changed = nil, false
 	i.noteRecording()

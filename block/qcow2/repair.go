@@ -158,6 +158,7 @@ func (c *checker) rebuildRefcounts() error {
 	i, a := c.i, &c.i.alloc
 	a.blocks.forgetAll()
 	a.dirty = dirtySpan{}
+	defer func() { a.high = max(a.high, i.file.Size()) }() // also of what was written in vain
 	var t newTable
 	if err := c.writeBlocks(&t, 0, c.refs.n); err != nil {
 		c.res.CheckErrors++
@@ -185,34 +186,17 @@ func (c *checker) rebuildRefcounts() error {
 	}
 	h := i.hdr
 	h.reftableOffset, h.reftableClus, h.refcountOrder = uint64(at<<i.clusterBits), uint32(n), uint32(a.order)
-	if err = i.writeTablePlace(h); err == nil {
-		err = i.sync()
+	part := (*header).refcountTable
+	if h.refcountOrder != i.hdr.refcountOrder {
+		part = (*header).whole
 	}
-	if err != nil {
+	if err := i.switchHeader(h, part); err != nil {
 		return fmt.Errorf("ERROR setting reftable: %w", err)
 	}
-	i.hdr = h
 	a.table, a.next = t.entries, 0
-	a.high = max(a.high, i.file.Size())
 	c.end = (i.file.Size() + 511) &^ 511
 	i.noteTables()
 	return nil
-}
-
-// writeTablePlace has the header say where the refcount table is, and if it is
-// a new one how wide refcounts are.
-func (i *Image) writeTablePlace(h header) error {
-	if h.refcountOrder != i.hdr.refcountOrder {
-		b, err := h.encode()
-		if err != nil {
-			return err
-		}
-		return writeFull(i.file, b, 0)
-	}
-	var b [12]byte
-	be.PutUint64(b[:], h.reftableOffset)
-	be.PutUint32(b[8:], h.reftableClus)
-	return writeFull(i.file, b[:], 48)
 }
 
 // readSnapshots reads the snapshot table, which is not read when an image is

@@ -249,7 +249,7 @@ func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	if err == nil {
 		err = i.storeTables()
 	}
-	h := i.hdr
+	was, h := i.hdr, i.hdr
 	h.snapshots, h.snapshotsOffset = uint32(len(list)), uint64(r.off)
 	if err == nil {
 		err = i.switchHeader(h, (*header).snapshotTable)
@@ -257,42 +257,60 @@ func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	if err != nil {
 		return errors.Join(err, i.unallocate(r))
 	}
-	old, n := int64(i.hdr.snapshotsOffset), i.roundUp(i.snap.bytes)>>i.clusterBits
-	i.hdr = h
+	n := i.roundUp(i.snap.bytes) >> i.clusterBits
 	i.snap = snapshotState{list, int64(len(b))}
 	i.noteSnapshots()
-	i.drop(old, n)
+	i.drop(int64(was.snapshotsOffset), n)
 	return nil
 }
 
-// snapshotTable is what the header says from byte 60 on of the snapshot table.
-func (h *header) snapshotTable() ([]byte, int64) {
+// headerPart is a part of the header as it is in the file, and where it begins.
+type headerPart func(h *header) (b []byte, off int64, err error)
+
+// snapshotTable is what the header says of the snapshot table.
+func (h *header) snapshotTable() ([]byte, int64, error) {
 	b := be.AppendUint32(nil, h.snapshots)
-	return be.AppendUint64(b, h.snapshotsOffset), 60
+	return be.AppendUint64(b, h.snapshotsOffset), 60, nil
 }
 
-// activeTable is what the header says from byte 24 on of the size and the active L1 table.
-func (h *header) activeTable() ([]byte, int64) {
+// activeTable is what the header says of the size and the active L1 table.
+func (h *header) activeTable() ([]byte, int64, error) {
 	b := be.AppendUint64(nil, h.size)
 	b = be.AppendUint32(b, h.crypt)
 	b = be.AppendUint32(b, h.l1Size)
-	return be.AppendUint64(b, h.l1Offset), 24
+	return be.AppendUint64(b, h.l1Offset), 24, nil
 }
 
-// switchHeader has a part of the header's first sector say what it says in h, on stable storage. On an
-// error it says what it did, or, if that cannot be written either, the image is
-// unusable until it is opened again: which of the two it says is not known, so
-// that nothing may be freed that one of them refers to, nor anything written to either.
-func (i *Image) switchHeader(h header, part func(*header) ([]byte, int64)) error {
+// refcountTable is what the header says of the refcount table.
+func (h *header) refcountTable() ([]byte, int64, error) {
+	b := be.AppendUint64(nil, h.reftableOffset)
+	return be.AppendUint32(b, h.reftableClus), 48, nil
+}
+
+// whole is all of the header.
+func (h *header) whole() ([]byte, int64, error) {
+	b, err := h.encode()
+	return b, 0, err
+}
+
+// switchHeader has a part of the header say what it says in h, on stable storage.
+// On an error it says what it did; or, if that cannot be written either, the
+// image is unusable until it is opened again: it is not known then which of the
+// two is in force, so that nothing may be freed or written that either refers to.
+func (i *Image) switchHeader(h header, part headerPart) error {
 	store := func(h header) error {
-		b, off := part(&h)
-		if err := writeFull(i.file, b, off); err != nil {
-			return err
+		b, off, err := part(&h)
+		if err == nil {
+			err = writeFull(i.file, b, off)
 		}
-		return i.sync()
+		if err == nil {
+			err = i.sync()
+		}
+		return err
 	}
 	err := store(h)
 	if err == nil {
+		i.hdr = h
 		return nil
 	}
 	if again := store(i.hdr); again != nil {
@@ -363,13 +381,13 @@ func (i *Image) switchTo(l1 []uint64, size int64) error {
 	if err == nil {
 		err = i.storeTables()
 	}
-	h := i.hdr
+	was, h := i.hdr, i.hdr
 	h.size, h.l1Size, h.l1Offset = uint64(size), uint32(len(l1)), uint64(r.off)
 	if err == nil {
 		err = i.switchHeader(h, (*header).activeTable)
 	}
 	if err == nil {
-		return i.switched(l1, h)
+		return i.switched(l1, int64(was.l1Offset))
 	}
 	if i.corrupt.Load() {
 		return err
@@ -377,13 +395,12 @@ func (i *Image) switchTo(l1 []uint64, size int64) error {
 	return errors.Join(err, i.unallocate(r), i.lowerTree(l1))
 }
 
-// switched notes that l1 is the active table, as h says, and frees the old one.
+// switched notes that l1 is the active table, as the header says, and frees the old one.
 // No COPIED flag is to be set: all that is active is the snapshot's, too.
-func (i *Image) switched(l1 []uint64, h header) error {
-	old, oldOff := i.l1, int64(i.hdr.l1Offset)
+func (i *Image) switched(l1 []uint64, oldOff int64) error {
+	old := i.l1
 	i.l1, i.l1Dirty = l1, dirtySpan{}
-	i.hdr = h
-	i.size.Store(int64(h.size))
+	i.size.Store(int64(i.hdr.size))
 	i.l2.max = max(i.l2Slices(), 4)
 	i.inflated.clear()
 	i.noteTables()
