@@ -59,9 +59,13 @@ type Request struct {
 	Len   int64    // bytes; equals the sum of IOV for reads and writes
 	IOV   [][]byte // reads fill it, writes take from it
 	Done  func(error)
+	// Alone says that whoever submits it has nothing else to do until it is done:
+	// the disk may do it within Submit, and block.
+	Alone bool
 }
 
-// Disk accepts requests. Submit never blocks on the storage. Requests in
+// Disk accepts requests. Submit never blocks on the storage, unless the request
+// says that it may. Requests in
 // flight together have no order among themselves; a flush covers the writes
 // completed before it was submitted. Close completes what is in flight first.
 type Disk interface {

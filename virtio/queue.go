@@ -39,7 +39,7 @@ var errChain = errors.New("driver error")
 //	available ring    flags 2 | idx 2 | size × head 2 | used_event 2
 //	used ring         flags 2 | idx 2 | size × { id 4 | len 4 } | avail_event 2
 //
-// Pop, Unpop and Sleep belong to the goroutine that serves the queue; Push, Mark,
+// Pop, Alone, Unpop and Sleep belong to the goroutine that serves the queue; Push, Mark,
 // Notify and Wake may come from any goroutine. After an error in the rings the
 // queue gives nothing more until the driver resets the device.
 type Queue struct {
@@ -172,6 +172,14 @@ func (q *Queue) pop(c *Chain) (bool, error) {
 	q.nextAvail++
 	q.inflight++
 	return true, nil
+}
+
+// Alone reports whether the chain that was just popped is all there is to do: no
+// other is under way, and none waits.
+func (q *Queue) Alone() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.inflight == 1 && q.load16(q.avail+2) == q.nextAvail
 }
 
 // Unpop takes back the last Pop, whose chain has not been pushed: the next Pop

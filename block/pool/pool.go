@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"berth/block"
 )
@@ -27,9 +28,18 @@ type Options struct {
 	Close  func() error           // closes the image and what it stands on; nil: the image's own
 }
 
+// A request that is alone is done where it was submitted, which saves two hand-overs
+// between threads, as long as that takes no longer than patience: what comes
+// meanwhile would have to wait. After one that took longer the next waryFor go to
+// the workers.
+const (
+	patience = time.Millisecond
+	waryFor  = 256 // requests
+)
+
 // Disk is a block.Disk over an image. Safe for concurrent use. Requests wait in
 // a queue for one of a bounded number of workers, each in one call of the image
-// at a time; Submit only queues.
+// at a time; Submit only queues, save what is alone.
 type Disk struct {
 	image   block.Image
 	options Options
@@ -40,6 +50,7 @@ type Disk struct {
 	queue   ring
 	idle    int
 	workers int
+	wary    int // requests for which nothing is done in Submit
 	closing bool
 	running sync.WaitGroup
 }
@@ -95,6 +106,12 @@ func (d *Disk) Submit(r *block.Request) {
 		r.Done(block.ErrClosed)
 		return
 	}
+	if d.atOnce(r) {
+		d.running.Add(1)
+		d.mu.Unlock()
+		d.serveAlone(r)
+		return
+	}
 	d.queue.push(r)
 	if d.queue.n > d.idle && d.workers < d.options.Workers {
 		d.workers++
@@ -103,6 +120,31 @@ func (d *Disk) Submit(r *block.Request) {
 	}
 	d.work.Signal()
 	d.mu.Unlock()
+}
+
+// atOnce reports whether r is to be done by whoever submits it. What goes to stable
+// storage takes too long for that. Called with mu held.
+func (d *Disk) atOnce(r *block.Request) bool {
+	if !r.Alone || r.Op > block.OpWrite || r.Flags&block.FlagFUA != 0 || d.options.WriteThrough {
+		return false
+	}
+	if d.wary > 0 {
+		d.wary--
+		return false
+	}
+	return d.queue.n == 0
+}
+
+func (d *Disk) serveAlone(r *block.Request) {
+	defer d.running.Done()
+	begin := time.Now()
+	err := d.do(r)
+	if time.Since(begin) > patience {
+		d.mu.Lock()
+		d.wary = waryFor
+		d.mu.Unlock()
+	}
+	r.Done(err)
 }
 
 // check bounds a request before it is queued.

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"berth/block"
 	"berth/block/blocktest"
@@ -136,5 +139,80 @@ func TestRequestsCostNoAllocation(t *testing.T) {
 	submit()
 	if n := testing.AllocsPerRun(200, submit); n > 0 {
 		t.Errorf("%v allocations a request", n)
+	}
+}
+
+// slow is an image whose reads take their time.
+type slow struct {
+	block.Image
+	takes time.Duration
+}
+
+func (s *slow) Readv(iov [][]byte, off int64) error {
+	time.Sleep(s.takes)
+	return s.Image.Readv(iov, off)
+}
+
+// TestWhatIsAloneIsDoneInSubmit, until it takes too long; then for a while not.
+func TestWhatIsAloneIsDoneInSubmit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &slow{Image: memory(t)}
+		d := New(i, Options{})
+		inSubmit := func(r block.Request) bool {
+			var returned, within atomic.Bool
+			r.Len, r.IOV = 512, [][]byte{make([]byte, 512)}
+			r.Done = func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				within.Store(!returned.Load())
+			}
+			d.Submit(&r)
+			returned.Store(true)
+			time.Sleep(time.Second)
+			return within.Load()
+		}
+		i.takes = patience / 2
+		for range 3 {
+			if !inSubmit(block.Request{Alone: true}) {
+				t.Fatal("a worker did it")
+			}
+		}
+		i.takes = 2 * patience
+		if inSubmit(block.Request{}) {
+			t.Error("a request that is not alone was done in Submit")
+		}
+		if !inSubmit(block.Request{Alone: true}) {
+			t.Error("nobody knew yet that it would take long")
+		}
+		for n := range waryFor {
+			if inSubmit(block.Request{Alone: true}) {
+				t.Fatalf("request %d after one that took long was done in Submit", n)
+			}
+		}
+		if !inSubmit(block.Request{Alone: true}) {
+			t.Error("it is never tried again")
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWhatIsToBeDurableIsAWorkers, alone or not.
+func TestWhatIsToBeDurableIsAWorkers(t *testing.T) {
+	for _, r := range []block.Request{{Op: block.OpFlush}, {Op: block.OpWrite, Flags: block.FlagFUA}, {Op: block.OpDiscard}, {Op: block.OpWriteZeroes}} {
+		d := New(memory(t), Options{})
+		r.Alone = true
+		d.mu.Lock()
+		if d.atOnce(&r) {
+			t.Errorf("%s, flags %d: done in Submit", r.Op, r.Flags)
+		}
+		d.options.WriteThrough = true
+		if d.atOnce(&block.Request{Op: block.OpWrite, Alone: true}) {
+			t.Error("a write that is written through is done in Submit")
+		}
+		d.mu.Unlock()
+		d.Close()
 	}
 }

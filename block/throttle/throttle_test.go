@@ -294,3 +294,21 @@ func TestCloseWaitsForHasten(t *testing.T) {
 		}
 	})
 }
+
+// What waited is passed on by the timer, which must not stay with it.
+func TestWhatWaitedIsNotAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(blocktest.NewMem(4096), Limits{Operations: Pair{Total: Limit{Rate: 1}}})
+		for _, want := range []bool{true, false} {
+			r := block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Alone: true}
+			r.Done = func(error) {
+				if r.Alone != want {
+					t.Errorf("alone: %v", r.Alone)
+				}
+			}
+			d.Submit(&r)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+	})
+}

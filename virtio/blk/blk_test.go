@@ -529,3 +529,44 @@ func benchmark(b *testing.B, batch int) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/request")
 }
+
+// late completes what it got when it is told to.
+type late struct {
+	block.Disk
+	got chan *block.Request
+}
+
+func (l *late) Submit(r *block.Request) { l.got <- r }
+
+// TestAlone: a request that comes while another is under way may not be done in Submit.
+func TestAlone(t *testing.T) {
+	l := &late{blocktest.NewMem(1 << 20), make(chan *block.Request, 4)}
+	r := newRig(t, l, Config{}, 0)
+	r.header(typeIn, 0)
+	send := func() *block.Request {
+		r.ring.Send(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1))
+		return <-l.got
+	}
+	first := send()
+	second := send()
+	if !first.Alone || second.Alone {
+		t.Errorf("alone: the first %v, the second %v", first.Alone, second.Alone)
+	}
+	first.Done(nil)
+	second.Done(nil)
+	if third := send(); !third.Alone {
+		t.Error("the third is alone again")
+	} else {
+		third.Done(nil)
+	}
+	// Two at once.
+	r.ring.Offer(r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)), r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)))
+	r.ring.Kick()
+	for range 2 {
+		if q := <-l.got; q.Alone {
+			t.Error("one of two is alone")
+		} else {
+			defer q.Done(nil)
+		}
+	}
+}

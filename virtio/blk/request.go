@@ -166,6 +166,7 @@ func (r *request) transfer(op block.Op, sector uint64, n int64) {
 	if op == block.OpWrite {
 		flags = r.d.durable()
 	}
+	r.blk.Alone = r.q.Alone()
 	r.submit(op, flags, int64(sector)*sectorSize, n)
 }
 
