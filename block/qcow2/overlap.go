@@ -64,8 +64,11 @@ func (i *Image) overlaps(own metaKind, off, n int64) string {
 	return ""
 }
 
-// noteTables records where the L2 tables and refcount blocks lie.
+// noteTables records where the L2 tables and refcount blocks lie: of an image that is written to.
 func (i *Image) noteTables() {
+	if i.readOnly {
+		return
+	}
 	i.meta = make(map[int64]metaKind)
 	i.alloc.twice = 0
 	for _, e := range i.l1 {

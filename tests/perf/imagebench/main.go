@@ -47,7 +47,7 @@ func bench(o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(o.dir, "imagebench")
+	dir, err := newFolder(o.dir)
 	if err != nil {
 		return err
 	}
@@ -71,6 +71,15 @@ func bench(o options, out io.Writer) error {
 	}
 	fmt.Fprint(out, summary(done))
 	return nil
+}
+
+// newFolder makes a folder in dir; its name is absolute, since commands run in it.
+func newFolder(dir string) (string, error) {
+	name, err := os.MkdirTemp(dir, "imagebench")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(name)
 }
 
 // row is one command that both programs run.

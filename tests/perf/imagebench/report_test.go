@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -18,5 +19,14 @@ func TestSummaryNamesWhatIsLost(t *testing.T) {
 	}
 	if !strings.Contains(rows[1].line(), "LOST") || strings.Contains(rows[0].line(), "LOST") {
 		t.Errorf("lines: %s%s", rows[0].line(), rows[1].line())
+	}
+}
+
+// Commands run in the folder, and are given names in it: a relative one would be another there.
+func TestFolderIsAbsolute(t *testing.T) {
+	t.Chdir(t.TempDir())
+	name, err := newFolder(".")
+	if err != nil || !filepath.IsAbs(name) {
+		t.Errorf("folder %q, %v", name, err)
 	}
 }
