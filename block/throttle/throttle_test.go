@@ -2,6 +2,8 @@ package throttle
 
 import (
 	"errors"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -22,7 +24,9 @@ func TestConformance(t *testing.T) {
 type rig struct {
 	d     *Disk
 	start time.Time
-	done  []moment
+
+	mu    sync.Mutex
+	ended []moment
 }
 
 type moment struct {
@@ -37,11 +41,22 @@ func (r *rig) submit(op block.Op, n int64) {
 	if op == block.OpRead || op == block.OpWrite {
 		q.IOV = [][]byte{make([]byte, n)}
 	}
-	q.Done = func(error) { r.done = append(r.done, moment{op, time.Since(r.start)}) }
+	q.Done = func(error) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ended = append(r.ended, moment{op, time.Since(r.start)})
+	}
 	r.d.Submit(q)
 }
 
-func (r *rig) last() time.Duration { return r.done[len(r.done)-1].at }
+// done returns what has been done so far.
+func (r *rig) done() []moment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ended)
+}
+
+func (r *rig) last() time.Duration { return r.done()[len(r.done())-1].at }
 
 // near allows for the nanosecond by which waits are rounded up, at each request.
 func near(got, want time.Duration) bool { return got >= want && got < want+time.Millisecond }
@@ -84,8 +99,8 @@ func TestRates(t *testing.T) {
 				}
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if len(r.done) != c.n || !near(r.last(), c.want) {
-					t.Errorf("%d done, the last after %v; want %d after %v", len(r.done), r.last(), c.n, c.want)
+				if len(r.done()) != c.n || !near(r.last(), c.want) {
+					t.Errorf("%d done, the last after %v; want %d after %v", len(r.done()), r.last(), c.n, c.want)
 				}
 			})
 		})
@@ -102,8 +117,8 @@ func TestLongRun(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		// All but the burst's 4000 have waited for the bucket to leak at 100 a second.
-		if want := 59990 * time.Millisecond; len(r.done) != 10000 || !near(r.last(), want) {
-			t.Errorf("%d done, the last after %v, want after %v", len(r.done), r.last(), want)
+		if want := 59990 * time.Millisecond; len(r.done()) != 10000 || !near(r.last(), want) {
+			t.Errorf("%d done, the last after %v, want after %v", len(r.done()), r.last(), want)
 		}
 	})
 }
@@ -119,10 +134,10 @@ func TestReadsAndWritesTakeTurns(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if len(r.done) != 80 {
-			t.Fatalf("%d done", len(r.done))
+		if len(r.done()) != 80 {
+			t.Fatalf("%d done", len(r.done()))
 		}
-		for i, m := range r.done[2:60] {
+		for i, m := range r.done()[2:60] {
 			if want := []block.Op{block.OpRead, block.OpWrite}[i%2]; m.op != want {
 				t.Errorf("the %d. was operation %d", i+2, m.op)
 			}
@@ -143,8 +158,8 @@ func TestLateWriteWaitsItsTurn(t *testing.T) {
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for i, want := range []moment{{block.OpRead, 0}, {block.OpRead, 0}, {block.OpRead, 100 * time.Millisecond}, {block.OpWrite, 200 * time.Millisecond}} {
-			if r.done[i].op != want.op || !near(r.done[i].at, want.at) {
-				t.Errorf("the %d. was %v, want %v", i, r.done[i], want)
+			if r.done()[i].op != want.op || !near(r.done()[i].at, want.at) {
+				t.Errorf("the %d. was %v, want %v", i, r.done()[i], want)
 			}
 		}
 	})
@@ -157,7 +172,7 @@ func TestSeparateLimitsDoNotMeet(t *testing.T) {
 			r.submit(block.OpRead, 512)
 		}
 		r.submit(block.OpWrite, 512)
-		if r.done[len(r.done)-1].op != block.OpWrite {
+		if r.done()[len(r.done())-1].op != block.OpWrite {
 			t.Error("a write waited for the limit of reads")
 		}
 		time.Sleep(time.Hour)
@@ -171,23 +186,23 @@ func TestHastenLetsAllThrough(t *testing.T) {
 		for range 10 {
 			r.submit(block.OpWrite, 512)
 		}
-		if len(r.done) != 1 {
-			t.Fatalf("%d done at once", len(r.done))
+		if len(r.done()) != 1 {
+			t.Fatalf("%d done at once", len(r.done()))
 		}
 		r.d.Hasten(true)
 		r.submit(block.OpWrite, 512)
-		if len(r.done) != 11 || r.last() != 0 {
-			t.Fatalf("%d done", len(r.done))
+		if len(r.done()) != 11 || r.last() != 0 {
+			t.Fatalf("%d done", len(r.done()))
 		}
 		r.d.Hasten(false)
 		r.submit(block.OpWrite, 512)
-		if len(r.done) != 11 {
+		if len(r.done()) != 11 {
 			t.Error("nothing waits any more")
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if len(r.done) != 12 {
-			t.Errorf("%d done", len(r.done))
+		if len(r.done()) != 12 {
+			t.Errorf("%d done", len(r.done()))
 		}
 	})
 }
@@ -273,9 +288,9 @@ func TestCloseWaitsForHasten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gated{Disk: blocktest.NewMem(4096), open: make(chan struct{})}
 		d := New(g, Limits{Operations: Pair{Total: Limit{Rate: 1}}})
-		var errs []error
+		errs := make(chan error, 2)
 		submit := func() {
-			d.Submit(&block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(err error) { errs = append(errs, err) }})
+			d.Submit(&block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(err error) { errs <- err }})
 		}
 		go submit()
 		synctest.Wait()
@@ -288,9 +303,10 @@ func TestCloseWaitsForHasten(t *testing.T) {
 			t.Error("the disk below was closed first")
 		}
 		close(g.open)
-		synctest.Wait()
-		if len(errs) != 2 || errs[0] != nil || errs[1] != nil {
-			t.Errorf("%v", errs)
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
