@@ -154,12 +154,6 @@ func newSparse(f block.File, name string, h *header) (*extent, error) {
 	switch {
 	case h.version() > 3:
 		return nil, fmt.Errorf("Unsupported VMDK version %d", h.version())
-	case h.flags()&flagLineEnds != 0 && string(h[0x49:0x4d]) != "\n \r\n":
-		return nil, errors.New("The VMDK file was changed when it was copied as text")
-	case h.compression() > deflate:
-		return nil, fmt.Errorf("Unsupported VMDK compression %d", h.compression())
-	case !h.compressed() && h.flags()&flagMarkers != 0:
-		return nil, errors.New("VMDK grains with markers are not supported unless they are compressed")
 	case h.perTable() > maxTable:
 		return nil, errors.New("L2 table size too big")
 	case uint32(covers) == 0:
@@ -170,6 +164,12 @@ func newSparse(f block.File, name string, h *header) (*extent, error) {
 		return nil, errors.New("Invalid granularity, image may be corrupt")
 	case h.capacity() > maxSparse || (h.capacity()+covers-1)/covers > maxDirectory:
 		return nil, errors.New("L1 size too big")
+	case h.flags()&flagLineEnds != 0 && string(h[0x49:0x4d]) != "\n \r\n":
+		return nil, errors.New("The VMDK file was changed when it was copied as text")
+	case h.compression() > deflate:
+		return nil, fmt.Errorf("Unsupported VMDK compression %d", h.compression())
+	case !h.compressed() && h.flags()&flagMarkers != 0:
+		return nil, errors.New("VMDK grains with markers are not supported unless they are compressed")
 	}
 	n := int64((h.capacity() + covers - 1) / covers)
 	if err := within(f, h.directory(), n*4); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -313,6 +314,21 @@ func TestCutOffInARun(t *testing.T) {
 	if err := i.Readv([][]byte{make([]byte, 8192)}, 4096); err == nil || !strings.Contains(err.Error(), "beyond the end") {
 		t.Errorf("two grains, of which one is there: %v", err)
 	}
+}
+
+// TestAsVMDKstream reads what Debian's python3-vmdkstream writes: version 3,
+// with grains elsewhere than qemu-img's are.
+func TestAsVMDKstream(t *testing.T) {
+	const python = "/usr/bin/python3"
+	if err := exec.Command(python, "-c", "import VMDKstream").Run(); err != nil {
+		t.Skip("no VMDKstream here (Debian: python3-vmdkstream)")
+	}
+	mappedtest.Need(t)
+	source, path := mappedtest.Source(t, 9, 9<<20), filepath.Join(t.TempDir(), "disk.vmdk")
+	if out, err := exec.Command(python, "-c", "import sys, VMDKstream; VMDKstream.convert_to_stream(sys.argv[1], sys.argv[2])", source, path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	mappedtest.Compare(t, vmdk.Format(), path)
 }
 
 // TestBrokenGrains: a compressed grain that does not hold what it says is an error.

@@ -90,12 +90,14 @@ func (f *footer) sectors(how string) (int64, error) {
 	default:
 		return 0, fmt.Errorf("Invalid size calculation mode: '%s'", how)
 	}
+	size := binary.BigEndian.Uint64(f[0x30:]) / sectorSize
 	if !geometry || n == maxGeometry {
-		size := binary.BigEndian.Uint64(f[0x30:]) / sectorSize
 		if size > maxSectors {
 			return 0, syscall.EFBIG
 		}
 		n = int64(size)
+	} else if n == 0 && size > 0 {
+		return 0, errors.New("The VHD image has no geometry: open it with force_size_calc=current_size")
 	}
 	return n, nil
 }
@@ -122,6 +124,12 @@ func open(f block.File, o block.OpenOptions) (block.Image, error) {
 	if !checksumRight(foot[:], footerSum) {
 		return nil, errors.New("Incorrect header checksum")
 	}
+	switch {
+	case i.dynamic && foot.kind() == typeDifferencing:
+		return nil, errors.New("Differencing VHD images are not supported")
+	case i.dynamic && foot.kind() != typeDynamic:
+		return nil, errors.New("invalid VPC image")
+	}
 	sectors, err := foot.sectors(o.Values["force_size_calc"])
 	if err != nil {
 		return nil, err
@@ -147,13 +155,7 @@ func (i *image) readFooter(foot *footer) error {
 	}
 	if foot.valid() {
 		i.dynamic = true
-		switch foot.kind() {
-		case typeDynamic:
-			return nil
-		case typeDifferencing:
-			return errors.New("Differencing VHD images are not supported")
-		}
-		return errors.New("invalid VPC image")
+		return nil
 	}
 	if i.length() < footerSize {
 		return errors.New("File too small for a VHD header")

@@ -111,6 +111,8 @@ func TestErrors(t *testing.T) {
 	}{
 		{func(b []byte) []byte { b[9]++; return b }, "Incorrect header checksum", false},
 		{func(b []byte) []byte { b[512+0x13]++; return b }, "Incorrect checksum of the dynamic VHD header", true},
+		{func(b []byte) []byte { copy(b[0x1c:], "vpc "); sign(b); return b }, "The VHD image has no geometry: open it with force_size_calc=current_size", true},
+		{func(b []byte) []byte { b[9], b[0x3f] = 1, 4; return b }, "Incorrect header checksum", false},
 		{func(b []byte) []byte { return make([]byte, 1024) }, "invalid VPC image", false},
 		{func(b []byte) []byte { return nil }, "File too small for a VHD header", false},
 		{func(b []byte) []byte { return b[:6000] }, truncated, false},
@@ -220,7 +222,7 @@ func TestMutations(t *testing.T) {
 		Fields: slices.Concat(footer, mappedtest.Fields(8, 512, 512+0x18), mappedtest.Fields(4, 512+0x18, 512+0x28), mappedtest.Fields(4, 1536, 1536+16)),
 		Sign:   func(b []byte) { sign(b); signHeader(b) },
 		Reasons: []string{ // of a type but dynamic, QEMU takes it for that
-			"invalid VPC image", "Differencing VHD images", "checksum of the dynamic VHD header", "sectors, 8 are to be in it",
+			"invalid VPC image", "Differencing VHD images", "checksum of the dynamic VHD header", "has no geometry", "sectors, 8 are to be in it",
 		},
 	}
 	m.Run(t)
