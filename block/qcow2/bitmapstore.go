@@ -95,7 +95,7 @@ func (i *Image) storeBitmapDir(list []*bitmap, inUse bool) error {
 		h.autoclear |= autoclearBitmaps
 	}
 	if err == nil {
-		err = i.switchHeader(h, (*header).whole)
+		err = i.switchHeader(h, i.writeHeader)
 	}
 	if err != nil {
 		return errors.Join(err, i.unallocate(r))

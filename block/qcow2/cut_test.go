@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,10 +35,12 @@ type cutImage struct {
 	meta, data *blocktest.MemFile // before the first event
 	backing    []byte
 	log        *blocktest.Log
+	files      [2]block.File // recorded: the image's and the data file
 	img        *Image
 	bytes      []byte
 	history    []cutMoment
 	snaps      []cutSnapshot
+	closes     []cutClose
 }
 
 // cutMoment is what the image holds once what began after so many events is done.
@@ -54,8 +57,16 @@ type cutSnapshot struct {
 	made, gone int // gone 0: never
 }
 
+// cutClose is a time when the image was closed and opened again: what its bitmaps were to say, and the counts of
+// events when closing began and had ended, and when the bitmaps had been marked in use again.
+type cutClose struct {
+	from, to, opened int
+	bitmaps          map[string]string
+}
+
 // TestCutSequences cuts random runs at random moments. What is left has leaks at most, holds what
-// was flushed, and each later write wholly, in part or not at all; its snapshots are whole.
+// was flushed, and each later write wholly, in part or not at all; its snapshots are whole, and its bitmaps
+// say what they were to say, or that they are in use.
 func TestCutSequences(t *testing.T) {
 	runs := *cutRuns
 	if testing.Short() {
@@ -91,7 +102,8 @@ func newCutImage(t *testing.T, opts string, r *rand.Rand) *cutImage {
 		c.bytes = pattern(size)
 	}
 	var err error
-	c.img, err = c.open(c.log.Record("image", c.meta.Clone()), c.log.Record("data file", c.data.Clone()), block.OpenOptions{})
+	c.files = [2]block.File{c.log.Record("image", c.meta.Clone()), c.log.Record("data file", c.data.Clone())}
+	c.img, err = c.open(c.files[0], c.files[1], block.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +132,7 @@ func (c *cutImage) note(events int, flushed bool) {
 // step does one operation. Those that the image refuses leave everything as it was.
 func (c *cutImage) step(t *testing.T, r *rand.Rand) {
 	start := c.log.Len()
-	switch n := r.IntN(20); {
+	switch n := r.IntN(24); {
 	case n < 3:
 		if err := c.img.Flush(); err != nil {
 			t.Fatal(err)
@@ -135,8 +147,11 @@ func (c *cutImage) step(t *testing.T, r *rand.Rand) {
 		c.delete(r, start)
 	case n == 6:
 		c.resize(r)
-	case n == 7:
-		_ = c.img.AddBitmap(block.BitmapInfo{Name: fmt.Sprint("b", start), Granularity: 4096, Auto: true})
+	case n < 10:
+		c.bitmap(r, start)
+	case n == 10:
+		c.reopen(t, start)
+		return
 	default:
 		before := bytes.Clone(c.bytes)
 		if err := someOperation(c.img, c.bytes, r); err != nil {
@@ -172,6 +187,80 @@ func (c *cutImage) delete(r *rand.Rand, start int) {
 	}
 }
 
+// bitmap adds a bitmap, or does something to one.
+func (c *cutImage) bitmap(r *rand.Rand, start int) {
+	list := c.img.Bitmaps()
+	if len(list) == 0 || r.IntN(3) == 0 {
+		_ = c.img.AddBitmap(block.BitmapInfo{Name: fmt.Sprint("b", start), Granularity: 512 << r.IntN(4), Auto: true})
+		return
+	}
+	b := list[r.IntN(len(list))]
+	switch r.IntN(4) {
+	case 0:
+		_ = c.img.RemoveBitmap(b.Name)
+	case 1:
+		_ = c.img.ClearBitmap(b.Name)
+	case 2:
+		_ = c.img.EnableBitmap(b.Name, !b.Auto)
+	default:
+		off := r.Int64N(c.img.Size())
+		_ = c.img.MarkBitmap(b.Name, off, r.Int64N(c.img.Size()-off+1))
+	}
+}
+
+// reopen closes the image, but not its files, and opens it again.
+func (c *cutImage) reopen(t *testing.T, start int) {
+	k := cutClose{from: start, bitmaps: bitmapsOf(t, c.img)}
+	err := storing.do(c.img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.to = c.log.Len()
+	c.note(k.to, true)
+	if c.img, err = c.open(c.files[0], c.files[1], block.OpenOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	k.opened = c.log.Len()
+	c.closes = append(c.closes, k)
+}
+
+// bitmapsOf tells what the bitmaps say that can be trusted.
+func bitmapsOf(t *testing.T, i *Image) map[string]string {
+	all := map[string]string{}
+	for _, b := range i.Bitmaps() {
+		if !b.InUse {
+			all[b.Name] = fmt.Sprint(b.Granularity, b.Auto, dirtyByUs(t, i, b.Name))
+		}
+	}
+	return all
+}
+
+// trusts finds in bitmaps that are not in use what they were to say at the close before the cut, or the one it is in.
+func (c *cutImage) trusts(t *testing.T, meta, data *blocktest.MemFile, at int) error {
+	i, err := c.open(meta.Clone(), data.Clone(), block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	got, may := bitmapsOf(t, i), map[string][]string{}
+	for _, k := range c.closes {
+		if k.from > at || k.opened <= at && k.opened > k.to {
+			continue
+		}
+		for name, says := range k.bitmaps {
+			may[name] = append(may[name], says)
+			if _, there := got[name]; !there && k.to <= at && len(i.Bitmaps()) < len(k.bitmaps) {
+				return fmt.Errorf("the bitmap %s is gone", name)
+			}
+		}
+	}
+	for name, says := range got {
+		if !slices.Contains(may[name], says) {
+			return fmt.Errorf("the bitmap %s says %s, which is none of %q", name, says, may[name])
+		}
+	}
+	return nil
+}
+
 func (c *cutImage) resize(r *rand.Rand) {
 	size := 512 * (1 + r.Int64N(600))
 	if c.img.Truncate(size) != nil {
@@ -191,6 +280,9 @@ func (c *cutImage) judge(t *testing.T, r *rand.Rand, cut blocktest.Cut, byQEMU b
 	}
 	data, err := cut.Apply(r, c.data, "data file", c.log.Events())
 	if err != nil {
+		return err
+	}
+	if err := c.trusts(t, meta, data, cut.At); err != nil {
 		return err
 	}
 	if byQEMU {
@@ -330,4 +422,50 @@ func judgedByQEMU(t *testing.T, meta, data *blocktest.MemFile) error {
 		return fmt.Errorf("qemu-img check: %w: %s", err, out)
 	}
 	return nil
+}
+
+// The power fails, and tears at sectors, while the header is written anew: it says what it did, or what it is to say.
+func TestTornHeader(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(i *Image) error
+	}{
+		{"another backing file", func(i *Image) error { return i.ChangeBackingFile("the/other/one", "qcow2") }},
+		{"a first bitmap", func(i *Image) error { return errors.Join(addsBitmap("a").do(i), storing.do(i)) }},
+	} {
+		t.Run(testName(c.name), func(t *testing.T) {
+			before := createInMemory(t, "", 1<<20)
+			i, err := openImage(before, block.OpenOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			i.hdr.unknownExts = []extension{{0x12345678, bytes.Repeat([]byte("x"), 200)}}
+			if err := i.ChangeBackingFile("one", "raw"); err != nil {
+				t.Fatal(err)
+			}
+			log := &blocktest.Log{}
+			if i, err = openImage(log.Record("image", before.Clone()), block.OpenOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.do(i); err != nil {
+				t.Fatal(err)
+			}
+			events := log.Events()
+			r := rand.New(rand.NewPCG(1, 2))
+			for range 200 {
+				cut := blocktest.Cut{At: r.IntN(len(events) + 1), Keep: 0.5, Torn: true}
+				m, err := cut.Apply(r, before, "image", events)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h, _, err := readHeader(m, block.OpenOptions{})
+				if err != nil {
+					t.Fatalf("%+v: %v", cut, err)
+				}
+				if n := h.backingFile; n != "one" && n != i.hdr.backingFile || len(h.unknownExts) != 1 || len(h.unknownExts[0].data) != 200 {
+					t.Fatalf("%+v: backing file %q, extensions %v", cut, n, h.unknownExts)
+				}
+			}
+		})
+	}
 }

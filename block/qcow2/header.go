@@ -96,6 +96,7 @@ type header struct {
 	backingFormat string
 	dataFile      string
 	bitmaps       bitmapExt
+	nameless      bool        // encoded without the names of features
 	unknownFields []byte      // header fields past those known
 	unknownExts   []extension // in the order in which they were found
 }
@@ -423,6 +424,15 @@ var features = [...]struct {
 
 // encode is the first cluster. The error is errNoSpace if it does not fit.
 func (h *header) encode() ([]byte, error) {
+	b, err := h.content()
+	if err != nil {
+		return nil, err
+	}
+	return append(b, make([]byte, int(h.clusterSize())-len(b))...), nil
+}
+
+// content is encode without the zeros at its end.
+func (h *header) content() ([]byte, error) {
 	b := make([]byte, headerBytes, h.clusterSize())
 	copy(b, magic)
 	be.PutUint32(b[4:], h.version)
@@ -455,9 +465,7 @@ func (h *header) encode() ([]byte, error) {
 	if int64(len(b)) > h.clusterSize() {
 		return nil, errNoSpace
 	}
-	full := make([]byte, h.clusterSize())
-	copy(full, b)
-	return full, nil
+	return b, nil
 }
 
 func (h *header) appendExtensions(b []byte) []byte {
@@ -467,7 +475,7 @@ func (h *header) appendExtensions(b []byte) []byte {
 	if h.external() && h.dataFile != "" {
 		b = appendExtension(b, extDataFile, []byte(h.dataFile))
 	}
-	if h.version >= 3 && h.clusterSize() > 4096 { // in small clusters the space is wanted for the backing file's name
+	if h.version >= 3 && h.clusterSize() > 4096 && !h.nameless { // in small clusters the space is wanted for the backing file's name
 		var t []byte
 		for _, f := range features {
 			e := make([]byte, 48)

@@ -2,6 +2,7 @@
 package qcow2
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -242,7 +243,7 @@ func (i *Image) say(line string) {
 
 // writeHeader writes h as the image's header and keeps it. mu is held.
 func (i *Image) writeHeader(h header) error {
-	b, err := h.encode()
+	b, err := i.headerSector(&h)
 	if err != nil {
 		return err
 	}
@@ -251,6 +252,35 @@ func (i *Image) writeHeader(h header) error {
 	}
 	i.hdr = h
 	return nil
+}
+
+// headerSector is what of the header to write so that the file says what h does:
+// its first sector, since storage writes that whole or not at all. If more would
+// change, the names of features, which nothing depends on, are left out for the
+// rest to fit that sector. Where it does not, for the length of files' names, it
+// is the whole header, and a power failure may leave half of it.
+func (i *Image) headerSector(h *header) ([]byte, error) {
+	const sector = 512
+	if _, alone := i.file.(unsynced); alone { // nobody depends on it yet
+		return h.encode()
+	}
+	for _, h.nameless = range []bool{h.nameless, true} {
+		b, err := h.content()
+		if err != nil {
+			return nil, err
+		}
+		if len(b) <= sector {
+			return append(b, make([]byte, sector-len(b))...), nil
+		}
+		old := make([]byte, len(b))
+		if err := readFull(i.file, old, 0); err != nil {
+			return nil, err
+		}
+		if bytes.Equal(old[sector:], b[sector:]) {
+			return b[:sector], nil
+		}
+	}
+	return h.encode()
 }
 
 // Flush puts everything written before it on stable storage.

@@ -186,11 +186,11 @@ func (c *checker) rebuildRefcounts() error {
 	}
 	h := i.hdr
 	h.reftableOffset, h.reftableClus, h.refcountOrder = uint64(at<<i.clusterBits), uint32(n), uint32(a.order)
-	part := (*header).refcountTable
+	write := i.writeReftablePlace
 	if h.refcountOrder != i.hdr.refcountOrder {
-		part = (*header).whole
+		write = i.writeHeader
 	}
-	if err := i.switchHeader(h, part); err != nil {
+	if err := i.switchHeader(h, write); err != nil {
 		return fmt.Errorf("ERROR setting reftable: %w", err)
 	}
 	a.table, a.next = t.entries, 0

@@ -252,7 +252,7 @@ func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	was, h := i.hdr, i.hdr
 	h.snapshots, h.snapshotsOffset = uint32(len(list)), uint64(r.off)
 	if err == nil {
-		err = i.switchHeader(h, (*header).snapshotTable)
+		err = i.switchHeader(h, i.writeSnapshotPlace)
 	}
 	if err != nil {
 		return errors.Join(err, i.unallocate(r))
@@ -264,45 +264,35 @@ func (i *Image) storeSnapshots(list []snapshotEntry) error {
 	return nil
 }
 
-// headerPart is a part of the header as it is in the file, and where it begins.
-type headerPart func(h *header) (b []byte, off int64, err error)
-
-// snapshotTable is what the header says of the snapshot table.
-func (h *header) snapshotTable() ([]byte, int64, error) {
+// writeSnapshotPlace has the header say where h has the snapshot table.
+func (i *Image) writeSnapshotPlace(h header) error {
 	b := be.AppendUint32(nil, h.snapshots)
-	return be.AppendUint64(b, h.snapshotsOffset), 60, nil
+	return writeFull(i.file, be.AppendUint64(b, h.snapshotsOffset), 60)
 }
 
-// activeTable is what the header says of the size and the active L1 table.
-func (h *header) activeTable() ([]byte, int64, error) {
+// writeActive has the header say what size h has, and where the active L1 table is.
+func (i *Image) writeActive(h header) error {
 	b := be.AppendUint64(nil, h.size)
 	b = be.AppendUint32(b, h.crypt)
 	b = be.AppendUint32(b, h.l1Size)
-	return be.AppendUint64(b, h.l1Offset), 24, nil
+	return writeFull(i.file, be.AppendUint64(b, h.l1Offset), 24)
 }
 
-// refcountTable is what the header says of the refcount table.
-func (h *header) refcountTable() ([]byte, int64, error) {
+// writeReftablePlace has the header say where h has the refcount table.
+func (i *Image) writeReftablePlace(h header) error {
 	b := be.AppendUint64(nil, h.reftableOffset)
-	return be.AppendUint32(b, h.reftableClus), 48, nil
+	return writeFull(i.file, be.AppendUint32(b, h.reftableClus), 48)
 }
 
-// whole is all of the header.
-func (h *header) whole() ([]byte, int64, error) {
-	b, err := h.encode()
-	return b, 0, err
-}
-
-// switchHeader has a part of the header say what it says in h, on stable storage.
-// On an error it says what it did; or, if that cannot be written either, the
-// image is unusable until it is opened again: it is not known then which of the
-// two is in force, so that nothing may be freed or written that either refers to.
-func (i *Image) switchHeader(h header, part headerPart) error {
+// switchHeader makes h the header by write, on stable storage. On an error the
+// header is what it was; or, if that cannot be written either, the image is
+// unusable until it is opened again: it is not known then which of the two is in
+// force, so that nothing may be freed or written that either refers to.
+func (i *Image) switchHeader(h header, write func(header) error) error {
+	was := i.hdr
 	store := func(h header) error {
-		b, off, err := part(&h)
-		if err == nil {
-			err = writeFull(i.file, b, off)
-		}
+		err := write(h)
+		i.hdr = h
 		if err == nil {
 			err = i.sync()
 		}
@@ -310,10 +300,9 @@ func (i *Image) switchHeader(h header, part headerPart) error {
 	}
 	err := store(h)
 	if err == nil {
-		i.hdr = h
 		return nil
 	}
-	if again := store(i.hdr); again != nil {
+	if again := store(was); again != nil {
 		i.corrupt.Store(true)
 		i.say("qcow2: The header could not be written, and the image is not used any more: " + strerror(again))
 	}
@@ -384,7 +373,7 @@ func (i *Image) switchTo(l1 []uint64, size int64) error {
 	was, h := i.hdr, i.hdr
 	h.size, h.l1Size, h.l1Offset = uint64(size), uint32(len(l1)), uint64(r.off)
 	if err == nil {
-		err = i.switchHeader(h, (*header).activeTable)
+		err = i.switchHeader(h, i.writeActive)
 	}
 	if err == nil {
 		return i.switched(l1, int64(was.l1Offset))
