@@ -27,6 +27,7 @@ const (
 	atEnd         = math.MaxUint64 // the directory's offset is in the footer
 
 	markerFooter = 3
+	zeroGrain    = 1 // a table's entry
 )
 
 // extent is one run of the disk, in a file of its own or in the image's.
@@ -218,6 +219,9 @@ func (e *extent) run(off, n int64) (mapped.Run, error) {
 	if err := e.tables.ReadAt(p, where); err != nil {
 		return mapped.Run{}, err
 	}
+	if u32s(p, 0) == zeroGrain && !e.zeroGrain { // and in sector 1 is the descriptor
+		return mapped.Run{}, fmt.Errorf("VMDK grain of zeros where the header says that there are none: %w", syscall.EIO)
+	}
 	return e.grains(p, in%e.grain, n), nil
 }
 
@@ -265,7 +269,7 @@ func (e *extent) kindOf(entry int64) mapped.Kind {
 	switch {
 	case entry == 0:
 		return mapped.Unallocated
-	case entry == 1 && e.zeroGrain:
+	case entry == zeroGrain && e.zeroGrain:
 		return mapped.Zero
 	case e.compressed:
 		return mapped.Compressed

@@ -299,6 +299,21 @@ func TestSmall(t *testing.T) {
 	}
 }
 
+// TestZeroedGrainWithoutItsFlag: what is meant cannot be known, and what stands
+// in sector 1 is not the guest's.
+func TestZeroedGrainWithoutItsFlag(t *testing.T) {
+	b := small()
+	b[25*512] = 1
+	i, err := vmdk.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if err := i.Readv([][]byte{make([]byte, 512)}, 0); err == nil || !strings.Contains(err.Error(), "grain of zeros") {
+		t.Error(err)
+	}
+}
+
 // TestCutOffInARun: of grains that lie together, the file has but the first.
 func TestCutOffInARun(t *testing.T) {
 	b := small()
@@ -381,7 +396,7 @@ func TestMutations(t *testing.T) {
 	m := mappedtest.Mutation{
 		Format: vmdk.Format(), Image: grain, Order: binary.LittleEndian, Fields: fields, Samples: []int64{512, 4096, 8192, 16384},
 		Reasons: []string{
-			"beyond the end of the file", "copied as text", "with markers", "Unsupported VMDK compression", "it names no extents", "L1 size too big",
+			"beyond the end of the file", "copied as text", "with markers", "Unsupported VMDK compression", "it names no extents", "L1 size too big", "VMDK grain of zeros",
 		},
 	}
 	m.Run(t)
