@@ -67,7 +67,10 @@ func (d *descriptor) parse(text string) error {
 }
 
 func number(text, name string) (uint32, error) {
-	_, s, _ := strings.Cut(text, name)
+	_, s, ok := strings.Cut(text, name)
+	if !ok {
+		return 0, fmt.Errorf("invalid VMDK image descriptor: it has no %s (an extent is opened by the descriptor that names it)", name)
+	}
 	s = strings.TrimLeft(s[min(len(s), 1):], " \t\r\n")
 	s = strings.TrimPrefix(s, "0x")
 	k := 0

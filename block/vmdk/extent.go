@@ -203,16 +203,16 @@ func (e *extent) run(off, n int64) (mapped.Run, error) {
 		return mapped.Run{Len: n, Kind: mapped.Data, File: e.f, Off: e.flatOff + off, Name: e.name, Recurse: true}, nil
 	}
 	covers := e.perTable * e.grain
-	at, in := off/covers, off%covers
-	table, err := e.tables.Uint32(e.directory+4*at, binary.LittleEndian)
+	in := off % covers
+	table, err := e.table(off)
 	if err != nil {
 		return mapped.Run{}, err
 	}
 	if table == 0 {
-		return e.noTables(at+1, covers-in, n)
+		return e.noTables(off+covers-in, covers-in, n)
 	}
 	p := make([]byte, 4*min(e.perTable-in/e.grain, (in%e.grain+n+e.grain-1)/e.grain))
-	where := int64(table)*sectorSize + in/e.grain*4
+	where := table*sectorSize + in/e.grain*4
 	if err := mapped.Within(e.f, where, int64(len(p))); err != nil {
 		return mapped.Run{}, fmt.Errorf("VMDK grain table: %w: %w", err, syscall.EIO)
 	}
@@ -225,18 +225,24 @@ func (e *extent) run(off, n int64) (mapped.Run, error) {
 	return e.grains(p, in%e.grain, n), nil
 }
 
+// table returns in which sector the table is that tells of byte off; 0: there is none.
+func (e *extent) table(off int64) (int64, error) {
+	t, err := e.tables.Uint32(e.directory+off/(e.perTable*e.grain)*4, binary.LittleEndian)
+	return int64(t), err
+}
+
 // noTables describes a run for which there are no tables: of it, length bytes
-// are known, and directory entry at is the next.
-func (e *extent) noTables(at, length, n int64) (mapped.Run, error) {
+// are known, and byte off is the next.
+func (e *extent) noTables(off, length, n int64) (mapped.Run, error) {
 	for length < n {
-		table, err := e.tables.Uint32(e.directory+4*at, binary.LittleEndian)
+		table, err := e.table(off)
 		if err != nil {
 			return mapped.Run{}, err
 		}
 		if table != 0 {
 			break
 		}
-		at, length = at+1, length+e.perTable*e.grain
+		off, length = off+e.perTable*e.grain, length+e.perTable*e.grain
 	}
 	return mapped.Run{Len: min(length, n), Kind: mapped.Unallocated}, nil
 }

@@ -168,6 +168,7 @@ func TestDescriptors(t *testing.T) {
 		{head + "RW 1 SPARSE \"f\"\n", "Image not in VMDK format", true},
 		{head + "RW 1 FLAT \"gone\" 0\n", "file does not exist", true},
 		{strings.Replace(head, "CID=1234abcd\n", "", 1) + "RW 1 FLAT \"f\" 0\n", "", true},
+		{strings.NewReplacer("parentCID", "p", "CID", "c").Replace(head) + "RW 1 FLAT \"f\" 0\n", "invalid VMDK image descriptor: it has no CID (an extent is opened by the descriptor that names it)", true},
 		{strings.Replace(head, "1234abcd", "x", 1) + "RW 1 FLAT \"f\" 0\n", "invalid VMDK image descriptor: CID is not a number", true},
 		{head + "RW 1 FLAT \"f\" 0\nparentFileNameHint=\"x", "invalid VMDK image descriptor: parentFileNameHint does not end", true},
 		{head + strings.Repeat("RW 1 FLAT \"f\" 0\n", 5000), "VMDK images of more than 4096 extents are not supported", true},
@@ -296,6 +297,33 @@ func TestSmall(t *testing.T) {
 	}
 	if lines := check(i); len(lines) != 1 || lines[0] != "ERROR: could not get cluster_offset for sector 0" {
 		t.Errorf("check: %q", lines)
+	}
+}
+
+// TestCheckOfATableNamedOften: to check 4 Mi entries of a directory that all
+// name one table of 512 lone grains takes no longer than to check that table.
+func TestCheckOfATableNamedOften(t *testing.T) {
+	const entries, table = 4 << 20, 64
+	b := make([]byte, (table+16)*512+4*entries)
+	copy(b, small()[:24*512])
+	le := binary.LittleEndian
+	le.PutUint64(b[0x0c:], entries*512)
+	le.PutUint64(b[0x14:], 1)
+	le.PutUint32(b[0x2c:], 512)
+	le.PutUint64(b[0x38:], table+16)
+	for k := range entries {
+		le.PutUint32(b[(table+16)*512+4*k:], table)
+	}
+	for k := range 512 {
+		le.PutUint32(b[table*512+4*k:], uint32(40+k%2*2))
+	}
+	i, err := vmdk.Format().Open(blocktest.NewMemFile(b), block.OpenOptions{ReadOnly: true, Check: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	if _, err := i.(block.Checker).Check(0, func(s string) { t.Error(s) }); err != nil {
+		t.Error(err)
 	}
 }
 
