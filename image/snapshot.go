@@ -73,6 +73,9 @@ func (a *snapshot) act(c *call, n *formats.Node, s block.Snapshotter) error {
 		}
 	case 'a':
 		c.warnProbed(n) // QEMU opens such an image again
+		if b, ok := n.Image.(block.Bitmapper); ok && len(b.Bitmaps()) > 0 {
+			return failure("Could not apply snapshot '%s': Device has active dirty bitmaps", a.name)
+		}
 		if err := s.ApplySnapshot(a.name); err != nil {
 			return prefixed(loadError(err), "Could not apply snapshot '%s': ", a.name)
 		}

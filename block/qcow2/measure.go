@@ -147,17 +147,21 @@ func fullSize(size, cluster int64, ext bool, width int64) int64 {
 	l2 := up(size/cluster, cluster/entry)
 	l1 := up(l2*entry/cluster, cluster/8)
 	meta := cluster + l2*entry + l1*8
-	clusters := (meta + size) / cluster
-	order := bits.TrailingZeros64(uint64(width))
+	blocks, table := refcountClusters((meta+size)/cluster, cluster, bits.TrailingZeros64(uint64(width)))
+	return meta + size + (blocks+table)*cluster
+}
+
+// refcountClusters is how many blocks, and clusters of the refcount table, describe clusters and themselves,
+// with refcounts of 1<<order bits.
+func refcountClusters(clusters, cluster int64, order int) (blocks, table int64) {
 	perBlock, perTable := cluster*8>>order, cluster/8
-	table, blocks := int64(0), int64(0)
 	for n, last := int64(0), int64(-1); n != last; {
 		last = n
 		blocks = (clusters + table + blocks + perBlock - 1) / perBlock
 		table = (blocks + perTable - 1) / perTable
 		n = clusters + blocks + table
 	}
-	return meta + size + (blocks+table)*cluster
+	return blocks, table
 }
 
 // bitmapBytes is what the image's bitmaps take in an image with clusters of that size.

@@ -74,6 +74,11 @@ func (i *Image) grow(old, size int64, prealloc string) error {
 	if err := i.growL1(i.hdr.sizeToL1(uint64(size))); err != nil {
 		return fmt.Errorf("Failed to grow the L1 table: %w", err)
 	}
+	if (prealloc == "falloc" || prealloc == "full") && !i.hdr.external() {
+		if err := i.appendable(old, size); err != nil {
+			return err
+		}
+	}
 	if err := i.hideTail(old, size); err != nil {
 		return fmt.Errorf("Failed to zero out the new area: %w", err)
 	}
@@ -299,8 +304,21 @@ func (i *Image) shrinkL1(n int) error {
 
 // cutTail cuts the free clusters at the end of the file off.
 func (i *Image) cutTail() error {
-	size := i.file.Size()
-	last := min((size-1)>>i.clusterBits, int64(len(i.alloc.table))<<i.alloc.blockBits-1)
+	last, err := i.lastUsed()
+	if err != nil {
+		return err
+	}
+	if end := (last + 1) << i.clusterBits; end < i.file.Size() {
+		if err := i.file.Truncate(end); err != nil {
+			i.say("warning: Failed to truncate the tail of the image: " + strerror(err))
+		}
+	}
+	return nil
+}
+
+// lastUsed is the number of the file's last cluster that is not free.
+func (i *Image) lastUsed() (int64, error) {
+	last := min((i.file.Size()-1)>>i.clusterBits, int64(len(i.alloc.table))<<i.alloc.blockBits-1)
 	for ; last > 0; last-- {
 		if r := last >> i.alloc.blockBits; i.alloc.table[r]&offsetMask == 0 {
 			last = r << i.alloc.blockBits // to the last of the block before, where there may be one
@@ -308,17 +326,33 @@ func (i *Image) cutTail() error {
 		}
 		n, err := i.refcount(last)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if n != 0 {
 			break
 		}
 	}
-	if end := (last + 1) << i.clusterBits; end < size {
-		if err := i.file.Truncate(end); err != nil {
-			i.say("warning: Failed to truncate the tail of the image: " + strerror(err))
-			return nil
+	return last, nil
+}
+
+// appendable fails if the file would still be longer than its last cluster in use with a new refcount table and
+// all new clusters behind that, which is where QEMU puts them: it has no preallocation for such an image.
+func (i *Image) appendable(old, size int64) error {
+	last, err := i.lastUsed()
+	if err != nil {
+		return err
+	}
+	first := last + 1
+	data := (i.roundUp(size) - i.clusterOf(old)) >> i.clusterBits
+	perL2 := int64(i.hdr.l2Entries())
+	blocks, added := refcountClusters(first+data+(data+perL2-1)/perL2+1, i.clusterSize, int(i.alloc.order))
+	for r := first >> i.alloc.blockBits; r < blocks; r++ {
+		if r >= int64(len(i.alloc.table)) || i.alloc.table[r]&offsetMask == 0 {
+			added++
 		}
+	}
+	if (first+added+data)<<i.clusterBits < i.file.Size() {
+		return errors.New("Failed to resize underlying file: Cannot use preallocation for shrinking files")
 	}
 	return nil
 }

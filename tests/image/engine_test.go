@@ -34,7 +34,11 @@ func (qemu) img(args []string) (int, string) { return run("qemu-img", args...) }
 
 // run gives up on a tool that goes on for ever, as qemu-img 7.2 amend may: a killed tool's exit status is -1.
 func run(name string, args ...string) (int, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	limit := time.Minute
+	if args[0] == "amend" {
+		limit = 5 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")

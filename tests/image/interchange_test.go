@@ -40,7 +40,7 @@ func TestInterchange(t *testing.T) {
 		for w := range workers {
 			t.Run(fmt.Sprint(w), func(t *testing.T) {
 				t.Parallel()
-				for seed := *first + w; seed < *first+*runs && !t.Failed(); seed += workers {
+				for seed := *first + w; seed < *first+*runs; seed += workers {
 					steps.Add(oneSeed(t, seed))
 				}
 			})
@@ -129,7 +129,7 @@ func (s *sequence) run(t *testing.T) (int64, error) {
 		if !ok || slices.Contains(strings.Split(*only, ","), fmt.Sprint(st.kind)) {
 			continue
 		}
-		if err := p.perform(task); errors.Is(err, errCrashed) {
+		if err := p.perform(task); errors.Is(err, errKnown) {
 			t.Logf("seed %d ends here: %v: %v", s.seed, task, err)
 			return done, nil
 		} else if err != nil {
@@ -217,6 +217,9 @@ func (p *pair) perform(t task) error {
 	if len(outcomes) == 2 && outcomes[0] != outcomes[1] {
 		return fmt.Errorf("%s: %s\n%s: %s", p.engines[0].name(), outcomes[0], p.engines[1].name(), outcomes[1])
 	}
+	if strings.Contains(outcomes[0], "Failed to load snapshot") {
+		return fmt.Errorf("%w: QEMU 7.2 has given the image the snapshot's size by then", errKnown)
+	}
 	if p.say("  " + outcomes[0]); t.args != nil && oks[0] {
 		t.done()
 	}
@@ -285,14 +288,18 @@ func (p *pair) one(e engine, dir string, t task) ([]bool, string, error) {
 	}
 	code, out := e.img(args)
 	if code < 0 || code > 100 {
-		return nil, "", fmt.Errorf("%w: exit status %d: %s", errCrashed, code, out)
+		err := fmt.Errorf("crashed: exit status %d: %s", code, out)
+		if e.name() == "qemu" && args[0] == "amend" && strings.HasPrefix(args[4], "refcount_bits=") {
+			err = fmt.Errorf("%w: %w", errKnown, err) // QEMU 7.2 loses its way, or never ends
+		}
+		return nil, "", err
 	}
 	out = nodeName.ReplaceAllString(strings.ReplaceAll(out, dir, "@"), "#block")
 	return []bool{code == 0}, fmt.Sprintf("exit status %d: %s", code, layoutLine.ReplaceAllString(out, "")), nil
 }
 
-// errCrashed is a tool that was killed, by its own fault or for taking too long.
-var errCrashed = errors.New("crashed")
+// errKnown is a known fault of QEMU 7.2, after which there is nothing left to compare.
+var errKnown = errors.New("known")
 
 // nodeName is what QEMU calls a node that nobody named.
 var nodeName = regexp.MustCompile(`#block[0-9]+`)

@@ -18,7 +18,8 @@ type layer struct {
 	backing int  // index of its backing image; -1: none
 	snaps   []snap
 	bitmaps []string
-	leaky   bool // clusters may be lost since a step failed
+	leaky   bool           // clusters may be lost since a step failed
+	zeroed  map[int64]bool // clusters that zeros were written to: berth stores some where QEMU leaves nothing
 }
 
 // snap is an internal snapshot. What it reads as is not known once the backing chain has changed.
@@ -79,14 +80,24 @@ func (l *layer) apply(q request) {
 		copy(l.bytes[q.off:q.off+q.n], contents(q.src, q.n))
 	case ioZero:
 		clear(l.bytes[q.off : q.off+q.n])
+		if l.zeroed == nil {
+			l.zeroed = map[int64]bool{}
+		}
+		for c := q.off / l.cluster; c*l.cluster < q.off+q.n; c++ {
+			l.zeroed[c] = true
+		}
 	case ioDiscard:
 		l.discard(q.off, q.off+q.n)
 	}
 }
 
 // discard is QEMU's: whole clusters become zeros, what remains of one stays, and version 2, which
-// cannot tell zeros from what the backing image decides, discards only where there is none.
+// cannot tell zeros from what the backing image decides, discards only where there is none. A raw image loses every byte.
 func (l *layer) discard(from, to int64) {
+	if l.raw {
+		clear(l.bytes[from:to])
+		return
+	}
 	if l.v2 && l.backing >= 0 {
 		return
 	}
