@@ -436,4 +436,13 @@ func TestMutations(t *testing.T) {
 	m.Fields = slices.Concat(fields[:13], mappedtest.Fields(4, at+8, at+12), mappedtest.Fields(2, at+12, at+14))
 	m.Samples = []int64{512, 65536}
 	m.Run(t)
+	m.Fields = slices.Concat(mappedtest.Fields(4, len(m.Image)+8, len(m.Image)+16), mappedtest.Fields(8, len(m.Image)+1024, len(m.Image)+1032),
+		mappedtest.Fields(4, len(m.Image)+1032, len(m.Image)+1040), mappedtest.Fields(8, 0x38, 0x40))
+	for _, f := range fields[:13] {
+		m.Fields = append(m.Fields, mappedtest.Field{Off: len(m.Image) + 512 + f.Off, Len: f.Len})
+	}
+	m.Image = slices.Concat(m.Image, make([]byte, 512), m.Image[:512], make([]byte, 512))
+	m.Image[len(m.Image)-1536+12] = 3
+	binary.LittleEndian.PutUint64(m.Image[0x38:], 1<<64-1)
+	m.Run(t)
 }

@@ -74,6 +74,11 @@ func (m Mutation) Run(t *testing.T) {
 	if err := os.WriteFile(path, m.Image, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	i, err := OpenImage(m.Format, path, nil)
+	if err != nil {
+		t.Fatalf("unchanged: %v", err)
+	}
+	_ = i.Close()
 	if err := m.compare(path); err != nil {
 		t.Fatalf("unchanged: %v", err)
 	}
