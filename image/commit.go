@@ -182,7 +182,7 @@ func (k *committer) take() (span, bool, error) {
 	}
 	s := k.known
 	if !s.zero {
-		s.n = min(s.n, pieceSize*2-s.off%(pieceSize*2))
+		s.n = min(s.n, pieceSize-s.off%pieceSize)
 	}
 	k.known.off, k.known.n = s.off+s.n, k.known.n-s.n
 	return s, true, nil

@@ -22,7 +22,7 @@ const (
 
 const (
 	mostCopied = 2 << 20   // bytes that one step of progress is
-	pieceSize  = 256 << 10 // bytes read and written at once: what stays in a CPU's cache between the two
+	pieceSize  = 512 << 10 // bytes read and written at once: what stays in a CPU's cache between the two
 	mostSparse = 16 << 20  // bytes: the greatest sparse size and the greatest piece
 )
 

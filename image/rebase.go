@@ -231,7 +231,7 @@ func zeroAt(ch chain, off, n int64) (zero bool, length int64, err error) {
 // merge copies what differs in s.
 func (k *rebaser) merge(h *hand, s span) error {
 	for s.n > 0 {
-		n := min(s.n, pieceSize)
+		n := min(s.n, pieceSize/2) // both are in the cache
 		if err := k.mergePiece(h, span{off: s.off, n: n, zero: s.zero}); err != nil {
 			return err
 		}
