@@ -114,7 +114,7 @@ func (c *codecs) zstd(window int) error {
 		n := runtime.GOMAXPROCS(0)
 		var e error
 		c.encoder, e = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithEncoderCRC(false),
-			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(max(window, zstd.MinWindowSize)))
+			zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithAllLitEntropyCompression(true), zstd.WithWindowSize(max(window, zstd.MinWindowSize)))
 		c.decoder, c.err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(n), zstd.WithDecoderMaxMemory(zstdMemory), zstd.WithDecodeAllCapLimit(true))
 		c.err = cmp.Or(e, c.err)
 	})

@@ -172,3 +172,32 @@ func createInFuzz(f *testing.F, opts string) *blocktest.MemFile {
 	}
 	return m
 }
+
+// FuzzLUKS describes what may be a LUKS header.
+func FuzzLUKS(f *testing.F) {
+	b := make([]byte, luksBytes)
+	copy(b, "LUKS\xba\xbe\x00\x01aes")
+	copy(b[40:], "cbc-essiv:sha256")
+	copy(b[72:], "sha1")
+	for at, v := range map[int]uint32{104: 4040, 108: 32, 164: 1000, 208: luksActive, 212: 1000} {
+		be.PutUint32(b[at:], v)
+	}
+	for n := range 8 {
+		s := b[208+48*n:]
+		if n > 0 {
+			be.PutUint32(s, luksInactive)
+		}
+		be.PutUint32(s[40:], uint32(8+504*n))
+		be.PutUint32(s[44:], luksStripes)
+	}
+	if _, err := readLUKS(blocktest.NewMemFile(b), cryptoExt{0, luksBytes}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := readLUKS(blocktest.NewMemFile(b), cryptoExt{0, uint64(len(b))})
+		if err == nil {
+			l.fields()
+		}
+	})
+}

@@ -96,6 +96,7 @@ type header struct {
 	backingFormat string
 	dataFile      string
 	bitmaps       bitmapExt
+	crypto        cryptoExt
 	nameless      bool        // encoded without the names of features
 	unknownFields []byte      // header fields past those known
 	unknownExts   []extension // in the order in which they were found
@@ -242,7 +243,7 @@ func (h *header) decodeRest(b []byte, length uint32, o block.OpenOptions) (dropB
 	if dropBitmaps, err = h.decodeExtensions(b, uint64(length), end); err != nil {
 		return false, err
 	}
-	if h.crypt != 0 {
+	if h.crypt > cryptLUKS || h.crypt != 0 && !(o.NoIO && o.ReadOnly) {
 		return false, errEncrypted(h.crypt)
 	}
 	if nameAt != 0 {
@@ -314,9 +315,9 @@ func (h *header) validTable(off, n, size, limit uint64, name string) error {
 
 func errEncrypted(method uint32) error {
 	switch method {
-	case 1:
+	case cryptAES:
 		return errors.New("Image is encrypted with AES, which is not supported")
-	case 2:
+	case cryptLUKS:
 		return errors.New("Image is encrypted with LUKS, which is not supported")
 	}
 	return fmt.Errorf("Unsupported encryption method %d", method)
@@ -340,8 +341,8 @@ func (h *header) decodeExtensions(b []byte, off, end uint64) (dropBitmaps bool, 
 			h.backingFormat = cString(data)
 		case extFeatureTable:
 		case extCrypto:
-			if h.crypt != 2 {
-				return false, errors.New("CRYPTO header extension only expected with LUKS encryption method")
+			if err := h.decodeCrypto(data); err != nil {
+				return false, err
 			}
 		case extBitmaps:
 			drop, err := h.decodeBitmaps(data)

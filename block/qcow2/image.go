@@ -31,8 +31,9 @@ var (
 // metadata and is never held during the I/O of guest data.
 type Image struct {
 	file     block.File
-	data     block.File // file, unless there is an external data file
-	owned    bool       // data is another file than file
+	data     block.File  // file, unless there is an external data file
+	owned    bool        // data is another file than file
+	luks     *luksHeader // nil: the image is not encrypted with LUKS
 	readOnly bool
 	check    bool
 	lazy     bool // refcounts are written at the end, under the dirty bit
@@ -169,6 +170,7 @@ func (i *Image) Info() block.Info {
 		ClusterSize: i.clusterSize,
 		Dirty:       h.incompat&incompatDirty != 0,
 		Corrupt:     h.incompat&incompatCorrupt != 0,
+		Encrypted:   h.crypt != 0,
 	}
 	kind := "zlib"
 	if h.compression == compressZstd {
@@ -176,6 +178,7 @@ func (i *Image) Info() block.Info {
 	}
 	if h.version == 2 {
 		in.Specific = []block.Field{{Name: "compat", Value: "0.10"}, {Name: "compression-type", Value: kind}, {Name: "refcount-bits", Value: int64(1) << h.refcountOrder}}
+		in.Specific = append(in.Specific, i.encryptField()...)
 		return in
 	}
 	f := []block.Field{{Name: "compat", Value: "1.1"}, {Name: "compression-type", Value: kind}, {Name: "lazy-refcounts", Value: h.lazy()}}
@@ -183,6 +186,7 @@ func (i *Image) Info() block.Info {
 		f = append(f, block.Field{Name: "bitmaps", Value: b})
 	}
 	f = append(f, block.Field{Name: "refcount-bits", Value: int64(1) << h.refcountOrder})
+	f = append(f, i.encryptField()...)
 	if h.external() && h.dataFile != "" {
 		f = append(f, block.Field{Name: "data-file", Value: h.dataFile})
 	}

@@ -52,6 +52,11 @@ func openImage(f block.File, o block.OpenOptions) (*Image, error) {
 	if !h.external() {
 		i.data = f
 	}
+	if h.crypto.length != 0 {
+		if i.luks, err = readLUKS(f, h.crypto); err != nil {
+			return nil, err
+		}
+	}
 	if err := i.loadTables(); err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ func (i *Image) gatherMaps(maps []mapping, off, n int64) (k int, err error) {
 	if i.corrupt.Load() {
 		return 0, errGone
 	}
+	if i.hdr.crypt != 0 {
+		return 0, errEncrypted(i.hdr.crypt)
+	}
 	for n > 0 && k < len(maps) {
 		m, err := i.lookup(off, n)
 		if err != nil {
