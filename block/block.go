@@ -4,6 +4,7 @@ package block
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // Op is what a request does.
@@ -59,13 +60,13 @@ type Request struct {
 	Len   int64    // bytes; equals the sum of IOV for reads and writes
 	IOV   [][]byte // reads fill it, writes take from it
 	Done  func(error)
-	// Alone says that whoever submits it has nothing else to do until it is done:
-	// the disk may do it within Submit, and block.
-	Alone bool
+	// Patience is how long whoever submits it does not mind being kept in Submit: a
+	// disk that takes less than that at present may do it there. 0: not at all.
+	Patience time.Duration
 }
 
 // Disk accepts requests. Submit never blocks on the storage, unless the request
-// says that it may. Requests in
+// has patience. Requests in
 // flight together have no order among themselves; a flush covers the writes
 // completed before it was submitted. Close completes what is in flight first.
 type Disk interface {

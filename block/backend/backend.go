@@ -115,7 +115,7 @@ func (b *Backend) Submit(r *block.Request) {
 		return
 	}
 	if b.drained > 0 {
-		r.Alone = false // Resume has more to do
+		r.Patience = 0 // Resume has more to do
 		b.parked = append(b.parked, r)
 		b.mu.Unlock()
 		return
@@ -166,7 +166,7 @@ func (o *op) done(err error) {
 		b.mu.Lock()
 		b.noZeroes = true
 		b.mu.Unlock()
-		o.inner.Op, o.inner.Flags, o.inner.IOV, o.inner.Alone = r.Op, r.Flags, r.IOV, false
+		o.inner.Op, o.inner.Flags, o.inner.IOV, o.inner.Patience = r.Op, r.Flags, r.IOV, 0
 		b.pass(&o.inner)
 		return
 	}

@@ -28,29 +28,21 @@ type Options struct {
 	Close  func() error           // closes the image and what it stands on; nil: the image's own
 }
 
-// A request that is alone is done where it was submitted, which saves two hand-overs
-// between threads, as long as that takes no longer than patience: what comes
-// meanwhile would have to wait. After one that took longer the next waryFor go to
-// the workers.
-const (
-	patience = time.Millisecond
-	waryFor  = 256 // requests
-)
-
 // Disk is a block.Disk over an image. Safe for concurrent use. Requests wait in
 // a queue for one of a bounded number of workers, each in one call of the image
-// at a time; Submit only queues, save what is alone.
+// at a time. A read or write whose submitter has the patience is done in Submit, which
+// saves two hand-overs between threads.
 type Disk struct {
 	image   block.Image
 	options Options
-	gone    atomic.Bool // see Abandon
+	gone    atomic.Bool  // see Abandon
+	takes   atomic.Int64 // ns that a read or write takes at present; see timed
 
 	mu      sync.Mutex
 	work    sync.Cond // queue is not empty, or closing
 	queue   ring
 	idle    int
 	workers int
-	wary    int // requests for which nothing is done in Submit
 	closing bool
 	running sync.WaitGroup
 }
@@ -106,10 +98,11 @@ func (d *Disk) Submit(r *block.Request) {
 		r.Done(block.ErrClosed)
 		return
 	}
-	if d.atOnce(r) {
+	if d.queue.n == 0 && time.Duration(d.takes.Load()) < r.Patience && d.isQuick(r) {
 		d.running.Add(1)
 		d.mu.Unlock()
-		d.serveAlone(r)
+		r.Done(d.timed(r))
+		d.running.Done()
 		return
 	}
 	d.queue.push(r)
@@ -122,29 +115,25 @@ func (d *Disk) Submit(r *block.Request) {
 	d.mu.Unlock()
 }
 
-// atOnce reports whether r is to be done by whoever submits it. What goes to stable
-// storage takes too long for that. Called with mu held.
-func (d *Disk) atOnce(r *block.Request) bool {
-	if !r.Alone || r.Op > block.OpWrite || r.Flags&block.FlagFUA != 0 || d.options.WriteThrough {
-		return false
-	}
-	if d.wary > 0 {
-		d.wary--
-		return false
-	}
-	return d.queue.n == 0
+// isQuick tells reads and writes from what may take long on any storage.
+func (d *Disk) isQuick(r *block.Request) bool {
+	return r.Op == block.OpRead || r.Op == block.OpWrite && r.Flags&block.FlagFUA == 0 && !d.options.WriteThrough
 }
 
-func (d *Disk) serveAlone(r *block.Request) {
-	defer d.running.Done()
+// timed does r and learns from it: one that takes long is taken for the rule at
+// once, those that do not for it by and by.
+func (d *Disk) timed(r *block.Request) error {
+	if !d.isQuick(r) {
+		return d.do(r)
+	}
 	begin := time.Now()
 	err := d.do(r)
-	if time.Since(begin) > patience {
-		d.mu.Lock()
-		d.wary = waryFor
-		d.mu.Unlock()
+	took, before := int64(time.Since(begin)), d.takes.Load()
+	if took < before {
+		took = before - (before-took)/16
 	}
-	r.Done(err)
+	d.takes.Store(took)
+	return err
 }
 
 // check bounds a request before it is queued.
@@ -186,7 +175,7 @@ func (d *Disk) serve() {
 		}
 		r := d.queue.pop()
 		d.mu.Unlock()
-		r.Done(d.do(r))
+		r.Done(d.timed(r))
 		d.mu.Lock()
 	}
 }

@@ -153,45 +153,46 @@ func (s *slow) Readv(iov [][]byte, off int64) error {
 	return s.Image.Readv(iov, off)
 }
 
-// TestWhatIsAloneIsDoneInSubmit, until it takes too long; then for a while not.
-func TestWhatIsAloneIsDoneInSubmit(t *testing.T) {
+// TestQuickRequestsAreDoneInSubmit, as long as their submitter has the patience.
+func TestQuickRequestsAreDoneInSubmit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := &slow{Image: memory(t)}
 		d := New(i, Options{})
-		inSubmit := func(r block.Request) bool {
+		const patience = time.Millisecond
+		inSubmit := func(p time.Duration) bool {
 			var returned, within atomic.Bool
-			r.Len, r.IOV = 512, [][]byte{make([]byte, 512)}
-			r.Done = func(err error) {
+			d.Submit(&block.Request{Patience: p, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(err error) {
 				if err != nil {
 					t.Error(err)
 				}
 				within.Store(!returned.Load())
-			}
-			d.Submit(&r)
+			}})
 			returned.Store(true)
 			time.Sleep(time.Second)
 			return within.Load()
 		}
-		i.takes = patience / 2
 		for range 3 {
-			if !inSubmit(block.Request{Alone: true}) {
+			i.takes = patience / 2
+			if !inSubmit(patience) {
 				t.Fatal("a worker did it")
 			}
 		}
 		i.takes = 2 * patience
-		if inSubmit(block.Request{}) {
-			t.Error("a request that is not alone was done in Submit")
+		if inSubmit(0) || inSubmit(patience) || inSubmit(patience) {
+			t.Error("what takes long was done in Submit")
 		}
-		if !inSubmit(block.Request{Alone: true}) {
-			t.Error("nobody knew yet that it would take long")
+		if !inSubmit(3 * patience) {
+			t.Error("a patient one did not get it done")
 		}
-		for n := range waryFor {
-			if inSubmit(block.Request{Alone: true}) {
-				t.Fatalf("request %d after one that took long was done in Submit", n)
-			}
+		i.takes = 0
+		if inSubmit(patience) {
+			t.Error("one that was quick is taken for the rule")
 		}
-		if !inSubmit(block.Request{Alone: true}) {
-			t.Error("it is never tried again")
+		for range 50 {
+			inSubmit(patience)
+		}
+		if !inSubmit(patience) {
+			t.Error("it is never done in Submit again")
 		}
 		if err := d.Close(); err != nil {
 			t.Error(err)
@@ -199,20 +200,17 @@ func TestWhatIsAloneIsDoneInSubmit(t *testing.T) {
 	})
 }
 
-// TestWhatIsToBeDurableIsAWorkers, alone or not.
+// TestWhatIsToBeDurableIsAWorkers, however patient its submitter is.
 func TestWhatIsToBeDurableIsAWorkers(t *testing.T) {
+	d := New(memory(t), Options{})
+	defer d.Close()
 	for _, r := range []block.Request{{Op: block.OpFlush}, {Op: block.OpWrite, Flags: block.FlagFUA}, {Op: block.OpDiscard}, {Op: block.OpWriteZeroes}} {
-		d := New(memory(t), Options{})
-		r.Alone = true
-		d.mu.Lock()
-		if d.atOnce(&r) {
+		if d.isQuick(&r) {
 			t.Errorf("%s, flags %d: done in Submit", r.Op, r.Flags)
 		}
-		d.options.WriteThrough = true
-		if d.atOnce(&block.Request{Op: block.OpWrite, Alone: true}) {
-			t.Error("a write that is written through is done in Submit")
-		}
-		d.mu.Unlock()
-		d.Close()
+	}
+	d.options.WriteThrough = true
+	if d.isQuick(&block.Request{Op: block.OpWrite}) {
+		t.Error("a write that is written through is done in Submit")
 	}
 }

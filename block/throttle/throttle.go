@@ -83,7 +83,7 @@ func (d *Disk) Submit(r *block.Request) {
 	if d.hurried == 0 {
 		d.leak()
 		if d.wait(dir) > 0 || d.waiting[dir].len() > 0 || d.waiting[1-dir].len() > 0 && d.total.limit() {
-			r.Alone = false // the timer has more to do
+			r.Patience = 0 // the timer has more to do
 			d.waiting[dir].push(r)
 			if d.waiting[dir].len() == 1 {
 				d.arm()

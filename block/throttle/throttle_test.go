@@ -312,14 +312,14 @@ func TestCloseWaitsForHasten(t *testing.T) {
 }
 
 // What waited is passed on by the timer, which must not stay with it.
-func TestWhatWaitedIsNotAlone(t *testing.T) {
+func TestWhatWaitedHasNoPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := New(blocktest.NewMem(4096), Limits{Operations: Pair{Total: Limit{Rate: 1}}})
-		for _, want := range []bool{true, false} {
-			r := block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Alone: true}
+		for _, want := range []time.Duration{time.Second, 0} {
+			r := block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Patience: time.Second}
 			r.Done = func(error) {
-				if r.Alone != want {
-					t.Errorf("alone: %v", r.Alone)
+				if r.Patience != want {
+					t.Errorf("patience %v, want %v", r.Patience, want)
 				}
 			}
 			d.Submit(&r)

@@ -186,7 +186,7 @@ func (d *Disk) enter() (refused []*passage) {
 func (d *Disk) takeBack(refused []*passage) []*passage {
 	d.ring.unput(len(d.queued))
 	for _, id := range d.queued {
-		d.slots[id].Alone = false
+		d.slots[id].Patience = 0
 		refused = append(refused, d.passage(d.slots[id]))
 		d.slots[id] = nil
 		d.free = append(d.free, id)
@@ -229,7 +229,7 @@ func (d *Disk) finish(id int, res int32) {
 		d.under--
 		d.passed++
 	} else {
-		r.Alone = false // the reaper has more to do
+		r.Patience = 0 // the reaper has more to do
 		p = d.passage(r)
 	}
 	if len(d.free) == entries {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -538,8 +540,66 @@ type late struct {
 
 func (l *late) Submit(r *block.Request) { l.got <- r }
 
-// TestAlone: a request that comes while another is under way may not be done in Submit.
-func TestAlone(t *testing.T) {
+// BenchmarkRawFile is random reads of a raw image in the page cache, with the file
+// itself as peer: at a depth, each time that many are asked for at once.
+func BenchmarkRawFile(b *testing.B) {
+	const size = 64 << 20
+	path := filepath.Join(b.TempDir(), "disk.img")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for _, n := range []int{4 << 10, 64 << 10} {
+		b.Run(fmt.Sprintf("%dK/file", n>>10), func(b *testing.B) {
+			f, err := os.Open(path)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			p := make([]byte, n)
+			for b.Loop() {
+				if _, err := f.ReadAt(p, int64(rand.IntN(size/n)*n)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		for _, depth := range []int{1, 8} {
+			b.Run(fmt.Sprintf("%dK/depth %d", n>>10, depth), func(b *testing.B) { readRandom(b, path, size, n, depth) })
+		}
+	}
+}
+
+func readRandom(b *testing.B, path string, size, n, depth int) {
+	node, err := formats.Open(formats.Options{Filename: path, Format: "raw"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	disk := node.Disk(pool.Options{})
+	r := newRig(b, disk, Config{}, featureFlush|allRings)
+	heads := make([]uint16, depth)
+	for i := range heads {
+		heads[i] = r.ring.Chain(out(headerAt+uint64(i)*16, headerSize), in(dataAt+uint64(i*n), uint32(n)), in(statusAt, 1))
+	}
+	want := r.ring.UsedIdx()
+	for b.Loop() {
+		for i := range heads {
+			h := binary.LittleEndian.AppendUint64(make([]byte, 8, headerSize), uint64(rand.IntN(size/n)*n/512))
+			r.put(headerAt+uint64(i)*16, h)
+		}
+		r.ring.Offer(heads...)
+		r.ring.Kick()
+		for want += uint16(depth); r.ring.UsedIdx() != want; {
+			runtime.Gosched()
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*depth), "ns/request")
+	r.Dev.Reset()
+	if err := disk.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// TestPatience: a request that comes while another is under way is not to keep the queue for long.
+func TestPatience(t *testing.T) {
 	l := &late{blocktest.NewMem(1 << 20), make(chan *block.Request, 4)}
 	r := newRig(t, l, Config{}, 0)
 	r.header(typeIn, 0)
@@ -549,12 +609,12 @@ func TestAlone(t *testing.T) {
 	}
 	first := send()
 	second := send()
-	if !first.Alone || second.Alone {
-		t.Errorf("alone: the first %v, the second %v", first.Alone, second.Alone)
+	if first.Patience != alonePatience || second.Patience != patience {
+		t.Errorf("patience: with the first %v, with the second %v", first.Patience, second.Patience)
 	}
 	first.Done(nil)
 	second.Done(nil)
-	if third := send(); !third.Alone {
+	if third := send(); third.Patience != alonePatience {
 		t.Error("the third is alone again")
 	} else {
 		third.Done(nil)
@@ -563,7 +623,7 @@ func TestAlone(t *testing.T) {
 	r.ring.Offer(r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)), r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)))
 	r.ring.Kick()
 	for range 2 {
-		if q := <-l.got; q.Alone {
+		if q := <-l.got; q.Patience != patience {
 			t.Error("one of two is alone")
 		} else {
 			defer q.Done(nil)

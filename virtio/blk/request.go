@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"time"
 
 	"berth/block"
 	"berth/virtio"
@@ -24,6 +25,13 @@ const (
 )
 
 const headerSize = 16
+
+// How long a queue's thread may be kept by one request: as long as handing it over
+// takes, or if nothing else is to be done, as long as the next one can bear.
+const (
+	patience      = 20 * time.Microsecond
+	alonePatience = time.Millisecond
+)
 
 // lane is one request queue and the requests that travel on it.
 type lane struct {
@@ -166,7 +174,10 @@ func (r *request) transfer(op block.Op, sector uint64, n int64) {
 	if op == block.OpWrite {
 		flags = r.d.durable()
 	}
-	r.blk.Alone = r.q.Alone()
+	r.blk.Patience = patience
+	if r.q.Alone() {
+		r.blk.Patience = alonePatience
+	}
 	r.submit(op, flags, int64(sector)*sectorSize, n)
 }
 
