@@ -99,8 +99,8 @@ type Compressor interface {
 // as its backing image again.
 type Emptier interface{ MakeEmpty() error }
 
-// RangeCopier is an image that can have the kernel copy bytes into it from
-// another. ErrUnsupported: these two cannot; nothing has been changed.
+// RangeCopier is an image that can have the kernel copy bytes into it from the
+// file that another image's are in. ErrUnsupported: these two cannot; nothing has been changed.
 type RangeCopier interface {
 	CopyRange(from Image, fromOff, off, n int64) error
 }

@@ -62,6 +62,29 @@ func (ch chain) own(i int, off, n int64) (block.Extent, error) {
 	return e, nil
 }
 
+// stored tells which file holds the run at off as it is read, where in it, and how much of n bytes;
+// ok is false if none does.
+func (ch chain) stored(off, n int64) (file block.Image, at, length int64, ok bool) {
+	for i := range ch {
+		e, err := ch.own(i, off, n)
+		lower := ch[i].File
+		if ch[i].Data != nil {
+			lower = ch[i].Data
+		}
+		switch {
+		case err != nil || e.Len == 0:
+			return nil, 0, 0, false
+		case e.Allocated:
+			if !e.Data || e.Zero || !e.HasOffset || e.File != "" || lower == nil {
+				return nil, 0, 0, false
+			}
+			return lower.Image, e.Off, e.Len, true
+		}
+		n = e.Len
+	}
+	return nil, 0, 0, false
+}
+
 // chainOf returns n and what it stands on.
 func chainOf(n *formats.Node) chain {
 	var ch chain

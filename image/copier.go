@@ -487,12 +487,11 @@ func (k *copier) copyRange(p piece) error {
 	}
 	for p.n > 0 {
 		s := k.partAt(p.off)
-		at := p.off - s.start
-		n := min(p.n, s.size-at)
-		if len(s.chain) > 1 || at+n > s.chain.image().Size() {
+		file, at, n, ok := s.chain.stored(p.off-s.start, min(p.n, s.start+s.size-p.off))
+		if !ok {
 			return block.ErrUnsupported
 		}
-		if err := c.CopyRange(s.chain.image(), at, p.off, n); err != nil {
+		if err := c.CopyRange(file, at, p.off, n); err != nil {
 			return err
 		}
 		p.off, p.n = p.off+n, p.n-n

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 
 	"berth/block"
 	"berth/block/blocktest"
+	"berth/block/formats"
 )
 
 // faulty is an image of which some sectors cannot be read.
@@ -181,5 +184,46 @@ func TestEqualRun(t *testing.T) {
 	}
 	if n, equal := equalRun(a[1024:], b[1024:]); n != 512 || equal {
 		t.Errorf("another in the first sector: %d, %v", n, equal)
+	}
+}
+
+// What qcow2 has stored as it is read is copied by the kernel out of its file, too.
+func TestOffloadOutOfQcow2(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	want := contents(3, 2<<20)
+	if err := os.WriteFile(to, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	if status := Main(t.Context(), []string{"qemu-img", "convert", "-f", "raw", "-O", "qcow2", to, from}, nil, &said, &said); status != 0 {
+		t.Fatal(said.String())
+	}
+	if err := os.Truncate(to, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(to, int64(len(want))); err != nil {
+		t.Fatal(err)
+	}
+	source, err := formats.Open(formats.Options{Filename: from, Format: "qcow2", ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = source.Close() }()
+	target, err := formats.Open(formats.Options{Filename: to, Format: "raw"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := quietCopier(t, source.Image, target.Image)
+	k.parts[0].chain, k.parts[0].align = chainOf(source), 65536
+	k.offload.Store(true)
+	if err := errors.Join(k.run(t.Context()), target.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if !k.offload.Load() {
+		t.Error("the kernel has not copied everything")
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the copy differs (%v)", err)
 	}
 }

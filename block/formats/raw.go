@@ -1,7 +1,6 @@
 package formats
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -176,21 +175,17 @@ func (r *rawImage) Discard(off, n int64) error {
 	return r.file.Discard(r.off+off, n)
 }
 
-// CopyRange has the kernel copy bytes from another raw image.
+// CopyRange has the kernel copy bytes from a file, in which past the end there are zeros.
 func (r *rawImage) CopyRange(from block.Image, fromOff, off, n int64) error {
-	src, ok := from.(*rawImage)
-	if !ok || r.probed && off < ProbeSize {
+	file, readable := from.(*raw.File)
+	to, writable := r.file.(*raw.File)
+	if !readable || !writable || r.probed && off < ProbeSize {
 		return block.ErrUnsupported
 	}
-	if err := errors.Join(src.check(fromOff, n), r.check(off, n)); err != nil {
+	if err := r.check(off, n); err != nil {
 		return err
 	}
-	to, writable := r.file.(*raw.File)
-	file, readable := src.file.(*raw.File)
-	if !writable || !readable {
-		return block.ErrUnsupported
-	}
-	return to.CopyRange(file, src.off+fromOff, r.off+off, n)
+	return to.CopyRange(file, fromOff, r.off+off, n)
 }
 
 // Flush puts on stable storage what was written before.
