@@ -30,12 +30,14 @@ type checker struct {
 	highest int64                 // the last cluster in use
 	faults  int64                 // lines reported
 	marked  bool                  // an unaligned refcount block has been told of
+	left    int64                 // bytes of tables that may still be read
 	buf     []byte                // an L2 table
 }
 
 // tableFacts is what has been found in an L2 table.
 type tableFacts struct {
 	allocated, fragmented, compressed int64
+	next                              int64  // where the next cluster would be if the last had it for a neighbour
 	again                             uint64 // references to the table that are not counted yet
 }
 
@@ -158,6 +160,7 @@ func (c *checker) checkRefcounts() error {
 			return err
 		}
 	}
+	c.left = c.enough()
 	if err := c.checkCopied(); err != nil {
 		return err
 	}
@@ -169,6 +172,7 @@ func (c *checker) checkRefcounts() error {
 func (c *checker) count(fix block.Fix) error {
 	i, h := c.i, &c.i.hdr
 	c.seen, c.order = map[int64]*tableFacts{}, nil
+	c.left = c.enough()
 	c.refer(0, i.clusterSize)
 	if err := c.countL1(int64(h.l1Offset), int64(h.l1Size), true, fix); err != nil {
 		return err
@@ -234,6 +238,20 @@ func (c *checker) referTimes(off, n int64, times uint64) {
 	}
 }
 
+// enough is how many bytes of tables a check reads if each is met a few times.
+func (c *checker) enough() int64 { return 256<<20 + 4*c.end }
+
+// spend notes that n bytes of a table are read. Of an image whose tables overlap
+// and refer to the same faulty ones over and over there is no end of that: the check is given up.
+func (c *checker) spend(n int64) error {
+	if c.left -= n; c.left >= 0 {
+		return nil
+	}
+	c.say("ERROR the tables overlap and are referred to too often for a check")
+	c.res.CheckErrors++
+	return errTooBig
+}
+
 // countL1 counts what an L1 table of n entries refers to, and the table itself.
 func (c *checker) countL1(off, n int64, active bool, fix block.Fix) error {
 	i := c.i
@@ -247,36 +265,42 @@ func (c *checker) countL1(off, n int64, active bool, fix block.Fix) error {
 			break // zeros
 		}
 		b = b[:min(int64(len(b)), n*8-at)]
+		if err := c.spend(int64(len(b))); err != nil {
+			return err
+		}
 		if err := readFull(i.file, b, off+at); err != nil {
 			c.say("ERROR: I/O error in check_refcounts_l1")
 			c.res.CheckErrors++
 			return err
 		}
 		for k := 0; k < len(b); k += 8 {
-			e := be.Uint64(b[k:])
-			if e == 0 {
-				continue
-			}
-			if e&l1Reserved != 0 {
-				c.say("ERROR found L1 entry with reserved bits set: %x", e)
-				c.res.Corruptions++
-			}
-			table := int64(e & offsetMask)
-			if f := c.seen[table]; f != nil {
-				c.repeat(table, f, active)
-				continue
-			}
-			c.refer(table, i.clusterSize)
-			if i.inCluster(table) != 0 {
-				c.say("ERROR l2_offset=%x: Table is not cluster aligned; L1 entry corrupted", table)
-				c.res.Corruptions++
-			}
-			if err := c.countL2(table, active, fix); err != nil {
+			if err := c.countL1Entry(be.Uint64(b[k:]), active, fix); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (c *checker) countL1Entry(e uint64, active bool, fix block.Fix) error {
+	if e == 0 {
+		return nil
+	}
+	if e&l1Reserved != 0 {
+		c.say("ERROR found L1 entry with reserved bits set: %x", e)
+		c.res.Corruptions++
+	}
+	table := int64(e & offsetMask)
+	if f := c.seen[table]; f != nil {
+		c.repeat(table, f, active)
+		return nil
+	}
+	c.refer(table, c.i.clusterSize)
+	if c.i.inCluster(table) != 0 {
+		c.say("ERROR l2_offset=%x: Table is not cluster aligned; L1 entry corrupted", table)
+		c.res.Corruptions++
+	}
+	return c.countL2(table, active, fix)
 }
 
 // repeat notes another reference to a table that is known.
@@ -327,6 +351,9 @@ func (c *checker) countL2(table int64, active bool, fix block.Fix) error {
 	if table >= c.end {
 		return nil // zeros
 	}
+	if err := c.spend(i.clusterSize); err != nil {
+		return err
+	}
 	if err := readFull(i.file, c.buf, table); err != nil {
 		c.say("ERROR: I/O error in check_refcounts_l2")
 		c.res.CheckErrors++
@@ -334,55 +361,55 @@ func (c *checker) countL2(table int64, active bool, fix block.Fix) error {
 	}
 	faults := c.faults
 	f := &tableFacts{}
-	next := int64(0) // where the next cluster would be if the last had it for a neighbour
-	external := i.hdr.external()
 	for n := 0; n < len(c.buf); n += int(i.entry) {
-		e := be.Uint64(c.buf[n:])
-		if e == 0 && !i.ext {
-			continue
-		}
-		l := l2Entry{table: table, index: n / int(i.entry), entry: e, active: active, fix: fix}
+		l := l2Entry{table: table, index: n / int(i.entry), entry: be.Uint64(c.buf[n:]), active: active, fix: fix}
 		if i.ext {
 			l.bitmap = be.Uint64(c.buf[n+8:])
-		}
-		if e&flagCompressed != 0 {
-			if c.compressedFaults(l) {
-				continue
-			}
-			off, bytes := i.compressedPlace(e)
-			c.refer(off, bytes)
-			f.allocated, f.compressed, f.fragmented = f.allocated+1, f.compressed+1, f.fragmented+1
+		} else if l.entry == 0 {
 			continue
 		}
-		if e&l2Reserved != 0 {
-			c.say("ERROR found l2 entry with reserved bits set: %x", e)
-			c.res.Corruptions++
-		}
-		host, ok := i.hostCluster(e)
-		if !ok {
-			c.unallocatedFaults(l)
-			continue
-		}
-		if l.bitmap>>32&l.bitmap != 0 || i.inCluster(host) != 0 {
-			skip, err := c.clusterFaults(l, host)
-			if err != nil {
-				c.keepFacts(table, f, active, true)
-				return err
-			}
-			if skip {
-				continue
-			}
-		}
-		f.allocated++
-		if next != 0 && host != next {
-			f.fragmented++
-		}
-		next = host + i.clusterSize
-		if !external {
-			c.refer(host, i.clusterSize)
+		if err := c.countEntry(l, f); err != nil {
+			c.keepFacts(table, f, active, true)
+			return err
 		}
 	}
 	c.keepFacts(table, f, active, c.faults != faults)
+	return nil
+}
+
+// countEntry counts what an entry refers to, and enters it in f. An error ends the table.
+func (c *checker) countEntry(l l2Entry, f *tableFacts) error {
+	i := c.i
+	if l.entry&flagCompressed != 0 {
+		if !c.compressedFaults(l) {
+			off, bytes := i.compressedPlace(l.entry)
+			c.refer(off, bytes)
+			f.allocated, f.compressed, f.fragmented = f.allocated+1, f.compressed+1, f.fragmented+1
+		}
+		return nil
+	}
+	if l.entry&l2Reserved != 0 {
+		c.say("ERROR found l2 entry with reserved bits set: %x", l.entry)
+		c.res.Corruptions++
+	}
+	host, ok := i.hostCluster(l.entry)
+	if !ok {
+		c.unallocatedFaults(l)
+		return nil
+	}
+	if l.bitmap>>32&l.bitmap != 0 || i.inCluster(host) != 0 {
+		if skip, err := c.clusterFaults(l, host); skip || err != nil {
+			return err
+		}
+	}
+	f.allocated++
+	if f.next != 0 && host != f.next {
+		f.fragmented++
+	}
+	f.next = host + i.clusterSize
+	if !i.hdr.external() {
+		c.refer(host, i.clusterSize)
+	}
 	return nil
 }
 

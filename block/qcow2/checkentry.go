@@ -151,39 +151,56 @@ func (c *checker) checkCopied() error {
 }
 
 func (c *checker) checkTableCopied(table int64, verb string, repair bool) error {
-	i := c.i
-	if err := readFull(i.file, c.buf, table); err != nil {
+	if err := c.spend(c.i.clusterSize); err != nil {
+		return err
+	}
+	if err := readFull(c.i.file, c.buf, table); err != nil {
 		c.say("ERROR: Could not read L2 table: %s", cError(err))
 		c.res.CheckErrors++
 		return err
 	}
-	changed := int64(0)
-	for at := int64(0); at < i.clusterSize; at += i.entry {
+	wrong := int64(0)
+	for at := int64(0); at < c.i.clusterSize; at += c.i.entry {
 		e := be.Uint64(c.buf[at:])
-		host, ok := i.hostCluster(e)
+		n, ok := c.copiedWrongly(e)
 		if !ok {
-			continue
-		}
-		n := uint64(1)
-		if !i.hdr.external() {
-			var err error
-			if n, err = c.stored(host >> i.clusterBits); err != nil {
-				continue // told of before
-			}
-		}
-		if (n == 1) == (e&flagCopied != 0) {
 			continue
 		}
 		c.res.Corruptions++
 		c.say("%s OFLAG_COPIED data cluster: l2_entry=%x refcount=%d", verb, e, n)
-		if repair {
-			be.PutUint64(c.buf[at:], e^flagCopied)
-			changed++
-		}
+		be.PutUint64(c.buf[at:], e^flagCopied)
+		wrong++
 	}
-	if changed == 0 {
+	if wrong == 0 || !repair {
 		return nil
 	}
+	if err := c.storeTable(table); err != nil {
+		return err
+	}
+	c.res.Corruptions -= wrong
+	c.res.CorruptionsFixed += wrong
+	return nil
+}
+
+// copiedWrongly tells whether an entry's COPIED flag is wrong, and the refcount by which it is.
+func (c *checker) copiedWrongly(e uint64) (refs uint64, wrong bool) {
+	host, ok := c.i.hostCluster(e)
+	if !ok {
+		return 0, false
+	}
+	refs = 1
+	if !c.i.hdr.external() {
+		var err error
+		if refs, err = c.stored(host >> c.i.clusterBits); err != nil {
+			return 0, false // told of before
+		}
+	}
+	return refs, (refs == 1) != (e&flagCopied != 0)
+}
+
+// storeTable writes an active L2 table that has been corrected.
+func (c *checker) storeTable(table int64) error {
+	i := c.i
 	if err := i.overlapBut(metaL2, table, i.clusterSize); err != nil {
 		c.say("ERROR: Could not write L2 table; metadata overlap check failed: %s", cError(err))
 		c.res.CheckErrors++
@@ -195,8 +212,6 @@ func (c *checker) checkTableCopied(table int64, verb string, repair bool) error 
 		return err
 	}
 	i.l2.forget(table, i.clusterSize)
-	c.res.Corruptions -= changed
-	c.res.CorruptionsFixed += changed
 	return nil
 }
 

@@ -41,8 +41,13 @@ func (i *Image) mayDowngrade() error {
 	case i.hdr.external():
 		return errors.New("Cannot downgrade an image with a data file")
 	}
+	read := uint64(0)
 	for k := range i.snap.list {
-		if e := &i.snap.list[k]; e.vmStateSize > math.MaxUint32 || e.diskSize != uint64(i.Size()) {
+		e := &i.snap.list[k]
+		if read += uint64(e.l1Size) * 8; read > 1<<30+uint64(i.file.Size()) { // they overlap, so there is no end of reading
+			return errTooBig
+		}
+		if e.vmStateSize > math.MaxUint32 || e.diskSize != uint64(i.Size()) {
 			return errors.New("Internal snapshots prevent downgrade of image")
 		}
 	}
@@ -73,38 +78,61 @@ type expansion struct {
 	progress    func(done, total int64)
 	done, total int64
 	seen        map[int64]bool // L2 tables
-	compressed  bool           // there are compressed clusters
+	unused      []replaced
+	compressed  bool // there are compressed clusters
+}
+
+// replaced is a cluster that so many entries refer to no more.
+type replaced struct {
+	off    int64
+	owners uint64
 }
 
 func (x *expansion) all() error {
 	i := x.i
-	tables := [][]uint64{i.l1}
+	x.total = int64(len(i.l1))
+	for k := range i.snap.list {
+		x.total += int64(i.snap.list[k].l1Size)
+	}
+	if err := x.tables(i.l1); err != nil {
+		return err
+	}
 	for k := range i.snap.list {
 		l1, err := i.snapshotL1(&i.snap.list[k])
 		if err != nil {
 			return err
 		}
-		tables = append(tables, l1)
-	}
-	for _, l1 := range tables {
-		x.total += int64(len(l1))
-	}
-	for _, l1 := range tables {
-		for k, e := range l1 {
-			if off := int64(e & offsetMask); off != 0 && !x.seen[off] {
-				x.seen[off] = true
-				if i.inCluster(off) != 0 {
-					return i.signalCorruption("L2 table offset %#x unaligned (L1 index: %#x)", off, k)
-				}
-				if err := x.table(off); err != nil {
-					return err
-				}
-			}
-			x.done++
-			x.progress(x.done, x.total)
+		if err := x.tables(l1); err != nil {
+			return err
 		}
 	}
-	return i.storeTables()
+	if err := i.storeTables(); err != nil {
+		return err
+	}
+	for _, r := range x.unused {
+		if err := i.addRefcounts(r.off, 1, -int(r.owners)); err != nil {
+			i.say("qcow2_free_clusters failed: " + strerror(err))
+		}
+	}
+	return nil
+}
+
+// tables expands the zero clusters of the L2 tables that l1 refers to.
+func (x *expansion) tables(l1 []uint64) error {
+	for k, e := range l1 {
+		if off := int64(e & offsetMask); off != 0 && !x.seen[off] {
+			x.seen[off] = true
+			if x.i.inCluster(off) != 0 {
+				return x.i.signalCorruption("L2 table offset %#x unaligned (L1 index: %#x)", off, k)
+			}
+			if err := x.table(off); err != nil {
+				return err
+			}
+		}
+		x.done++
+		x.progress(x.done, x.total)
+	}
+	return nil
 }
 
 // table expands the zero clusters of one L2 table, whatever refers to it.
@@ -114,12 +142,8 @@ func (x *expansion) table(off int64) error {
 	if err != nil {
 		return err
 	}
-	for o := int64(0); o < i.clusterSize; o += int64(i.sliceBytes) {
+	return i.slices(off, func(s *slice, _ int64) error {
 		for n := range 1 << i.sliceBits {
-			s, err := i.l2.get(off + o) // anew: what is done for an entry may need room in the cache
-			if err != nil {
-				return err
-			}
 			entry, _ := i.entryAt(s, n)
 			x.compressed = x.compressed || entry&flagCompressed != 0
 			if entry&flagCompressed != 0 || entry&flagZero == 0 {
@@ -129,10 +153,10 @@ func (x *expansion) table(off int64) error {
 			if err != nil {
 				return err
 			}
-			i.setEntry(s, n, next, 0)
+			i.setEntry(s, n, next, 0) // s is still cached: expanding touches no other L2 table
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // expand returns what a zero cluster's entry becomes in a table with so many owners.
@@ -165,25 +189,31 @@ func (x *expansion) expand(entry, owners uint64) (uint64, error) {
 	}
 	next := uint64(0)
 	if backed {
-		r, _, err := i.allocate(1, true, "data cluster")
+		off, err := x.zeros(owners)
 		if err != nil {
 			return 0, err
 		}
-		for range owners - 1 {
-			if err := i.addRefcounts(r.off, 1, 1); err != nil {
-				return 0, err
-			}
-		}
-		i.unsynced = true
-		if err := i.file.WriteZeroes(r.off, i.clusterSize, 0); err != nil {
-			return 0, err
-		}
-		next = uint64(r.off) | copied
+		next = uint64(off) | copied
 	}
-	for range owners {
-		if host != 0 {
-			i.free(host, 1, false)
-		}
+	if host != 0 {
+		x.unused = append(x.unused, replaced{host, owners})
 	}
 	return next, nil
+}
+
+// zeros is a new cluster full of zeros that so many tables refer to.
+func (x *expansion) zeros(owners uint64) (off int64, err error) {
+	i := x.i
+	r, _, err := i.allocate(1, true, "data cluster")
+	if err != nil {
+		return 0, err
+	}
+	if err := i.addRefcounts(r.off, 1, int(owners-1)); err != nil {
+		return 0, errors.Join(err, i.unallocate(r))
+	}
+	i.unsynced = true
+	if err := i.file.WriteZeroes(r.off, i.clusterSize, 0); err != nil {
+		return 0, errors.Join(err, i.addRefcounts(r.off, 1, -int(owners)))
+	}
+	return r.off, nil
 }

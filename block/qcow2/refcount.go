@@ -100,7 +100,7 @@ func (i *Image) refcount(cluster int64) (uint64, error) {
 	return i.alloc.load(s.b, n), nil
 }
 
-// addRefcounts adds delta, 1 or -1, to the refcounts of n clusters beginning at
+// addRefcounts adds delta to the refcounts of n clusters beginning at
 // the file's byte off. On an error nothing has changed.
 func (i *Image) addRefcounts(off, n int64, delta int) error {
 	first := off >> i.clusterBits
@@ -142,7 +142,7 @@ func (i *Image) addInSlice(c, n int64, delta int) (done int64, err error) {
 	n = min(n, int64(more))
 	for k := range int(n) {
 		v := a.load(s.b, at+k)
-		if delta < 0 && v == 0 || delta > 0 && v == a.max() {
+		if delta < 0 && v < uint64(-delta) || delta > 0 && a.max()-v < uint64(delta) {
 			for u := range k {
 				a.store(s.b, at+u, a.load(s.b, at+u)-uint64(delta))
 			}

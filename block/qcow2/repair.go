@@ -202,23 +202,9 @@ func (c *checker) rebuildRefcounts() error {
 // readSnapshots reads the snapshot table, which is not read when an image is
 // opened to be checked, and cuts off what makes it unreadable.
 func (c *checker) readSnapshots() error {
-	i := c.i
-	h := &i.hdr
-	if h.snapshots > maxSnapshots && c.fix&block.FixErrors != 0 {
-		c.say("Discarding %d overhanging snapshots", h.snapshots-maxSnapshots)
-		c.res.Corruptions += int64(h.snapshots - maxSnapshots)
-		h.snapshots = maxSnapshots
-		if err := c.storeCount(c.res.Corruptions); err != nil {
-			return err
-		}
-	}
-	if err := h.validTable(h.snapshotsOffset, uint64(h.snapshots), snapshotMinimum, snapshotMinimum*maxSnapshots, "snapshot table"); err != nil {
-		c.res.CheckErrors++
-		c.say("ERROR %s", err)
-		if h.snapshots > maxSnapshots {
-			c.say("You can force-remove all %d overhanging snapshots with qemu-img check -r all", h.snapshots-maxSnapshots)
-		}
-		return errInvalidTable(h.snapshots > maxSnapshots)
+	i, h := c.i, &c.i.hdr
+	if err := c.placeSnapshots(); err != nil {
+		return err
 	}
 	t, err := readSnapshotTable(i.file, int64(h.snapshotsOffset), h.snapshots, uint64(i.Size()), c.fix&block.FixErrors != 0)
 	for _, l := range t.lines {
@@ -250,6 +236,30 @@ func (c *checker) readSnapshots() error {
 		}
 	}
 	return nil
+}
+
+// placeSnapshots checks what the header says of the snapshot table, and cuts off
+// what makes it too long.
+func (c *checker) placeSnapshots() error {
+	h := &c.i.hdr
+	if h.snapshots > maxSnapshots && c.fix&block.FixErrors != 0 {
+		c.say("Discarding %d overhanging snapshots", h.snapshots-maxSnapshots)
+		c.res.Corruptions += int64(h.snapshots - maxSnapshots)
+		h.snapshots = maxSnapshots
+		if err := c.storeCount(c.res.Corruptions); err != nil {
+			return err
+		}
+	}
+	err := h.validTable(h.snapshotsOffset, uint64(h.snapshots), snapshotMinimum, snapshotMinimum*maxSnapshots, "snapshot table")
+	if err == nil {
+		return nil
+	}
+	c.res.CheckErrors++
+	c.say("ERROR %s", err)
+	if h.snapshots > maxSnapshots {
+		c.say("You can force-remove all %d overhanging snapshots with qemu-img check -r all", h.snapshots-maxSnapshots)
+	}
+	return errInvalidTable(h.snapshots > maxSnapshots)
 }
 
 func errInvalidTable(tooLarge bool) error {
