@@ -52,14 +52,12 @@ func amend(img block.Image, v block.Values, progress func(done, total int64)) er
 	if !ok {
 		return block.ErrUnsupported
 	}
-	if progress == nil {
-		progress = func(int64, int64) {}
-	}
 	a, err := i.amendment(v)
 	if err != nil {
 		return err
 	}
-	if err := i.alone(func() error { return i.amendHeader(a, v, progress) }); err != nil {
+	p := &amendProgress{tell: progress, steps: a.steps(&i.hdr)}
+	if err := i.alone(func() error { return i.amendHeader(a, v, p) }); err != nil {
 		return err
 	}
 	if a.size > 0 {
@@ -68,9 +66,43 @@ func amend(img block.Image, v block.Values, progress func(done, total int64)) er
 		}
 	}
 	if a.version < i.hdr.version {
-		return i.alone(func() error { return i.downgrade(progress) })
+		return i.alone(func() error { return i.downgrade(p.step()) })
 	}
 	return nil
+}
+
+// steps is how many of what takes time are asked for.
+func (a *amendment) steps(h *header) (n int64) {
+	if a.version != h.version {
+		n++
+	}
+	if a.order != h.refcountOrder {
+		n++
+	}
+	return n
+}
+
+// amendProgress tells of all steps as of one, as QEMU does: those that are to
+// come are taken to be as long as those until now are on average.
+type amendProgress struct {
+	tell       func(done, total int64) // nil: nobody listens
+	steps      int64                   // in all
+	ended      int64                   // steps
+	past, size int64                   // work of those that have ended, and of this one
+}
+
+// step begins a step, and returns what tells how much of it is done.
+func (p *amendProgress) step() func(done, total int64) {
+	if p.size > 0 {
+		p.past, p.ended, p.size = p.past+p.size, p.ended+1, 0
+	}
+	return func(done, total int64) {
+		p.size = total
+		known := p.past + total
+		if p.tell != nil {
+			p.tell(p.past+done, known+known*(p.steps-p.ended-1)/(p.ended+1))
+		}
+	}
 }
 
 // alone runs f with nothing else going on and nothing in memory that is not in the file.
@@ -124,8 +156,9 @@ func (i *Image) amendment(v block.Values) (a amendment, err error) {
 }
 
 // amendHeader does all but change the size and downgrade.
-func (i *Image) amendHeader(a amendment, v block.Values, progress func(done, total int64)) error {
+func (i *Image) amendHeader(a amendment, v block.Values, p *amendProgress) error {
 	if a.version > i.hdr.version {
+		progress := p.step()
 		progress(0, 2)
 		progress(1, 2)
 		if err := i.upgrade(); err != nil {
@@ -137,7 +170,7 @@ func (i *Image) amendHeader(a amendment, v block.Values, progress func(done, tot
 		if a.version < 3 && a.order != 4 {
 			return errors.New("Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)")
 		}
-		if err := i.changeRefcountOrder(uint(a.order)); err != nil {
+		if err := i.changeRefcountOrder(uint(a.order), p.step()); err != nil {
 			return err
 		}
 	}
@@ -168,7 +201,11 @@ func (i *Image) amendHeader(a amendment, v block.Values, progress func(done, tot
 	}
 	h = i.hdr
 	h.compat ^= compatLazyRefcounts
-	return i.amendedHeader(h)
+	if err := i.amendedHeader(h); err != nil {
+		return err
+	}
+	i.lazy = a.lazy
+	return nil
 }
 
 func (i *Image) amendedHeader(h header) error {
@@ -212,15 +249,23 @@ func (i *Image) upgrade() error {
 }
 
 // changeRefcountOrder makes new refcount blocks and a new table with refcounts
-// of another width, has the header point there, and frees the old ones.
-func (i *Image) changeRefcountOrder(order uint) error {
+// of another width, has the header point there, and frees the old ones. QEMU
+// walks through the table three times: progress tells of as many.
+func (i *Image) changeRefcountOrder(order uint, progress func(done, total int64)) error {
 	a := &i.alloc
 	next := allocator{order: order}
 	c := checker{i: i, end: (i.file.Size() + 511) &^ 511, report: i.say}
 	c.refs = newRefMap(c.clustersOf(c.end), next.max())
+	entries := int64(len(a.table))
+	walk := func(n int64) {
+		for k := range entries + 1 {
+			progress(n*entries+k, 3*entries)
+		}
+	}
 	if err := c.readRefcounts(order); err != nil {
 		return err
 	}
+	walk(0)
 	old := []run{{off: int64(i.hdr.reftableOffset), n: int64(i.hdr.reftableClus)}}
 	for _, e := range a.table {
 		if off := int64(e & offsetMask); off != 0 {
@@ -236,6 +281,7 @@ func (i *Image) changeRefcountOrder(order uint) error {
 		}
 		return err
 	}
+	walk(1)
 	a.blocks.forgetAll()
 	for _, r := range old {
 		if err := i.addRefcounts(r.off, r.n, -1); err != nil {
@@ -245,6 +291,7 @@ func (i *Image) changeRefcountOrder(order uint) error {
 	if err := i.flushRefcounts(); err != nil {
 		return err
 	}
+	walk(2)
 	return i.sync()
 }
 

@@ -185,3 +185,39 @@ func TestDowngradeOverABackingFile(t *testing.T) {
 		t.Error("contents differ")
 	}
 }
+
+// Amending tells of its progress in the steps in which qemu-img amend -p does.
+func TestAmendProgressAsQEMU(t *testing.T) {
+	needQEMU(t)
+	for _, c := range [][2]string{
+		{"compat=1.1", "compat=0.10"}, {"compat=0.10", "compat=1.1"}, {"compat=1.1", "refcount_bits=64"},
+		{"compat=0.10", "compat=1.1,refcount_bits=1"}, {"compat=1.1,refcount_bits=64", "compat=0.10,refcount_bits=16"},
+	} {
+		path := filepath.Join(t.TempDir(), "x.qcow2")
+		qemu(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=512,"+c[0], path, "4M")
+		qemu(t, "qemu-io", "-f", "qcow2", "-c", "write 0 1M", "-c", "write -z 1M 1M", "-c", "write -z 0 64k", path)
+		ours := filepath.Join(t.TempDir(), "y.qcow2")
+		qemu(t, "cp", path, ours)
+		out, err := tryQEMU("qemu-img", "amend", "-p", "-f", "qcow2", "-o", c[1], path)
+		if err != nil {
+			t.Fatal(out)
+		}
+		var got strings.Builder
+		last := float32(0)
+		show := func(p float32) { // as QEMU's util/qemu-progress.c: each per cent, and the ends
+			if p > last+1 || p < last-1 || p == 0 || p == 100 {
+				last = p
+				fmt.Fprintf(&got, "    (%3.2f/100%%)\r", p)
+			}
+		}
+		i := variantImage{path: ours}.open(t, block.OpenOptions{})
+		show(0)
+		if err := amend(i, parseAmendment(c[1]), func(done, total int64) { show(100 * float32(done) / float32(total)) }); err != nil {
+			t.Fatal(err)
+		}
+		show(100)
+		if strings.TrimSpace(out) != strings.TrimSpace(got.String()) {
+			t.Errorf("%s to %s:\n%q\nQEMU:\n%q", c[0], c[1], got.String(), out)
+		}
+	}
+}

@@ -31,7 +31,11 @@ func (i *Image) downgrade(progress func(done, total int64)) error {
 	}
 	h := i.hdr
 	h.version, h.incompat, h.compat, h.autoclear, h.compression, h.unknownFields = 2, 0, 0, 0, compressZlib, nil
-	return i.amendedHeader(h)
+	if err := i.amendedHeader(h); err != nil {
+		return err
+	}
+	i.lazy = false // there is no dirty bit
+	return nil
 }
 
 func (i *Image) mayDowngrade() error {
