@@ -72,25 +72,7 @@ func TestResizeOfARunningDisk(t *testing.T) {
 	} {
 		t.Run(c.Format+" "+c.Cache, func(t *testing.T) {
 			c.File = filepath.Join(t.TempDir(), "disk")
-			f, err := formats.CreateFile(c.File, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			format, _ := formats.Find(c.Format)
-			if err := errors.Join(format.Create(f, block.Creation{Values: block.Values{"size": "1048576"}}), f.Close()); err != nil {
-				t.Fatal(err)
-			}
-			root, err := openRoot(c, slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b := backend.New(root, backend.Options{})
-			dev, err := blk.New(b, blk.Config{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			d := virtiotest.New(t, dev, nil)
-			d.Begin(0, 16)
+			b, d := runningDisk(t, c)
 			for n, size := range []int64{4 << 20, 512 << 10} {
 				before := d.Generation()
 				if err := b.Resize(size); err != nil {
@@ -121,4 +103,29 @@ func TestResizeOfARunningDisk(t *testing.T) {
 			n.Close()
 		})
 	}
+}
+
+// runningDisk makes an image of 1 MiB as c says, and gives it to a driver.
+func runningDisk(t *testing.T, c spec.Disk) (*backend.Backend, *virtiotest.Driver) {
+	t.Helper()
+	f, err := formats.CreateFile(c.File, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	format, _ := formats.Find(c.Format)
+	if err := errors.Join(format.Create(f, block.Creation{Values: block.Values{"size": "1048576"}}), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	root, err := openRoot(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := backend.New(root, backend.Options{})
+	dev, err := blk.New(b, blk.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := virtiotest.New(t, dev, nil)
+	d.Begin(0, 16)
+	return b, d
 }

@@ -53,30 +53,12 @@ func (g *graph) openChild(filename string, v map[string]string, in inherited, na
 // openFile opens a protocol's node, unlocked.
 func (g *graph) openFile(filename string, v map[string]string, in inherited) (*Node, *raw.File, error) {
 	n := &Node{}
-	path, ok := pop(v, "filename")
-	if ok && filename != "" {
-		return nil, nil, fmt.Errorf("Can't specify 'file' and 'filename' options at the same time")
-	}
-	if !ok {
-		path = filename
-	}
-	driver, stated := pop(v, "driver")
-	switch {
-	case ok: // as it is, whatever it looks like
-	case stated:
-		path = strings.TrimPrefix(path, "file:")
-	default:
-		var err error
-		if path, err = filePath(path); err != nil {
-			return nil, nil, err
-		}
-	}
-	in, err := g.settings(n, v, in)
+	path, driver, err := pathAndDriver(filename, v)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !stated {
-		driver = driverOf(path)
+	if in, err = g.settings(n, v, in); err != nil {
+		return nil, nil, err
 	}
 	n.Driver, n.Filename = driver, path
 	if path == "" {
@@ -98,6 +80,28 @@ func (g *graph) openFile(filename string, v map[string]string, in inherited) (*N
 	}
 	n.Image, n.device = f, f.IsDevice()
 	return n, f, nil
+}
+
+// pathAndDriver is which file is meant by a name and the options v, and the protocol that opens it.
+func pathAndDriver(filename string, v map[string]string) (path, driver string, err error) {
+	path, ok := pop(v, "filename")
+	if ok && filename != "" {
+		return "", "", fmt.Errorf("Can't specify 'file' and 'filename' options at the same time")
+	}
+	driver, stated := pop(v, "driver")
+	switch {
+	case ok: // as it is, whatever it looks like
+	case stated:
+		path = strings.TrimPrefix(filename, "file:")
+	default:
+		if path, err = filePath(filename); err != nil {
+			return "", "", err
+		}
+	}
+	if !stated {
+		driver = driverOf(path)
+	}
+	return path, driver, nil
 }
 
 // fileValues takes the file's own options out of v. aio is only held to QEMU's

@@ -433,6 +433,11 @@ func (g *graph) openData(n *Node, v map[string]string, in inherited, p perms) er
 	if !ok {
 		return nil
 	}
+	return g.openDataFile(n, d, name, v, in, p)
+}
+
+// openDataFile opens the data file called name, or as v says, and gives it to d.
+func (g *graph) openDataFile(n *Node, d block.DataFiled, name string, v map[string]string, in inherited, p perms) error {
 	node, file, err := g.openChild(name, v, in, "data-file")
 	if err != nil {
 		return err

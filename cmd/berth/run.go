@@ -100,11 +100,7 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if interactive {
 		stderr = crlfWriter{stderr}
 	}
-	level := slog.LevelWarn
-	if verbose {
-		level = slog.LevelDebug
-	}
-	log := slog.New(tint.NewTextHandler(stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !interactive}))
+	log := newLog(stderr, verbose, interactive)
 	accelerator, why, err := chooseAccelerator(m, log)
 	if err != nil {
 		return err
@@ -122,10 +118,7 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if err := os.WriteFile("/proc/self/comm", []byte(m.Name), 0); err != nil {
 		log.Warn("naming the process", "err", err)
 	}
-	fmt.Fprintf(stderr, "berth: %s: %s\n", accelerator.Name(), why)
-	for _, t := range vm.Terminals() {
-		fmt.Fprintf(stderr, "berth: %s is %s\n", t.Device, t.Path)
-	}
+	introduce(stderr, accelerator.Name(), why, vm)
 	if interactive {
 		raw, err := makeRaw(stdin)
 		if err != nil {
@@ -147,6 +140,23 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		return err
 	}
 	return ended(outcome, verbose)
+}
+
+// introduce says what runs the VM and where its pseudo-terminals are.
+func introduce(w io.Writer, accelerator, why string, vm *machine.Machine) {
+	fmt.Fprintf(w, "berth: %s: %s\n", accelerator, why)
+	for _, t := range vm.Terminals() {
+		fmt.Fprintf(w, "berth: %s is %s\n", t.Device, t.Path)
+	}
+}
+
+// newLog is the VM's log on stderr: warnings, and all there is to say if verbose.
+func newLog(stderr io.Writer, verbose, color bool) *slog.Logger {
+	level := slog.LevelWarn
+	if verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(tint.NewTextHandler(stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !color}))
 }
 
 // watchSignals presses the power button at the first SIGTERM, SIGINT, SIGHUP

@@ -31,17 +31,7 @@ func (f files) vmms(engine string) ([]*vmm, error) {
 	berth := func(args ...string) []string {
 		return append([]string{f.berth, "run", "--accel", engine, "--memory", ramMiB + "M"}, args...)
 	}
-	qemu := func(board string, args ...string) []string {
-		all := []string{"qemu-system-x86_64", "-accel", "tcg", "-cpu", "Nehalem"}
-		if engine == "kvm" {
-			all = []string{"qemu-system-x86_64", "-accel", "kvm", "-cpu", "host"}
-		}
-		all = append(all, "-machine", board, "-m", ramMiB, "-smp", "1", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot")
-		if f.firmware != "" {
-			all = append(all, "-L", f.firmware)
-		}
-		return append(all, args...)
-	}
+	qemu := func(board string, args ...string) []string { return f.qemu(engine, board, args) }
 	const rng = "virtio-rng-pci" // which berth's q35 has too
 	exit := []string{"-device", "isa-debug-exit,iobase=0xf4,iosize=4"}
 	with := func(args ...string) []string { return append(args, exit...) }
@@ -77,6 +67,19 @@ func (f files) vmms(engine string) ([]*vmm, error) {
 		})
 	}
 	return all, nil
+}
+
+// qemu is a command line of QEMU's like those of berth.
+func (f files) qemu(engine, board string, args []string) []string {
+	all := []string{"qemu-system-x86_64", "-accel", "tcg", "-cpu", "Nehalem"}
+	if engine == "kvm" {
+		all = []string{"qemu-system-x86_64", "-accel", "kvm", "-cpu", "host"}
+	}
+	all = append(all, "-machine", board, "-m", ramMiB, "-smp", "1", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot")
+	if f.firmware != "" {
+		all = append(all, "-L", f.firmware)
+	}
+	return append(all, args...)
 }
 
 // scale is what says how much slower the outer guest is than its host: berth on
