@@ -85,6 +85,11 @@ func (m *commit) merge(c *call, n *formats.Node, p *progress, cache string) erro
 	if m.drop {
 		return nil
 	}
+	return empty(n)
+}
+
+// empty frees what an image holds, all of which is on stable storage below it.
+func empty(n *formats.Node) error {
 	e, ok := n.Image.(block.Emptier)
 	if !ok {
 		return nil

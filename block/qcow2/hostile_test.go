@@ -177,7 +177,7 @@ func TestDowngradeOfOverlappingTables(t *testing.T) {
 // bit any more: there is none, and its place is another's.
 func TestDowngradeForgetsLazyRefcounts(t *testing.T) {
 	i, f := opened(t, "lazy_refcounts=on", 1<<20, writes(0, 4096))
-	for _, a := range []act{{"back", func(i *Image) error { return i.ChangeBackingFile("base", "raw") }}, amends("compat=0.10"), writes(200<<10, 4096), storing} {
+	for _, a := range []act{{"back", func(i *Image) error { return i.ChangeBackingFile("base", "raw") }}, amends("compat=0.10"), writes(200<<10, 4096)} {
 		if err := a.do(i); err != nil {
 			t.Fatalf("%s: %v", a.name, err)
 		}
