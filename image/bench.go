@@ -90,14 +90,16 @@ func (b *bench) run(c *call, operands []string) error {
 		return failure("--flush-interval is only available in write tests")
 	case b.interval != 0 && b.interval < b.depth:
 		return failure("Flush interval can't be smaller than depth")
-	case b.native && b.cache != "none" && b.cache != "directsync":
-		return failure("Could not open '%s': aio=native was specified, but it requires cache.direct=on, which was not specified.", name)
 	}
 	n, err := c.open(b.source, formats.Options{ReadOnly: !b.write, Cache: b.cache})
 	if err != nil {
 		return err
 	}
-	err = b.measure(c, n.Image, n.WriteThrough)
+	if b.native && b.cache != "none" && b.cache != "directsync" {
+		err = failure("Could not open '%s': aio=native was specified, but it requires cache.direct=on, which was not specified.", name)
+	} else {
+		err = b.measure(c, n.Image, n.WriteThrough)
+	}
 	if e := n.Close(); err == nil && e != nil {
 		err = failure("Failed request: %s", strerror(errno(e)))
 	}

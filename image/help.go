@@ -2,6 +2,8 @@ package image
 
 import (
 	_ "embed"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -64,18 +66,38 @@ func (c *call) help() error {
 	return done
 }
 
-// trace accepts what qemu-img's -T does, and traces nothing.
+// trace accepts what qemu-img's -T does, and traces nothing: there are no events here, as it tells who asks.
 func (c *call) trace(value string) error {
 	l := optionList{known: []block.Option{{Name: "enable"}, {Name: "events"}, {Name: "file"}}}
 	if err := l.parse(value, "enable", c.warnFlag); err != nil {
 		return err
 	}
 	event, ok := l.get("enable")
-	switch {
-	case ok && isHelp(event):
+	if ok && isHelp(event) {
+		c.plain("%s has no trace events", c.name)
 		return done
-	case event != "" && !strings.ContainsAny(event, "*?"):
-		c.warn("trace event '%s' does not exist", event)
+	}
+	c.warnEvent("", event)
+	name, ok := l.get("events")
+	if !ok {
+		return nil
+	}
+	list, err := os.ReadFile(name)
+	if err != nil {
+		c.plain("%s:%s: %s", c.name, name, strerror(errno(err)))
+		return failed
+	}
+	for n, line := range strings.Split(string(list), "\n") {
+		if !strings.HasPrefix(line, "#") {
+			c.warnEvent(fmt.Sprintf(":%s:%d", name, n+1), line)
+		}
 	}
 	return nil
+}
+
+// warnEvent says that there is no such event, which was named at that place. Patterns may match none.
+func (c *call) warnEvent(place, event string) {
+	if event = strings.TrimPrefix(event, "-"); event != "" && !strings.ContainsAny(event, "*?") {
+		c.plain("%s%s: warning: trace event '%s' does not exist", c.name, place, event)
+	}
 }

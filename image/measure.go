@@ -123,9 +123,6 @@ func (a *measure) measure(c *call, n *formats.Node) error {
 	if !ok {
 		return unknownFormat(a.target)
 	}
-	if f.Create == nil {
-		return notCreated(a.target)
-	}
 	l := optionList{known: mergeOptions(f.Options, fileOptions())}
 	if err := l.parse(a.list, "", nil); err != nil {
 		c.reportError("", err)
