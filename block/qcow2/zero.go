@@ -32,21 +32,20 @@ func (i *Image) zero(off, n, size int64, f block.Flags) error {
 	if end == size {
 		last = (end + i.subSize - 1) &^ (i.subSize - 1)
 	}
-	if first >= last {
-		return i.zeroByWriting(off, n, f)
+	if first > last {
+		if err := i.zeroPart(off, n, size, f); err != nil {
+			return err
+		}
+		return i.noteDirty(off, n)
 	}
 	if f&block.FlagNoFallback != 0 && (first > off || last < end) {
 		return block.ErrUnsupported
 	}
-	if first > off {
-		if err := i.zeroByWriting(off, first-off, f); err != nil {
-			return err
-		}
+	if err := i.zeroPart(off, first-off, size, f); err != nil {
+		return err
 	}
-	if end > last {
-		if err := i.zeroByWriting(last, end-last, f); err != nil {
-			return err
-		}
+	if err := i.zeroPart(last, end-last, size, f); err != nil {
+		return err
 	}
 	for o := first; o < last; {
 		k, err := i.zeroSome(o, last-o, size, f)
@@ -60,6 +59,40 @@ func (i *Image) zero(off, n, size int64, f block.Flags) error {
 		o += k
 	}
 	return i.noteDirty(off, n)
+}
+
+// zeroPart makes n bytes of one subcluster zero, which is all of it that need not be already.
+func (i *Image) zeroPart(off, n, size int64, f block.Flags) error {
+	if n <= 0 {
+		return nil
+	}
+	done, err := i.zeroAround(off, n, size, f)
+	if err != nil || done {
+		return err
+	}
+	return i.zeroByWriting(off, n, f)
+}
+
+// zeroAround makes the subcluster zero that n bytes at off are a part of, if nothing is stored in it
+// and its rest is known to read as zeros.
+func (i *Image) zeroAround(off, n, size int64, f block.Flags) (done bool, err error) {
+	from := off &^ (i.subSize - 1)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if _, err := i.await(from, i.subSize); err != nil {
+		return false, err
+	}
+	if held, err := i.holdsData(from, from+i.subSize); err != nil || held {
+		return false, err
+	}
+	if zero, err := i.readsZero(from, off-from); err != nil || !zero {
+		return false, err
+	}
+	if zero, err := i.readsZero(off+n, min(from+i.subSize, size)-(off+n)); err != nil || !zero {
+		return false, err
+	}
+	_, err = i.zeroHeld(from, i.subSize, size, f)
+	return true, err
 }
 
 // zeroByWriting writes zeros, except where there are zero clusters. What only reads as zeros because nothing
@@ -108,6 +141,11 @@ func (i *Image) zeroClusters(off, n int64) (bool, error) {
 func (i *Image) zeroSome(off, n, size int64, f block.Flags) (int64, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	return i.zeroHeld(off, n, size, f)
+}
+
+// zeroHeld is zeroSome with mu held.
+func (i *Image) zeroHeld(off, n, size int64, f block.Flags) (int64, error) {
 	n, err := i.await(off, n)
 	if err != nil {
 		return 0, err

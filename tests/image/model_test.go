@@ -19,7 +19,7 @@ type layer struct {
 	snaps   []snap
 	bitmaps []string
 	leaky   bool           // clusters may be lost since a step failed
-	zeroed  map[int64]bool // clusters that zeros were written to: berth stores some where QEMU leaves nothing
+	zeroed  map[int64]bool // clusters where berth may store zeros and QEMU leave nothing
 }
 
 // snap is an internal snapshot. What it reads as is not known once the backing chain has changed.
@@ -80,6 +80,9 @@ func (l *layer) apply(q request) {
 		copy(l.bytes[q.off:q.off+q.n], contents(q.src, q.n))
 	case ioZero:
 		clear(l.bytes[q.off : q.off+q.n])
+		if !l.v2 && l.backing < 0 {
+			return
+		}
 		if l.zeroed == nil {
 			l.zeroed = map[int64]bool{}
 		}
