@@ -78,6 +78,9 @@ func (ch chain) stored(off, n int64) (file block.Image, at, length int64, ok boo
 			if !e.Data || e.Zero || !e.HasOffset || e.File != "" || lower == nil {
 				return nil, 0, 0, false
 			}
+			if size := (lower.Image.Size() + 511) &^ 511; e.Off > size-e.Len {
+				return nil, 0, 0, false // what is behind the file's end, the format knows: zeros, or lost data
+			}
 			return lower.Image, e.Off, e.Len, true
 		}
 		n = e.Len

@@ -15,6 +15,7 @@ import (
 	"berth/block"
 	"berth/block/blocktest"
 	"berth/block/formats"
+	"berth/block/mapped/mappedtest"
 )
 
 // faulty is an image of which some sectors cannot be read.
@@ -225,5 +226,27 @@ func TestOffloadOutOfQcow2(t *testing.T) {
 	}
 	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the copy differs (%v)", err)
+	}
+}
+
+// What a truncated image of another monitor has lost is not copied as zeros, by the kernel neither.
+func TestOffloadOutOfTruncated(t *testing.T) {
+	mappedtest.Need(t)
+	for _, o := range []string{"static=off", "static=on"} {
+		path := mappedtest.Convert(t, mappedtest.Source(t, 1, 4<<20), "vdi", o)
+		st, err := os.Stat(path)
+		if err == nil {
+			err = os.Truncate(path, st.Size()-1<<20)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range []string{"-q", "-C"} {
+			var said bytes.Buffer
+			to := filepath.Join(t.TempDir(), "to")
+			if status := Main(t.Context(), []string{"qemu-img", "convert", q, "-f", "vdi", "-O", "raw", path, to}, nil, &said, &said); status == 0 {
+				t.Errorf("%s %s: a truncated image was converted: %s", o, q, &said)
+			}
+		}
 	}
 }

@@ -158,11 +158,12 @@ func (i *Image) Extent(off, n int64) (block.Extent, error) {
 	return e, nil
 }
 
-// narrow adds what the file knows of its zeros. That it does not know is no error.
+// narrow adds what the file knows of its zeros. That it does not know is no
+// error. Behind its last sector there are none: to read there is an error.
 func narrow(e *block.Extent, f block.File) {
 	size := f.Size()
 	if e.Off >= size {
-		e.Zero = true
+		e.Zero = Within(f, e.Off, e.Len) == nil
 		return
 	}
 	below, err := f.Extent(e.Off, min(e.Len, size-e.Off))
@@ -170,7 +171,7 @@ func narrow(e *block.Extent, f block.File) {
 		return
 	}
 	e.Zero = below.Zero
-	if below.Zero && below.EOF {
+	if below.Zero && below.EOF && Within(f, e.Off, e.Len) == nil {
 		return // so are the bytes past the file's end
 	}
 	e.Len = min(e.Len, below.Len)

@@ -71,6 +71,13 @@ func TestDataBeyondTheEnd(t *testing.T) {
 			t.Errorf("%d bytes at %d: %v", c.n, c.off, err)
 		}
 	}
+	for off := int64(4096); off < 1<<20; {
+		e, err := i.Extent(off, 1<<20-off)
+		if err != nil || e.Zero && off+e.Len > 8192 {
+			t.Fatalf("at %d: %+v, %v: what is lost is called zeros", off, e, err)
+		}
+		off += e.Len
+	}
 }
 
 func TestCutLeavesWhatItDivides(t *testing.T) {

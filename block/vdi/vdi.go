@@ -171,6 +171,10 @@ func (i *image) Check(fix block.Fix, report func(string)) (block.CheckResult, er
 			default:
 				allocated++
 				used[e/64] |= 1 << (e % 64)
+				n := min(blockSize, int64(i.h.size())-int64(at)*blockSize)
+				if mapped.Within(i.f, int64(i.h.dataOff)+int64(e)*blockSize, max(0, n)) != nil {
+					bad("ERROR: block index %d points after EOF", at)
+				}
 			}
 		}
 		return nil

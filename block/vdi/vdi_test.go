@@ -104,6 +104,10 @@ func TestBlockBeyondTheEnd(t *testing.T) {
 		if err := i.Readv([][]byte{make([]byte, 512)}, 0); err != nil {
 			t.Errorf("read of what is not allocated, of type %d: %v", kind, err)
 		}
+		var lines []string
+		if _, err := i.(block.Checker).Check(0, func(s string) { lines = append(lines, s) }); err != nil || !slices.Equal(lines, []string{"ERROR: block index 1 points after EOF"}) {
+			t.Errorf("check, of type %d: %q, %v", kind, lines, err)
+		}
 	}
 }
 
