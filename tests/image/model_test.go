@@ -18,7 +18,7 @@ type layer struct {
 	backing int  // index of its backing image; -1: none
 	snaps   []snap
 	bitmaps []string
-	rebased bool // it has had another backing image
+	rebased bool           // it has had another backing image
 	leaky   bool           // clusters may be lost since a step failed
 	zeroed  map[int64]bool // clusters where berth may store zeros and QEMU leave nothing
 }
