@@ -182,17 +182,23 @@ func (i *image) Run(off, n int64) (mapped.Run, error) {
 	k := sort.Search(len(i.extents), func(k int) bool { return off < i.extents[k].start+i.extents[k].size })
 	e := i.extents[k]
 	r, err := e.run(off-e.start, min(n, e.start+e.size-off))
-	if r.Kind == mapped.Unallocated && i.backing != nil {
+	if err == nil && r.Kind == mapped.Unallocated && i.backing != nil {
+		err = i.checkParent()
 		r.Read = func(iov [][]byte) error { return i.readBacking(iov, off) }
 	}
 	return r, err
 }
 
-// readBacking reads what only the backing image has.
-func (i *image) readBacking(iov [][]byte, off int64) error {
+// checkParent says whether the backing image is still what this was made on.
+func (i *image) checkParent() error {
 	if p, ok := i.backing.(interface{ CID() uint32 }); !ok || p.CID() != i.d.parentCID {
 		return fmt.Errorf("the backing file is not what this image was made on (its CID differs): %w", syscall.EINVAL)
 	}
+	return nil
+}
+
+// readBacking reads what only the backing image has.
+func (i *image) readBacking(iov [][]byte, off int64) error {
 	size := i.backing.Size()
 	have, rest := mapped.Cut(iov, max(0, size-off))
 	for _, p := range rest {

@@ -108,6 +108,9 @@ func TestBacking(t *testing.T) {
 	if err := i.Readv([][]byte{p}, 0); err == nil || !strings.Contains(err.Error(), "CID differs") {
 		t.Errorf("read from a parent that has changed: %v", err)
 	}
+	if e, err := i.(block.Extenter).Extent(0, 512); err == nil {
+		t.Errorf("what lies in a parent that has changed: %+v", e)
+	}
 	if err := i.Readv([][]byte{p}, 128<<10); err != nil || p[0] != 2 {
 		t.Errorf("read of what needs no parent: %v", err)
 	}
