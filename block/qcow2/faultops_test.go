@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
@@ -139,7 +140,8 @@ func TestFailingOperations(t *testing.T) {
 	}
 }
 
-func (f failing) run(t *testing.T) {
+// create makes the image of before, and returns what it may hold.
+func (f failing) create(t *testing.T) (*blocktest.MemFile, []state) {
 	opts := "cluster_size=1024," + f.opts
 	if strings.Contains(f.opts, "cluster_size") {
 		opts = f.opts
@@ -149,6 +151,11 @@ func (f failing) run(t *testing.T) {
 	if f.spoil != nil {
 		f.spoil(t, m)
 	}
+	return m, states
+}
+
+func (f failing) run(t *testing.T) {
+	m, states := f.create(t)
 	for at := 0; ; at++ {
 		hit := false
 		for _, forever := range []bool{false, true} {
@@ -265,5 +272,46 @@ func (f failing) judge(t *testing.T, m *blocktest.MemFile, what string, byQEMU b
 	}
 	if byQEMU && missing == 0 {
 		leaksAtMost(t, m, what)
+	}
+}
+
+// The power goes at each moment of an operation on the whole image, and takes any part of what was not flushed:
+// what is left has leaks at most once it has been opened, and holds what it held before or after one of the steps.
+func TestCutOperations(t *testing.T) {
+	needQEMU(t)
+	for _, f := range failings {
+		t.Run(testName(f.name), func(t *testing.T) {
+			t.Parallel()
+			f.cut(t)
+		})
+	}
+}
+
+func (f failing) cut(t *testing.T) {
+	before, states := f.create(t)
+	log := &blocktest.Log{}
+	img, err := openImage(log.Record("image", before.Clone()), block.OpenOptions{Check: f.check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range f.acts {
+		if err := a.do(img); err != nil {
+			t.Fatalf("%s: %v", a.name, err)
+		}
+		if strings.HasPrefix(a.name, "write") { // a cut may leave part of it
+			states = nil
+		}
+	}
+	events := log.Events()
+	r := rand.New(rand.NewPCG(uint64(len(events)), 31))
+	for at := range len(events) + 1 {
+		for k, keep := range []float64{0, 0.3, 0.7} {
+			cut := blocktest.Cut{At: at, Keep: keep, Torn: k > 0}
+			m, err := cut.Apply(r, before, "image", events)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.judge(t, m, fmt.Sprintf("%+v of %d", cut, len(events)), at%4 == 0 && k == 1, states)
+		}
 	}
 }

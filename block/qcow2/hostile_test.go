@@ -190,3 +190,77 @@ func TestDowngradeForgetsLazyRefcounts(t *testing.T) {
 		t.Errorf("backing file %q, %q", h.backingFile, h.backingFormat)
 	}
 }
+
+// FuzzOperations patches images that have snapshots and bitmaps, as FuzzTables
+// does, and has the whole image changed and repaired. That may fail, and must end.
+func FuzzOperations(f *testing.F) {
+	kinds := []string{"cluster_size=512", "cluster_size=16384,extended_l2=on", "cluster_size=512,compat=0.10", "cluster_size=512,refcount_bits=64"}
+	var images []*blocktest.MemFile
+	for _, k := range kinds {
+		m := usedImage(f, k).Clone()
+		i, err := openImage(m, block.OpenOptions{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, a := range []act{snaps("a"), writes(0, 2048), snaps("b"), zeroes(0, 1024, 0)} {
+			if err := a.do(i); err != nil {
+				f.Fatal(err)
+			}
+		}
+		_ = addsBitmap("a").do(i) // version 2 has none
+		if err := errors.Join(writes(0, 9000).do(i), storing.do(i)); err != nil {
+			f.Fatal(err)
+		}
+		images = append(images, m)
+	}
+	for k := range kinds {
+		for op := range byte(len(hostileActs)) {
+			f.Add([]byte{byte(k), op})
+			for cluster := range byte(40) {
+				f.Add([]byte{byte(k), op, cluster, 0, 0x80, 0, 0, 0, 0, 0, 2, 0, cluster, 1, 0, 0, 0, 0, 0, 1, 0, 0})
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 2 {
+			return
+		}
+		k := int(b[0]) % len(images)
+		m := images[k].Clone()
+		size := int64(512)
+		if k == 1 {
+			size = 16384
+		}
+		for p := b[2:]; len(p) >= 10; p = p[10:] { // cluster, word in it, value
+			if err := writeFull(m, p[2:10], int64(p[0])*size+int64(p[1])*8%size); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := hostileActs[int(b[1])%len(hostileActs)]
+		i, err := openImage(m, block.OpenOptions{Check: a.check})
+		if err != nil {
+			return
+		}
+		if i.data == nil {
+			i.SetDataFile(blocktest.NewMemFile(nil))
+		}
+		for _, a := range a.acts {
+			_ = a.do(i)
+		}
+		_ = i.Close()
+	})
+}
+
+// hostileActs is what FuzzOperations does.
+var hostileActs = []struct {
+	check bool
+	acts  []act
+}{
+	{false, []act{snaps("c"), writes(0, 4096), deletes("c"), writes(0, 9000)}},
+	{false, []act{applies("a"), writes(0, 4096), deletes("b"), deletes("a")}},
+	{false, []act{removesBitmap("a"), addsBitmap("b"), writes(0, 9000), resizes(300 << 10)}},
+	{false, []act{amends("compat=0.10"), amends("compat=1.1"), writes(0, 9000)}},
+	{false, []act{amends("refcount_bits=1"), amends("refcount_bits=8"), writes(0, 9000)}},
+	{true, []act{repairs(block.FixLeaks), repairs(block.FixAll), repairs(0)}},
+	{false, []act{{"empty", (*Image).MakeEmpty}, snaps("c")}},
+}

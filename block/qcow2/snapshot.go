@@ -75,6 +75,7 @@ func (i *Image) whileDirty(f func() error) error {
 		if err := i.markDirty(); err != nil {
 			return err
 		}
+		i.unsynced, i.l2Wrote = false, false // by the flush of the mark
 	}
 	if err := f(); err != nil {
 		if !mark || i.corrupt.Load() {
@@ -95,14 +96,15 @@ func (i *Image) whileDirty(f func() error) error {
 }
 
 // storeTables has all refcounts, L2 tables and the L1 table on stable storage.
-// In an image that is marked dirty they may come there in any order.
+// In an image that is marked dirty they may come there in any order, but for
+// data, which is there before what refers to it.
 func (i *Image) storeTables() error {
-	dirty := i.hdr.incompat&incompatDirty != 0
+	dirty, data := i.hdr.incompat&incompatDirty != 0, i.unsynced
 	if err := i.flushRefcounts(); err != nil {
 		return err
 	}
 	if dirty {
-		i.unsynced = false
+		i.unsynced = data
 	}
 	if err := i.flushL2(); err != nil {
 		return err
