@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ type FileOptions struct {
 type File struct {
 	file     *os.File
 	fd       int
-	device   bool // a block device, not a file
+	device   bool // not a file
 	topology block.Topology
 	readOnly bool
 	noFlush  bool
@@ -58,20 +59,41 @@ var (
 	_ block.Occupier     = (*File)(nil)
 )
 
-// OpenFile opens what is at path. Only files and block devices are opened: a
-// FIFO would wait for its other end. The error does not name path; it is a
+// kindOf says what a file can be: device is a block device, or one of memory that
+// holds nothing (/dev/null, /dev/zero, /dev/full: Linux's Documentation/admin-guide/devices.txt).
+// Other devices are refused, since to open one may be to use it.
+func kindOf(info fs.FileInfo) (device bool, err error) {
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return false, nil
+	case mode.IsDir():
+		return false, errors.New("is a directory")
+	case mode&fs.ModeDevice == 0:
+	case mode&fs.ModeCharDevice == 0 || empty(info):
+		return true, nil
+	}
+	return false, errors.New("is neither a file nor a block device")
+}
+
+func empty(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&fs.ModeCharDevice == 0 || unix.Major(st.Rdev) != 1 {
+		return false
+	}
+	minor := unix.Minor(st.Rdev)
+	return minor == 3 || minor == 5 || minor == 7
+}
+
+// OpenFile opens what is at path. Only files and block devices are opened, and
+// devices that hold nothing: a FIFO would wait for its other end. The error does not name path; it is a
 // *LockError, and so block.ErrInUse, if another process's lock stands against o.Lock.
 func OpenFile(path string, o FileOptions) (*File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, reason(err)
 	}
-	device := info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
-	if info.IsDir() {
-		return nil, errors.New("is a directory")
-	}
-	if !info.Mode().IsRegular() && !device {
-		return nil, errors.New("is neither a file nor a block device")
+	if _, err := kindOf(info); err != nil {
+		return nil, err
 	}
 	flag := os.O_RDWR | unix.O_NONBLOCK // a FIFO put there meanwhile
 	if o.ReadOnly {
@@ -103,9 +125,8 @@ func (f *File) setUp(o FileOptions) error {
 	if err != nil {
 		return reason(err)
 	}
-	f.device = info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
-	if !f.device && !info.Mode().IsRegular() {
-		return errors.New("is neither a file nor a block device")
+	if f.device, err = kindOf(info); err != nil {
+		return err
 	}
 	if f.device && !o.ReadOnly {
 		if n, err := unix.IoctlGetInt(f.fd, unix.BLKROGET); err == nil && n != 0 {
@@ -120,7 +141,9 @@ func (f *File) setUp(o FileOptions) error {
 		return reason(err)
 	}
 	f.size.Store(end)
-	if f.topology, err = f.probe(); err != nil {
+	if empty(info) {
+		f.topology = block.Topology{Logical: sectorSize, Physical: sectorSize, MinIO: sectorSize}
+	} else if f.topology, err = f.probe(); err != nil {
 		return err
 	}
 	if o.Direct {
@@ -178,7 +201,7 @@ func (f *File) Occupied() (int64, error) {
 	return st.Blocks * sectorSize, nil
 }
 
-// IsDevice tells whether it is a block device.
+// IsDevice tells whether it is a device, not a file.
 func (f *File) IsDevice() bool { return f.device }
 
 // Close releases the file and its locks.

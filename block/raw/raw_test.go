@@ -76,7 +76,7 @@ func TestOpenErrorsAreOneClearLine(t *testing.T) {
 		filepath.Join(dir, "none"):           "no such file or directory",
 		dir:                                  "is a directory",
 		fifo:                                 "is neither a file nor a block device",
-		"/dev/null":                          "is neither a file nor a block device",
+		"/dev/tty":                           "is neither a file nor a block device",
 		filepath.Join(dir, "none", "deeper"): "no such file or directory",
 	} {
 		_, err := open(path, options{})
