@@ -47,13 +47,14 @@ func commands() []command {
 
 // call is one command line being run.
 type call struct {
-	ctx    context.Context
-	name   string // what messages and help call the program
-	stdin  io.Reader
-	stdout *bufio.Writer
-	stderr io.Writer
-	tty    bool        // stdout is a terminal
-	tidies atomic.Bool // the command watches ctx, and ends itself when it is done
+	ctx     context.Context
+	name    string // what messages and help call the program
+	stdin   io.Reader
+	stdout  *bufio.Writer
+	stderr  io.Writer
+	tty     bool        // stdout is a terminal
+	objects []string    // ids of --object
+	tidies  atomic.Bool // the command watches ctx, and ends itself when it is done
 }
 
 // Main runs one command line; args[0] is the name that messages begin with,

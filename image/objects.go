@@ -35,7 +35,15 @@ func (c *call) object(text string) error {
 	} else if err := c.objectProperties(text, properties); err != nil {
 		return err
 	}
-	return checkProperties(properties)
+	if err := checkProperties(properties); err != nil {
+		return err
+	}
+	id := properties["id"]
+	if slices.Contains(c.objects, id) {
+		return failure("attempt to add duplicate property '%s' to object (type 'container')", id)
+	}
+	c.objects = append(c.objects, id)
+	return nil
 }
 
 // objectProperties reads "type,name=value,…".

@@ -32,6 +32,9 @@ func (c *call) open(s source, o formats.Options) (*formats.Node, error) {
 		if s.format != "" || s.stated {
 			return nil, failure("--image-opts and --format are mutually exclusive")
 		}
+		if s.file == "" {
+			return nil, failure("Could not open '': Must specify either driver or file")
+		}
 		if err := checkID(s.file); err != nil {
 			return nil, err
 		}

@@ -70,7 +70,10 @@ func (i *Image) l2ForWrite(off int64) (*slice, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := i.copyTable(r.off, old); err != nil {
+	if err = i.reserve(r.off); err == nil {
+		err = i.copyTable(r.off, old)
+	}
+	if err != nil {
 		i.l2.forget(r.off, i.clusterSize)
 		i.free(r.off, 1, false)
 		return nil, 0, err

@@ -2,9 +2,12 @@ package qcow2
 
 import (
 	"cmp"
+	"errors"
 	"math"
 	"slices"
 	"syscall"
+
+	"berth/block"
 )
 
 const offsetMask = 0x00fffffffffffe00 // of L1, L2 and refcount table entries
@@ -310,6 +313,8 @@ func (i *Image) linkBlock(r, off int64) error {
 			return err
 		}
 		i.unsynced = true
+	} else if err := i.reserve(off); err != nil {
+		return err
 	}
 	a.blocks.forget(off, i.clusterSize)
 	if s, err := a.blocks.get(off); err != nil {
@@ -321,6 +326,20 @@ func (i *Image) linkBlock(r, off int64) error {
 	a.dirty.add(int(r), int(r)+1)
 	i.meta[off] |= metaRefblock
 	return nil
+}
+
+// reserve gives the table in the cluster at off its storage. It is written at the next flush: on a disk that
+// is full until then, a guest would lose all that it had written before, and not just what has no room.
+func (i *Image) reserve(off int64) error {
+	p, ok := i.file.(block.Preallocator)
+	if !ok {
+		return nil
+	}
+	err := p.Preallocate(off, i.clusterSize, false)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+		return err
+	}
+	return nil // storage that reserves nothing
 }
 
 // growReftable makes a larger refcount table, beginning at cluster c, which no
