@@ -445,14 +445,19 @@ func (g *graph) openDataFile(n *Node, d block.DataFiled, name string, v map[stri
 	if node == nil {
 		return errors.New("'data-file' is required for this image")
 	}
-	lock := perms{uses: p.uses, denies: p.denies | raw.PermResize}
-	if p.uses&raw.PermWrite != 0 {
-		lock.uses |= raw.PermResize
-	}
-	if err := file.Relock(lock.lock(in)); err != nil {
+	if err := file.Relock(p.data().lock(in)); err != nil {
 		return errors.Join(lockError(node.Filename, err), file.Close())
 	}
 	n.Data = node
 	d.SetDataFile(file)
 	return nil
+}
+
+// data is what is asked of an external data file by who asks p of its image.
+func (p perms) data() perms {
+	p.denies |= raw.PermResize
+	if p.uses&raw.PermWrite != 0 {
+		p.uses |= raw.PermResize
+	}
+	return p
 }

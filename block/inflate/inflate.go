@@ -43,6 +43,7 @@ type Decoder struct {
 	literals  [literalRoom]uint32
 	distances [distanceRoom]uint32
 	lengths   [288 + 32]uint8
+	isFixed   bool // the tables are those of section 3.2.6
 
 	src  []byte
 	pos  int
@@ -138,8 +139,13 @@ func (d *Decoder) stored(dst []byte, out int) (int, error) {
 	return out + got, nil
 }
 
-// fixed makes the tables of section 3.2.6.
+// fixed makes the tables of section 3.2.6, once for all blocks in a row: hostile
+// data may be millions of them, each of ten bits.
 func (d *Decoder) fixed() error {
+	if d.isFixed {
+		return nil
+	}
+	d.isFixed = true
 	for i := range 288 {
 		switch {
 		case i < 144:
@@ -166,6 +172,7 @@ var codeOrder = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2,
 
 // dynamic reads the tables that a block begins with (section 3.2.7).
 func (d *Decoder) dynamic() error {
+	d.isFixed = false
 	head, err := d.take(14)
 	if err != nil {
 		return err

@@ -132,3 +132,23 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 }
+
+// TestDecodeFixedAgain has blocks with the fixed codes follow one another, and others, in one decoder.
+func TestDecodeFixedAgain(t *testing.T) {
+	var d Decoder
+	short := []byte("abcabcabcabd")
+	long := samples()[10]
+	for _, p := range [][]byte{short, short, long, short, long, short, short} {
+		got := make([]byte, len(p))
+		if err := d.Decode(got, deflated(t, p, 6)); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, p) {
+			t.Fatal("other contents")
+		}
+	}
+	empty := bytes.Repeat([]byte{0x02, 0x08, 0x20, 0x80, 0x00}, 1000) // fixed blocks of ten bits, of nothing
+	if err := d.Decode(make([]byte, 1), empty); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("nothing, often: %v", err)
+	}
+}

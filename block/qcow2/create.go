@@ -61,26 +61,7 @@ func create(f block.File, c block.Creation) error {
 			return errors.New("'data-file' is required for this image")
 		}
 	}
-	i.mu.Lock()
-	i.hdr.dataFile = h.dataFile
-	err = i.writeHeader(i.hdr)
-	i.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("Could not update qcow2 header: %w", err)
-	}
-	size := (c.Values.Int("size", 0) + 511) &^ 511
-	if err := i.resize(size, prealloc); err != nil {
-		return fmt.Errorf("Could not resize image: %w", err)
-	}
-	if name := c.Values["backing_file"]; name != "" {
-		if err := i.ChangeBackingFile(name, c.Values["backing_fmt"]); err != nil {
-			return fmt.Errorf("Could not assign backing file '%s' with format '%s': %w", name, orNull(c.Values["backing_fmt"]), err)
-		}
-	}
-	i.mu.Lock()
-	err = i.inactivate()
-	i.mu.Unlock()
-	if err != nil {
+	if err := i.fillIn(h, c.Values, prealloc); err != nil {
 		return err
 	}
 	if c.Data != nil {
@@ -89,6 +70,29 @@ func create(f block.File, c block.Creation) error {
 		}
 	}
 	return f.Flush()
+}
+
+// fillIn gives an empty image what v asks for, and leaves nothing of it in memory.
+func (i *Image) fillIn(h *header, v block.Values, prealloc string) error {
+	i.mu.Lock()
+	i.hdr.dataFile = h.dataFile
+	err := i.writeHeader(i.hdr)
+	i.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("Could not update qcow2 header: %w", err)
+	}
+	size := (v.Int("size", 0) + 511) &^ 511
+	if err := i.resize(size, prealloc); err != nil {
+		return fmt.Errorf("Could not resize image: %w", err)
+	}
+	if name := v["backing_file"]; name != "" {
+		if err := i.ChangeBackingFile(name, v["backing_fmt"]); err != nil {
+			return fmt.Errorf("Could not assign backing file '%s' with format '%s': %w", name, orNull(v["backing_fmt"]), err)
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.inactivate()
 }
 
 func orNull(s string) string {

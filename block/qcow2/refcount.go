@@ -236,20 +236,11 @@ func (i *Image) findFree(n int64, whole bool) (run, error) {
 			found = 0
 			continue
 		}
-		k := 0
-		for ; k < more && found < n; k++ {
-			if a.load(s.b, at+k) == 0 {
-				if first < 0 {
-					first = c + int64(k)
-				}
-				found++
-				continue
-			}
-			if found > 0 && !whole {
-				break
-			}
-			found = 0
+		k, free, run := a.freeRun(s.b, at, more, found, n, whole)
+		if first < 0 && free >= 0 {
+			first = c + int64(free)
 		}
+		found = run
 		c += int64(k)
 		if k < more {
 			break
@@ -261,6 +252,28 @@ func (i *Image) findFree(n int64, whole bool) (run, error) {
 		a.next = first
 	}
 	return run{off: (c - found) << i.clusterBits, n: found}, nil
+}
+
+// freeRun looks through more refcounts of b from at on, with found free clusters
+// in a row before them, until there are n, or fewer come to an end and need not be
+// whole. It returns how many it has seen, which of them was the first that is
+// free, or -1, and how many in a row there are now.
+func (a *allocator) freeRun(b []byte, at, more int, found, n int64, whole bool) (seen, first int, run int64) {
+	first = -1
+	for ; seen < more && found < n; seen++ {
+		if a.load(b, at+seen) != 0 {
+			if found > 0 && !whole {
+				break
+			}
+			found = 0
+			continue
+		}
+		if first < 0 {
+			first = seen
+		}
+		found++
+	}
+	return seen, first, found
 }
 
 // coverCluster makes the refcount block that describes cluster c, in a free cluster.
