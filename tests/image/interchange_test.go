@@ -42,6 +42,9 @@ func TestInterchange(t *testing.T) {
 				t.Parallel()
 				for seed := *first + w; seed < *first+*runs; seed += workers {
 					steps.Add(oneSeed(t, seed))
+					if seed%500 == 0 {
+						t.Logf("seed %d is done", seed)
+					}
 				}
 			})
 		}
