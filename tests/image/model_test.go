@@ -19,6 +19,7 @@ type layer struct {
 	snaps   []snap
 	bitmaps []string
 	rebased bool           // it has had another backing image
+	given   bool           // something was discarded
 	leaky   bool           // clusters may be lost since a step failed
 	zeroed  map[int64]bool // clusters where berth may store zeros and QEMU leave nothing
 }
@@ -91,6 +92,7 @@ func (l *layer) apply(q request) {
 			l.zeroed[c] = true
 		}
 	case ioDiscard:
+		l.given = true
 		l.discard(q.off, q.off+q.n)
 	}
 }

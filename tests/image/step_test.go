@@ -183,6 +183,9 @@ func resolveSnapshotCreate(m *model, r *rand.Rand) (task, bool) {
 	if len(l.snaps) >= 4 {
 		return task{}, false
 	}
+	if m.twins && l.refcount == 1 && l.given {
+		return task{}, false // refused if there is an L2 table: QEMU makes one to discard from
+	}
 	m.named++
 	s := snap{fmt.Sprintf("s%d", m.named), append([]byte(nil), l.bytes...), l.known}
 	return m.onTop(func() { l.snaps = append(l.snaps, s) }, "snapshot", "-c", s.name)
