@@ -115,8 +115,14 @@ func (d *Disk) Submit(r *block.Request) {
 	d.mu.Unlock()
 }
 
+// maxQuick is the most bytes of a request that say something of how long others take.
+const maxQuick = 128 << 10
+
 // isQuick tells reads and writes from what may take long on any storage.
 func (d *Disk) isQuick(r *block.Request) bool {
+	if r.Len > maxQuick {
+		return false
+	}
 	return r.Op == block.OpRead || r.Op == block.OpWrite && r.Flags&block.FlagFUA == 0 && !d.options.WriteThrough
 }
 

@@ -200,11 +200,11 @@ func TestQuickRequestsAreDoneInSubmit(t *testing.T) {
 	})
 }
 
-// TestWhatIsToBeDurableIsAWorkers, however patient its submitter is.
-func TestWhatIsToBeDurableIsAWorkers(t *testing.T) {
+// TestWhatMayTakeLongIsAWorkers, however patient its submitter is.
+func TestWhatMayTakeLongIsAWorkers(t *testing.T) {
 	d := New(memory(t), Options{})
 	defer d.Close()
-	for _, r := range []block.Request{{Op: block.OpFlush}, {Op: block.OpWrite, Flags: block.FlagFUA}, {Op: block.OpDiscard}, {Op: block.OpWriteZeroes}} {
+	for _, r := range []block.Request{{Op: block.OpFlush}, {Op: block.OpWrite, Flags: block.FlagFUA}, {Op: block.OpDiscard}, {Op: block.OpWriteZeroes}, {Op: block.OpRead, Len: 1 << 20}} {
 		if d.isQuick(&r) {
 			t.Errorf("%s, flags %d: done in Submit", r.Op, r.Flags)
 		}
