@@ -22,13 +22,15 @@ type Machine struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	// Board is the board's versioned name, or one that stands for its newest version: see Boards.
-	Board  string `json:"machine"`
-	Accel  string `json:"accel" words:"auto kvm soft"`
-	CPUs   CPUs   `json:"cpus"`
-	Memory Memory `json:"memory"`
-	NUMA   NUMA   `json:"numa,omitzero"`
-	Boot   Boot   `json:"boot"`
-	Disks  []Disk `json:"disks,omitempty"`
+	Board string `json:"machine"`
+	Accel string `json:"accel" words:"auto kvm soft"`
+	// SoftEngine is how the soft accelerator runs code.
+	SoftEngine string `json:"softEngine" words:"auto interp jit"`
+	CPUs       CPUs   `json:"cpus"`
+	Memory     Memory `json:"memory"`
+	NUMA       NUMA   `json:"numa,omitzero"`
+	Boot       Boot   `json:"boot"`
+	Disks      []Disk `json:"disks,omitempty"`
 	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
 	Serial  Char   `json:"serial,omitzero"`
 	Console Char   `json:"console,omitzero"`
@@ -73,15 +75,16 @@ func (f *Files) Set(s string) error {
 // Default returns a machine with everything set that has a default.
 func Default() Machine {
 	return Machine{
-		Version: Version,
-		Name:    "berth",
-		Board:   "q35",
-		Accel:   "auto",
-		CPUs:    CPUs{Count: 1},
-		Memory:  Memory{Size: 512 << 20},
-		Boot:    Boot{Decompress: "auto"},
-		PVPanic: "isa",
-		OnPanic: "stop",
+		Version:    Version,
+		Name:       "berth",
+		Board:      "q35",
+		Accel:      "auto",
+		SoftEngine: "auto",
+		CPUs:       CPUs{Count: 1},
+		Memory:     Memory{Size: 512 << 20},
+		Boot:       Boot{Decompress: "auto"},
+		PVPanic:    "isa",
+		OnPanic:    "stop",
 	}
 }
 
@@ -117,6 +120,7 @@ func (m *Machine) Validate() error {
 	}
 	for _, w := range []struct{ what, value, path string }{
 		{"accelerator", m.Accel, "accel"},
+		{"soft-engine", m.SoftEngine, "softEngine"},
 		{"decompress", m.Boot.Decompress, "boot.decompress"},
 		{"pvpanic", m.PVPanic, "pvpanic"},
 		{"on-panic", m.OnPanic, "onPanic"},

@@ -1,4 +1,4 @@
-// Package soft is the accelerator that needs nothing of the host: vCPUs interpreted by x86/interp, with interrupt controllers of its own.
+// Package soft is the accelerator that needs nothing of the host: vCPUs of x86/interp, translated or interpreted, with interrupt controllers of its own.
 package soft
 
 import (
@@ -17,17 +17,45 @@ import (
 	"berth/device/pit"
 	"berth/irq"
 	"berth/x86/interp"
+	"berth/x86/jit"
 	"berth/x86/mmu"
 )
 
 // MaxCPUs is how many vCPUs a VM may have.
 const MaxCPUs = 64
 
-// Accelerator makes VMs on the soft engine.
-type Accelerator struct{ log *slog.Logger }
+// Engine is how guest code is run.
+type Engine string
 
-// New returns the soft engine. It logs rare events only.
-func New(log *slog.Logger) *Accelerator { return &Accelerator{log: log} }
+// The engines.
+const (
+	Auto   Engine = "auto"   // JIT where the host can, else Interp
+	Interp Engine = "interp" // interpreted
+	JIT    Engine = "jit"    // 64-bit code translated to the host's
+)
+
+// Accelerator makes VMs on the soft engine.
+type Accelerator struct {
+	engine Engine
+	log    *slog.Logger
+}
+
+// New returns the soft engine as it suits the host. It logs rare events only.
+func New(log *slog.Logger) *Accelerator {
+	a, _ := NewEngine(Auto, log) // which suits every host
+	return a
+}
+
+// NewEngine is New with code run as engine says.
+func NewEngine(engine Engine, log *slog.Logger) (*Accelerator, error) {
+	switch {
+	case engine == JIT && !jit.Available():
+		return nil, errors.New("soft: this host cannot run translated code: that takes an x86-64-v2 CPU; use --soft-engine interp")
+	case engine == Auto && !jit.Available():
+		engine = Interp
+	}
+	return &Accelerator{engine: engine, log: log}, nil
+}
 
 // Name implements accel.Accelerator.
 func (a *Accelerator) Name() string { return "soft" }
@@ -35,6 +63,7 @@ func (a *Accelerator) Name() string { return "soft" }
 // VM is one guest's hardware.
 type VM struct {
 	cfg    accel.Config
+	engine Engine
 	log    *slog.Logger
 	cpus   []*cpu
 	group  *interp.Group
@@ -68,7 +97,7 @@ func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	if all := cfg.Memory.Regions(); len(all) > 0 && all[len(all)-1].End() > addressLimit {
 		return nil, errors.New("soft: its CPUs address 1 TiB, PCI below 4 GiB included: give the guest less memory")
 	}
-	v := &VM{cfg: cfg, log: a.log, group: &interp.Group{}}
+	v := &VM{cfg: cfg, engine: a.engine, log: a.log, group: &interp.Group{}}
 	if err := v.newChips(); err != nil {
 		return nil, err
 	}

@@ -35,11 +35,17 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
 		Freed:      c.vm.freed,
+		Translate:  c.vm.engine != Interp,
 	}
 	if c.id == 0 && !c.vm.cfg.APICOnly {
 		cfg.FERR = c.vm.ferr.Set
 	}
 	i, err := interp.New(cfg)
+	if err != nil && c.vm.engine == Auto {
+		c.vm.log.Warn("guest code is interpreted: the host gives no memory for translated code", "err", err)
+		cfg.Translate = false
+		i, err = interp.New(cfg)
+	}
 	if err != nil {
 		return fmt.Errorf("soft: vCPU %d: %w", c.id, err)
 	}

@@ -43,5 +43,9 @@ func useSoft(m spec.Machine, log *slog.Logger, why string) (accel.Accelerator, s
 	if n := m.CPUs.Count; n > soft.MaxCPUs {
 		return nil, "", fmt.Errorf("%d CPUs: the soft engine runs at most %d (chosen: %s); use --cpus %d, or --accel kvm on a host with KVM", n, soft.MaxCPUs, why, soft.MaxCPUs)
 	}
-	return soft.New(log), why, nil
+	a, err := soft.NewEngine(soft.Engine(m.SoftEngine), log)
+	if err != nil {
+		return nil, "", err
+	}
+	return a, why, nil
 }

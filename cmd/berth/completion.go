@@ -79,21 +79,22 @@ func completions() map[string]cobra.CompletionFunc {
 	}
 	slices.Sort(boards)
 	return map[string]cobra.CompletionFunc{
-		"append":     cobra.NoFileCompletions,
-		"name":       cobra.NoFileCompletions,
-		"machine":    cobra.FixedCompletions(boards, cobra.ShellCompDirectiveNoFileComp),
-		"accel":      words("accel"),
-		"decompress": words("boot.decompress"),
-		"pvpanic":    words("pvpanic"),
-		"on-panic":   words("onPanic"),
-		"dry-run":    cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
-		"disk":       keyed(spec.Keys(spec.Disk{})),
-		"memory":     keyed(spec.Keys(spec.Memory{})),
-		"cpus":       keyed(spec.Keys(spec.CPUs{})),
-		"serial":     keyed(spec.Keys(spec.Char{})),
-		"console":    keyed(spec.Keys(spec.Char{})),
-		"port":       keyed(spec.Keys(spec.Port{})),
-		"numa":       completeNUMA,
+		"append":      cobra.NoFileCompletions,
+		"name":        cobra.NoFileCompletions,
+		"machine":     cobra.FixedCompletions(boards, cobra.ShellCompDirectiveNoFileComp),
+		"accel":       words("accel"),
+		"soft-engine": words("softEngine"),
+		"decompress":  words("boot.decompress"),
+		"pvpanic":     words("pvpanic"),
+		"on-panic":    words("onPanic"),
+		"dry-run":     cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
+		"disk":        keyed(spec.Keys(spec.Disk{})),
+		"memory":      keyed(spec.Keys(spec.Memory{})),
+		"cpus":        keyed(spec.Keys(spec.CPUs{})),
+		"serial":      keyed(spec.Keys(spec.Char{})),
+		"console":     keyed(spec.Keys(spec.Char{})),
+		"port":        keyed(spec.Keys(spec.Port{})),
+		"numa":        completeNUMA,
 	}
 }
 

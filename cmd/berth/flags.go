@@ -55,6 +55,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, file=PATH or socket=PATH[,server=on]; may be repeated",
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
+	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (jit if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
 	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
 	d.text("pvpanic", "`DEVICE` by which the guest's kernel says that it panicked: isa, pci or off", func(m *spec.Machine) *string { return &m.PVPanic })

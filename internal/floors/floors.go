@@ -12,6 +12,7 @@ spec guestmem kvmapi irq clock x86
 # mechanisms
 bus x86/optab x86/mmu block block/inflate chardev
 x86/decode x86/fp
+x86/jit
 x86/interp
 
 # parts

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"berth/x86/decode"
+	"berth/x86/jit"
 	"berth/x86/optab"
 )
 
@@ -26,8 +27,40 @@ var (
 	onlyOp    = flag.String("hostcpu.op", "", "only rows whose operation matches this regular expression")
 )
 
-// pair is the two engines.
-type pair struct{ want, got Engine }
+// pair is the host and what is compared with it.
+type pair struct {
+	want Engine
+	got  []named
+}
+
+type named struct {
+	name string
+	Engine
+}
+
+// results is what the engines of a pair made of the same cases.
+type results struct {
+	want []Result
+	got  [][]Result
+}
+
+func (p pair) results(n int) results {
+	r := results{want: make([]Result, n)}
+	for range p.got {
+		r.got = append(r.got, make([]Result, n))
+	}
+	return r
+}
+
+// compare lists how the engines' results of the i-th case differ from the host's.
+func (p pair) compare(c *Case, i int, r results) (diff []string) {
+	for e := range p.got {
+		for _, d := range Compare(c, &r.want[i], &r.got[e][i]) {
+			diff = append(diff, p.got[e].name+": "+d)
+		}
+	}
+	return diff
+}
 
 // needOracle skips a test where the host's answers are not its processor's. A
 // paravirtual kernel is told by its running no compatibility mode: a program there
@@ -56,25 +89,43 @@ func newPair(t testing.TB, soft bool) pair {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { host.Close() })
-	var other Engine
+	p := pair{want: host}
+	add := func(name string, e Engine, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { e.Close() })
+		p.got = append(p.got, named{name, e})
+	}
 	if soft {
-		other, err = NewSoft()
+		e, err := NewSoft(false)
+		add("interpreted", e, err)
+		if jit.Available() {
+			e, err := NewSoft(true)
+			add("translated", e, err)
+		}
 	} else {
-		other, err = NewHost()
+		e, err := NewHost()
+		add("host", e, err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { other.Close() })
-	return pair{host, other}
+	return p
 }
 
-// run runs a batch on both at once.
-func (p pair) run(t testing.TB, image []byte, cases []Case, want, got []Result) {
+// run runs a batch on all at once.
+func (p pair) run(t testing.TB, image []byte, cases []Case, r results) {
+	t.Helper()
+	p.runBoth(t, image, cases, cases, r)
+}
+
+// runBoth is run where the host has cases of its own.
+func (p pair) runBoth(t testing.TB, image []byte, onHost, cases []Case, r results) {
 	t.Helper()
 	done := make(chan error)
-	go func() { done <- p.want.Run(image, cases, want) }()
-	err := p.got.Run(image, cases, got)
+	go func() { done <- p.want.Run(image, onHost, r.want) }()
+	var err error
+	for e := range p.got {
+		err = errors.Join(err, p.got[e].Run(image, cases, r.got[e]))
+	}
 	if hostErr := <-done; hostErr != nil || err != nil {
 		t.Fatalf("%v; %v", hostErr, err)
 	}
@@ -135,9 +186,9 @@ func generator(seed uint64) *Generator {
 func (p pair) check(t testing.TB, r *Regression) (*Result, []string) {
 	t.Helper()
 	cases := r.Batch()
-	want, got := make([]Result, len(cases)), make([]Result, len(cases))
-	p.run(t, Image(r.ImageSeed), cases, want, got)
-	return &want[r.Slot], Compare(&r.Case, &want[r.Slot], &got[r.Slot])
+	all := p.results(len(cases))
+	p.run(t, Image(r.ImageSeed), cases, all)
+	return &all.want[r.Slot], p.compare(&r.Case, r.Slot, all)
 }
 
 // minimise drops instructions as long as a difference remains.
@@ -173,15 +224,15 @@ func (p pair) report(t testing.TB, r *Regression) {
 // differences runs n cases and returns how many differ, printing a few of each kind.
 func differences(t *testing.T, p pair, n int) int {
 	g, cov, kinds := generator(*caseSeed), coverage{}, map[string]int{}
-	want, got := make([]Result, maxCases), make([]Result, maxCases)
+	all := p.results(maxCases)
 	bad := 0
 	for done := 0; done < n; {
 		seed, image, cases := g.Batch(min(maxCases, n-done))
-		p.run(t, image, cases, want, got)
+		p.run(t, image, cases, all)
 		for i := range cases {
 			c := &cases[i]
 			cov.add(c)
-			if Compare(c, &want[i], &got[i]) == nil {
+			if p.compare(c, i, all) == nil {
 				continue
 			}
 			bad++
@@ -244,7 +295,7 @@ func TestHostTwice(t *testing.T) {
 	differences(t, newPair(t, false), 20_000)
 }
 
-// TestHostCPU compares the interpreter with the host.
+// TestHostCPU compares the interpreter and translated code with the host.
 func TestHostCPU(t *testing.T) {
 	differences(t, newPair(t, true), *caseCount)
 }
@@ -254,7 +305,7 @@ func TestHostCPU(t *testing.T) {
 func TestScans(t *testing.T) {
 	p := newPair(t, true)
 	g := NewGenerator(*caseSeed, func(r *optab.Row) bool { return r.Op != optab.TZCNT && r.Op != optab.LZCNT })
-	want, got := make([]Result, maxCases), make([]Result, maxCases)
+	all := p.results(maxCases)
 	for range 10 {
 		_, image, cases := g.Batch(maxCases)
 		onHost := slices.Clone(cases)
@@ -266,16 +317,14 @@ func TestScans(t *testing.T) {
 				copy(prefixes, bytes.ReplaceAll(prefixes, []byte{0xf3}, []byte{0xf2}))
 			}
 		}
-		if err := errors.Join(p.want.Run(image, onHost, want), p.got.Run(image, cases, got)); err != nil {
-			t.Fatal(err)
-		}
+		p.runBoth(t, image, onHost, cases, all)
 		for i := range cases {
 			c := &cases[i]
 			if c.Mode == decode.Mode16 && bytes.IndexByte(c.Code, 0x2e) >= 0 {
 				continue // reads the code, which differs
 			}
-			if diff := Compare(c, &want[i], &got[i]); diff != nil {
-				t.Errorf("%s    %s", c.Describe(&want[i]), strings.Join(diff, "\n    "))
+			if diff := p.compare(c, i, all); diff != nil {
+				t.Errorf("%s    %s", c.Describe(&all.want[i]), strings.Join(diff, "\n    "))
 			}
 		}
 	}

@@ -48,14 +48,14 @@ type Soft struct {
 	io  ports
 }
 
-// NewSoft makes the interpreter's machine.
-func NewSoft() (*Soft, error) {
+// NewSoft makes the machine of the soft engine, interpreting or translating.
+func NewSoft(translate bool) (*Soft, error) {
 	s := &Soft{mem: guestmem.New()}
 	if _, err := s.mem.AddRAM(0, guestMemory); err != nil {
 		return nil, err
 	}
 	cpu, err := interp.New(interp.Config{
-		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.io, APIC: noAPIC{}, TSC: func() uint64 { return 0 },
+		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.io, APIC: noAPIC{}, TSC: func() uint64 { return 0 }, Translate: translate,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.mem.Close())

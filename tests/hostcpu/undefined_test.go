@@ -66,11 +66,11 @@ func undefinedCases(mode decode.Mode) []Case {
 }
 
 // TestUndefined: what the decoder calls undefined is #UD on the host and in the
-// interpreter.
+// soft engine.
 func TestUndefined(t *testing.T) {
 	p := newPair(t, true)
 	image := Image(1)
-	want, got := make([]Result, maxCases), make([]Result, maxCases)
+	r := p.results(maxCases)
 	for mode := decode.Mode16; mode <= decode.Mode64; mode++ {
 		all := undefinedCases(mode)
 		if mode == decode.Mode16 {
@@ -80,10 +80,15 @@ func TestUndefined(t *testing.T) {
 		}
 		for i := 0; i < len(all); i += maxCases {
 			batch := all[i:min(i+maxCases, len(all))]
-			p.run(t, image, batch, want, got)
+			p.run(t, image, batch, r)
 			for j := range batch {
-				if want[j].Vector != x86.UD || got[j].Vector != x86.UD {
-					t.Errorf("%d-bit % x: vector %d on the host, %d in the interpreter", 16<<mode, batch[j].Code, want[j].Vector, got[j].Vector)
+				if r.want[j].Vector != x86.UD {
+					t.Errorf("%d-bit % x: vector %d on the host", 16<<mode, batch[j].Code, r.want[j].Vector)
+				}
+				for e := range p.got {
+					if v := r.got[e][j].Vector; v != x86.UD {
+						t.Errorf("%d-bit % x: vector %d, %s", 16<<mode, batch[j].Code, v, p.got[e].name)
+					}
 				}
 			}
 		}

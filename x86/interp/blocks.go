@@ -9,6 +9,7 @@ import (
 	"berth/guestmem"
 	"berth/x86"
 	"berth/x86/decode"
+	"berth/x86/jit"
 )
 
 // A block is a run of instructions that starts where control arrived and ends
@@ -38,6 +39,9 @@ type block struct {
 	phys2 uint64 // of a crossing instruction: the second page
 	ops   []uop
 	insts []decode.Inst // of generic micro-ops
+
+	unit *jit.Unit // of translated code: then there are no micro-ops
+	in   []uint32  // exits of other units that lead here
 }
 
 // exit is where a conditional branch within a block goes.
@@ -123,7 +127,7 @@ func (b *block) weight() int { return len(b.ops) + 3*len(b.insts) + 12 }
 // clearBlocks forgets every block. One of them may be running.
 func (c *CPU) clearBlocks() {
 	for _, b := range c.blocks.byKey {
-		b.die()
+		c.kill(b)
 	}
 	c.forgetBlocks()
 }
@@ -137,10 +141,20 @@ func (c *CPU) forgetBlocks() {
 	bc.byKey, bc.pages, bc.held = map[uint64]*block{}, map[uint64]*codePage{}, 0
 	bc.jumps = [jumpEntries]jump{}
 	bc.changed = true
+	c.tier1.clear()
 }
 
 // die makes whoever still reaches the block look for its successor.
 func (b *block) die() { b.ops[0].kind = uDead }
+
+// kill is die for blocks of both tiers.
+func (c *CPU) kill(b *block) {
+	if b.unit != nil {
+		c.tier1.kill(b)
+		return
+	}
+	b.die()
+}
 
 // jumpTag is what a jump entry must have been made under to hold now: the same
 // translations, privilege and mode; never 0. A code segment whose base or limit
@@ -165,7 +179,10 @@ func (c *CPU) flatCode() bool { return c.SegBase[x86.CS] == 0 && c.Seg[x86.CS].L
 
 // blockKey tells blocks apart: where they are and what decoding depends on.
 func (c *CPU) blockKey(phys uint64) uint64 {
-	return phys<<3 | b2u(c.flatCode())<<2 | uint64(c.Mode)
+	if c.tier1 != nil && c.Mode == decode.Mode64 {
+		return phys<<5 | uint64(c.MMUIndex+1)<<3 | uint64(c.Mode)
+	}
+	return phys<<5 | b2u(c.flatCode())<<2 | uint64(c.Mode)
 }
 
 // find returns the block at RIP, decoding it if need be, and sets R[decode.RIP].
@@ -302,8 +319,8 @@ func granules(off, n uint64) uint64 {
 
 // removeBlock takes b out of the cache.
 func (c *CPU) removeBlock(b *block) {
-	b.die()
 	delete(c.blocks.byKey, b.key)
+	c.kill(b)
 	c.blocks.held -= b.weight()
 	c.blocks.changed = true
 	c.takeFromPage(b.page, b)

@@ -18,7 +18,7 @@ func newPair(t *testing.T, code []byte) (a, b *CPU) {
 	a = newTestCPU(t, code)
 	mem := a.cfg.Memory
 	var err error
-	if b, err = New(Config{ID: 1, CPUs: 2, Memory: mem, Group: a.group}); err != nil {
+	if b, err = New(Config{ID: 1, CPUs: 2, Memory: mem, Group: a.group, Translate: translate}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -17,6 +17,10 @@ const (
 // dropCold drops cold blocks if it is time to. The vCPU is about to sleep.
 func (c *CPU) dropCold(now time.Time) {
 	bc := &c.blocks
+	if c.tier1 != nil {
+		c.dropColdCode(now)
+		return
+	}
 	if bc.held < coldHeld || now.Sub(bc.swept) < coldEvery {
 		return
 	}
@@ -24,6 +28,25 @@ func (c *CPU) dropCold(now time.Time) {
 	before := bc.held
 	c.sweep()
 	if before-bc.held >= coldFreed && c.cfg.Freed != nil {
+		c.cfg.Freed()
+	}
+}
+
+// Of translated code nobody knows what is cold: it goes on by itself from block to
+// block. All of it is given up when it is much; what is warm is soon there again.
+const (
+	coldCodeEvery = time.Minute
+	coldCode      = 16 << 20 // bytes that a vCPU may keep
+)
+
+func (c *CPU) dropColdCode(now time.Time) {
+	if c.tier1.cache.Used() < coldCode || now.Sub(c.blocks.swept) < coldCodeEvery {
+		return
+	}
+	c.blocks.swept = now
+	c.forgetBlocks()
+	c.tier1.release()
+	if c.cfg.Freed != nil {
 		c.cfg.Freed()
 	}
 }

@@ -50,6 +50,9 @@ func TestSweep(t *testing.T) {
 
 // A vCPU sweeps only now and then, only when it holds much, and says so when much went.
 func TestDropCold(t *testing.T) {
+	if translate {
+		t.Skip("of translated code all is dropped: TestReleaseCode")
+	}
 	c := newTestCPU(t, unhex(t, "b801000000"))
 	told := 0
 	c.cfg.Freed = func() { told++ }
@@ -81,4 +84,23 @@ func TestDropCold(t *testing.T) {
 		t.Errorf("not swept when it was time; told %d times", told)
 	}
 	run()
+}
+
+// What is translated anew after all code was given up runs as before, and pages
+// without code take stores directly again.
+func TestReleaseCode(t *testing.T) {
+	if !translate {
+		t.Skip("there is no translated code")
+	}
+	c := newTestCPU(t, unhex(t, "b801000000"))
+	for range 2 {
+		c.RIP, c.R[x86.RAX] = testCode, 0
+		runTest(t, c, false)
+		wantReg(t, c, x86.RAX, 1)
+		c.forgetBlocks()
+		c.tier1.release()
+		if len(c.blocks.byKey) != 0 || *c.cfg.Memory.Flags(testCode)&guestmem.FlagCode != 0 {
+			t.Fatalf("%d blocks stay", len(c.blocks.byKey))
+		}
+	}
 }

@@ -1,9 +1,10 @@
-// Package interp is tier 0 of the soft engine: an interpreter of pre-decoded basic blocks.
+// Package interp is the soft engine's vCPU: an interpreter of pre-decoded basic blocks, which runs 64-bit code through x86/jit if asked to.
 package interp
 
 import (
 	"berth/x86"
 	"berth/x86/decode"
+	"berth/x86/jit"
 	"berth/x86/mmu"
 )
 
@@ -65,6 +66,9 @@ type Core struct {
 
 	Instructions uint64 // executed since reset
 	TurnEnd      uint64 // the Instructions after which the host's CPU is offered to others: see turns
+
+	// Frame is translated code's: see tier1. XMM registers and MXCSR live there always.
+	Frame jit.Frame
 
 	TLB [3]mmu.TLB // by MMUIndex
 }

@@ -1,10 +1,12 @@
 package interp
 
 import (
+	"os"
 	"testing"
 
 	"berth/guestmem"
 	"berth/x86"
+	"berth/x86/jit"
 )
 
 // Where newTestCPU puts things. Everything below 16 MiB is RAM, mapped onto
@@ -19,13 +21,27 @@ const (
 
 // newTestCPU returns a CPU in flat 64-bit mode at CPL 0, about to run code at
 // testCode with RSP at testStack. UD2 follows the code: see runTest.
+// translate has the tests run translated code where they run 64-bit code: TestMain
+// runs them all both ways.
+var translate bool
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if status == 0 && jit.Available() {
+		translate = true
+		println("the same, translated")
+		status = m.Run()
+	}
+	os.Exit(status)
+}
+
 func newTestCPU(t testing.TB, code []byte) *CPU {
 	t.Helper()
 	mem := guestmem.New()
 	if _, err := mem.AddRAM(0, testRAM); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Config{Memory: mem})
+	c, err := New(Config{Memory: mem, Translate: translate})
 	if err != nil {
 		t.Fatal(err)
 	}

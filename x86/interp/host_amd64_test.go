@@ -208,7 +208,7 @@ func stateOperand(r *rand.Rand, c *CPU, in *decode.Inst, mem *[640]byte) {
 	case optab.LDMXCSR:
 		put32(mem[:], mxcsrReset|uint32(r.IntN(4))<<13|uint32(r.IntN(128)))
 	case optab.FLDENV, optab.FRSTOR, optab.FXRSTOR, optab.XRSTOR:
-		saved := c.fpu
+		saved, xmm := c.fpu, *c.fpu.xmm
 		randomFPU(r, c, false)
 		if in.Op == optab.FXRSTOR || in.Op == optab.XRSTOR {
 			c.putX87Image(mem[:], true)
@@ -224,7 +224,7 @@ func stateOperand(r *rand.Rand, c *CPU, in *decode.Inst, mem *[640]byte) {
 				putF80(mem[n+10*int(i):], *c.fpu.st(i))
 			}
 		}
-		c.fpu = saved
+		c.fpu, *c.fpu.xmm = saved, xmm
 	}
 }
 

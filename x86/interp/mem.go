@@ -23,9 +23,12 @@ type memState struct {
 	// Which TLB entries hold something, by MMUIndex: a flush visits only these.
 	filled, global, large [3][mmu.TLBSize / 64]uint64
 
+	phys [3][mmu.TLBSize]uint64 // the entries' guest-physical pages
+
 	// generation changes whenever a translation that was handed out may have
 	// become wrong; fetches made under an older one are forgotten.
 	generation uint64
+	globals    uint64 // likewise of translations that are global
 	fetches    [fetchEntries]fetchEntry
 
 	buf [64]byte // for I/O and page-crossing accesses: escapes to IO implementations
@@ -36,7 +39,8 @@ const fetchEntries = 256
 // fetchEntry remembers where the code of one linear page lies.
 type fetchEntry struct {
 	page       uint64
-	generation uint64 // of memState; 0 is none
+	generation uint64 // of memState, or globals; 0 is none
+	global     bool
 	user       bool
 	phys       uint64
 	code       []byte
@@ -78,13 +82,8 @@ func (c *CPU) after(va, n uint64) uint64 {
 // current privilege and fills the TLB. host is nil outside RAM and, for writes,
 // where the store must not go straight to the host: ROM and pages with code.
 func (c *CPU) translate(va uint64, a mmu.Access) (gpa uint64, region *guestmem.Region, ok bool) {
-	if !c.canonical(va) {
-		c.exc = exception{vector: x86.GP, hasError: true, nonCanonical: true}
-		return 0, nil, false
-	}
-	pg, code, ok := mmu.Walk(c.cfg.Memory, &c.sys.mem.regs, va, a, mmu.Privilege(c.MMUIndex))
+	pg, ok := c.walk(va, a)
 	if !ok {
-		c.exc = exception{vector: x86.PF, hasError: true, code: code, cr2: va}
 		return 0, nil, false
 	}
 	region = c.cfg.Memory.Find(pg.Phys)
@@ -92,6 +91,19 @@ func (c *CPU) translate(va uint64, a mmu.Access) (gpa uint64, region *guestmem.R
 		c.fill(va, &pg, region, a)
 	}
 	return pg.Phys | va&^pageMask, region, true
+}
+
+// walk finds va's page; not ok: exc is set.
+func (c *CPU) walk(va uint64, a mmu.Access) (pg mmu.Page, ok bool) {
+	if !c.canonical(va) {
+		c.exc = exception{vector: x86.GP, hasError: true, nonCanonical: true}
+		return pg, false
+	}
+	pg, code, ok := mmu.Walk(c.cfg.Memory, &c.sys.mem.regs, va, a, mmu.Privilege(c.MMUIndex))
+	if !ok {
+		c.exc = exception{vector: x86.PF, hasError: true, code: code, cr2: va}
+	}
+	return pg, ok
 }
 
 // fill puts a RAM page into the TLB. It grants writes only where nobody must
@@ -103,16 +115,13 @@ func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Acces
 	}
 	i := va / pageSize % mmu.TLBSize
 	e := &c.TLB[c.MMUIndex][i]
-	*e = mmu.Entry{
-		Read:  page,
-		Write: mmu.NoPage,
-		Add:   region.HostAddr() + uintptr(pg.Phys-region.GPA) - uintptr(page),
-		Phys:  pg.Phys,
-	}
+	host := region.HostAddr() + uintptr(pg.Phys-region.GPA)
+	*e = mmu.Entry{Read: page, Write: mmu.NoPage(i), Add: host - uintptr(page), Host: host}
 	if pg.Writable && !region.ReadOnly && c.writeUnseen(pg.Phys, a) {
 		e.Write = page
 	}
 	m, w, bit := &c.sys.mem, i/64, uint64(1)<<(i%64)
+	m.phys[c.MMUIndex][i] = pg.Phys
 	m.filled[c.MMUIndex][w] |= bit
 	setBit(&m.global[c.MMUIndex][w], bit, pg.Global)
 	setBit(&m.large[c.MMUIndex][w], bit, pg.Shift > 12)
@@ -420,16 +429,34 @@ func (c *CPU) fetch(va uint64) (phys uint64, code []byte, ok bool) {
 	m := &c.sys.mem
 	user := c.MMUIndex == mmuUser
 	f := &m.fetches[va/pageSize%fetchEntries]
-	if f.page == page && f.generation == m.generation && f.user == user {
+	if f.page == page && f.user == user && f.generation == m.age(f.global) {
 		return f.phys + off, f.code[off:], true
 	}
-	gpa, r, ok := c.translate(va, mmu.Fetch)
-	if !ok || r == nil {
-		return gpa, nil, ok
+	pg, ok := c.walk(va, mmu.Fetch)
+	if !ok {
+		return 0, nil, false
 	}
-	start := gpa - off - r.GPA
-	*f = fetchEntry{page, m.generation, user, gpa - off, r.Host[start : start+pageSize : start+pageSize]}
-	return gpa, f.code[off:], true
+	r := c.cfg.Memory.Find(pg.Phys)
+	if r == nil {
+		return pg.Phys | off, nil, true
+	}
+	start := pg.Phys - r.GPA
+	*f = fetchEntry{page, m.age(pg.Global), pg.Global, user, pg.Phys, r.Host[start : start+pageSize : start+pageSize]}
+	return pg.Phys | off, f.code[off:], true
+}
+
+// age is the generation that a translation holds under.
+func (m *memState) age(global bool) uint64 {
+	if global {
+		return m.globals
+	}
+	return m.generation
+}
+
+// fetchedGlobal reports that the translation of va, which fetch has returned, is global.
+func (c *CPU) fetchedGlobal(va uint64) bool {
+	f := &c.sys.mem.fetches[va/pageSize%fetchEntries]
+	return f.page == va&pageMask && f.global
 }
 
 // asSupervisor runs f with the privilege of the processor's own accesses to
@@ -479,6 +506,9 @@ func (c *CPU) sys64(va uint64) (uint64, bool) {
 func (c *CPU) flushTLB(keepGlobal bool) {
 	m := &c.sys.mem
 	m.generation++
+	if !keepGlobal {
+		m.globals++
+	}
 	for t := range m.filled {
 		for w, set := range m.filled[t] {
 			if keepGlobal {
@@ -486,8 +516,7 @@ func (c *CPU) flushTLB(keepGlobal bool) {
 			}
 			m.filled[t][w] &^= set
 			for ; set != 0; set &= set - 1 {
-				e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]
-				e.Read, e.Write = mmu.NoPage, mmu.NoPage
+				c.empty(t, w*64+bits.TrailingZeros64(set))
 			}
 		}
 	}
@@ -497,11 +526,12 @@ func (c *CPU) flushTLB(keepGlobal bool) {
 func (c *CPU) initTLB() {
 	for t := range c.TLB {
 		for i := range c.TLB[t] {
-			c.TLB[t][i] = mmu.Entry{Read: mmu.NoPage, Write: mmu.NoPage}
+			c.empty(t, i)
 		}
 		c.sys.mem.filled[t] = [mmu.TLBSize / 64]uint64{}
 	}
 	c.sys.mem.generation++
+	c.sys.mem.globals++
 }
 
 // flushPage forgets the translation of va, and all of a large page's pieces if
@@ -509,6 +539,7 @@ func (c *CPU) initTLB() {
 func (c *CPU) flushPage(va uint64) {
 	m := &c.sys.mem
 	m.generation++
+	m.globals++
 	page := va & pageMask
 	i := va / pageSize % mmu.TLBSize
 	for t := range c.TLB {
@@ -526,8 +557,14 @@ func (c *CPU) flushPage(va uint64) {
 	}
 }
 
+// empty has an entry grant nothing.
+func (c *CPU) empty(t, i int) {
+	none := mmu.NoPage(uint64(i))
+	c.TLB[t][i].Read, c.TLB[t][i].Write = none, none
+}
+
 func (c *CPU) drop(t, i int) {
-	c.TLB[t][i].Read, c.TLB[t][i].Write = mmu.NoPage, mmu.NoPage
+	c.empty(t, i)
 	c.sys.mem.filled[t][i/64] &^= 1 << (i % 64)
 }
 
@@ -537,8 +574,9 @@ func (c *CPU) revokeWrites(match func(phys uint64) bool) {
 	for t := range m.filled {
 		for w, set := range m.filled[t] {
 			for ; set != 0; set &= set - 1 {
-				if e := &c.TLB[t][w*64+bits.TrailingZeros64(set)]; e.Write != mmu.NoPage && match(e.Phys) {
-					e.Write = mmu.NoPage
+				i := w*64 + bits.TrailingZeros64(set)
+				if e := &c.TLB[t][i]; e.Write == e.Read && match(m.phys[t][i]) {
+					e.Write = mmu.NoPage(uint64(i))
 				}
 			}
 		}

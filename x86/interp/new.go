@@ -1,6 +1,8 @@
 package interp
 
 import (
+	"errors"
+
 	"berth/guestmem"
 	"berth/x86"
 	"berth/x86/decode"
@@ -21,6 +23,7 @@ type CPU struct {
 	fpu    fpuState    // x87, MMX and SSE registers
 	sse    *sseTable
 	blocks blockCache
+	tier1  *tier1      // nil: everything is interpreted
 	inst   decode.Inst // the instruction that step runs
 
 	pauses  uint64   // PAUSEs executed
@@ -87,6 +90,8 @@ type Config struct {
 	FERR func(asserted bool)
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
+	// Translate has 64-bit code translated to the host's: see jit.Available.
+	Translate bool
 	// Freed, if set, is told that much of what the vCPU held on the Go heap is
 	// garbage now, while the vCPU halts. It must not wait.
 	Freed func()
@@ -115,6 +120,12 @@ func New(cfg Config) (*CPU, error) {
 		return nil, err
 	}
 	c := &CPU{Core: core, cfg: cfg, group: cfg.Group, sse: sseKinds()}
+	c.fpu.xmm = &core.Frame.XMM
+	if cfg.Translate {
+		if err := c.newTier1(); err != nil {
+			return nil, errors.Join(err, freeCore(core))
+		}
+	}
 	if c.group == nil {
 		c.group = &Group{}
 	}
@@ -129,7 +140,7 @@ func New(cfg Config) (*CPU, error) {
 // Close releases the vCPU's memory. Nobody may use it any more.
 func (c *CPU) Close() error {
 	c.clearBlocks()
-	return freeCore(c.Core)
+	return errors.Join(c.tier1.close(), freeCore(c.Core))
 }
 
 // exec runs one decoded instruction of any family, at RIP.

@@ -42,6 +42,8 @@ func (c *CPU) Run() Exit {
 			// One instruction past the blocks: a vCPU that keeps writing to this page
 			// may have the next block dropped as well before it begins.
 			st = c.step()
+		case c.tier1 != nil && c.Mode == decode.Mode64:
+			st = c.runTranslated()
 		default:
 			st = c.runBlocks()
 		}
@@ -63,7 +65,11 @@ func (c *CPU) step() status {
 	if st := c.decodeHere(in); st != next {
 		return st
 	}
-	st := c.exec(in)
+	return c.finish(in, c.exec(in))
+}
+
+// finish moves RIP past an instruction that ended so.
+func (c *CPU) finish(in *decode.Inst, st status) status {
 	switch st {
 	case next:
 		c.RIP += uint64(in.Len)

@@ -1,0 +1,304 @@
+package interp
+
+import (
+	"sync/atomic"
+
+	"berth/x86"
+	"berth/x86/decode"
+	"berth/x86/jit"
+)
+
+// tier1 is what a vCPU has for translated code, beside the blocks that it shares
+// with the interpreter.
+type tier1 struct {
+	cache  *jit.Cache
+	jumps  *jumpTable
+	recent [recentUnits]*block // found lately, by key
+
+	stats Translation
+}
+
+const (
+	recentUnits = 1 << 12
+	noKey       = ^uint64(0)
+	// Bytes of translated code: all vCPUs of a machine share the group's, one has at
+	// most and at least so much.
+	groupCode = 256 << 20
+	maxCode   = 64 << 20
+	minCode   = 8 << 20
+	// jitSlice is how many instructions run before Pending is looked at: some 10 µs.
+	jitSlice = 1 << 14
+)
+
+// codeFor is how much code each of n vCPUs may hold.
+func codeFor(n int) int { return min(maxCode, max(minCode, groupCode/max(n, 1)&^0xffff)) }
+
+// kill has nobody reach b's code any more. It may be running.
+func (t *tier1) kill(b *block) {
+	t.cache.Kill(b.unit)
+	b.key = noKey // nor by recent
+	for _, x := range b.in {
+		t.cache.Unlink(x)
+	}
+	b.in = nil
+}
+
+// clear forgets all code, none of which runs.
+func (t *tier1) clear() {
+	if t == nil {
+		return
+	}
+	t.stats.Clears++
+	t.cache.Clear()
+	*t.jumps = jumpTable{}
+	clear(t.recent[:])
+}
+
+// release is clear that gives memory back to the host; if the host does not take it, it stays.
+func (t *tier1) release() {
+	t.clear()
+	_ = t.cache.Release()
+}
+
+// Translation counts what was translated and how translated code was left.
+type Translation struct {
+	Blocks, Instructions uint64    // translated, again after a Clear
+	Clears               uint64    // how often everything was forgotten
+	Bytes                int       // of code held
+	Exits                [8]uint64 // by jit.Kind
+	Stepped              uint64    // instructions run by their definition
+}
+
+// Translation returns the vCPU's counters, for which it must not be running.
+func (c *CPU) Translation() (t Translation) {
+	if c.tier1 != nil {
+		t = c.tier1.stats
+		t.Bytes = c.tier1.cache.Used()
+	}
+	return t
+}
+
+// noLink is the number of no exit.
+const noLink = ^uint32(0)
+
+// runTranslated runs 64-bit code until the run loop has something to decide.
+func (c *CPU) runTranslated() status {
+	link := noLink
+	for {
+		clears := c.tier1.stats.Clears
+		b, st := c.findUnit()
+		if b == nil {
+			return st
+		}
+		if link != noLink && clears == c.tier1.stats.Clears {
+			c.tier1.cache.Link(link, b.unit.Entry)
+			b.in = append(b.in, link)
+		}
+		c.blocks.changed = false
+		link, st = c.enterUnit(b.unit.Entry)
+		if st != again {
+			return st
+		}
+		if atomic.LoadUint32(&c.Pending) != 0 {
+			return next
+		}
+		if c.Instructions > c.TurnEnd {
+			c.endTurn()
+		}
+	}
+}
+
+// enterUnit runs translated code from a unit's start on. again: go on at RIP, whose
+// unit exit link is to lead to.
+func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
+	f := &c.Frame
+	f.Tags = [2]uint64{c.unitTag(false), c.unitTag(true)}
+	f.MXCSR = c.fpu.mxcsr
+	f.FPUsable = uint8(b2u(c.xmmUsable()))
+	misses := 0
+	for {
+		slice := min(jitSlice, c.TurnEnd-c.Instructions)
+		if c.TurnEnd < c.Instructions {
+			slice = 0
+		}
+		f.Budget = int64(slice)
+		n, x := c.tier1.cache.Run(f, &c.R, code)
+		done := slice - uint64(f.Budget)
+		c.Instructions += done
+		if done != 0 {
+			misses = 0
+		}
+		c.tier1.stats.Exits[x.Kind]++
+		switch x.Kind {
+		case jit.Miss:
+			if misses++; misses <= maxMisses && c.hostPtr(f.VA, uint64(x.Size), x.Write) != nil {
+				code = x.Retry
+				continue
+			}
+			return noLink, c.leaveUnit(x)
+		case jit.Step:
+			return noLink, c.leaveUnit(x)
+		case jit.Lazy:
+			c.rawFlags()
+			code = x.Retry
+			continue
+		case jit.Edge:
+			c.RIP = c.R[decode.RIP] + uint64(x.Target)
+			link = n
+		case jit.Spent:
+			c.RIP = c.R[decode.RIP] + uint64(x.Target)
+			link = noLink
+		case jit.Far:
+			link = noLink
+		case jit.Indirect:
+			link = noLink
+			if !c.canonical(c.RIP) {
+				c.R[x86.RSP] -= uint64(x.Target)
+				c.RIP = c.R[decode.RIP] + uint64(x.Off)
+				c.Instructions--
+				c.settleFlags()
+				c.fpu.mxcsr = f.MXCSR
+				return noLink, c.raiseErr(x86.GP, 0)
+			}
+		case jit.Dead:
+			c.RIP = c.R[decode.RIP] + uint64(x.Off)
+			link = noLink
+		}
+		c.settleFlags()
+		c.fpu.mxcsr = f.MXCSR
+		return link, again
+	}
+}
+
+// maxMisses is how often one instruction's accesses may miss in the TLB before it
+// is run by its definition: two of them may want the same entry.
+const maxMisses = 4
+
+// leaveUnit runs the instruction that translated code left at.
+func (c *CPU) leaveUnit(x *jit.Exit) status {
+	c.tier1.stats.Stepped++
+	c.settleFlags()
+	c.fpu.mxcsr = c.Frame.MXCSR
+	c.RIP = c.R[decode.RIP] + uint64(x.Off)
+	c.Instructions += uint64(x.Count)
+	if in := c.tier1.cache.Inst(x); in != nil {
+		return c.finish(in, c.exec(in))
+	}
+	return c.step()
+}
+
+// xmmUsable reports that XMM instructions run as on the host: none faults, and no
+// floating-point exception is unmasked.
+func (c *CPU) xmmUsable() bool {
+	return c.CR0&(x86.CR0TS|x86.CR0EM) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.fpu.mxcsr&0x1f80 == 0x1f80
+}
+
+// unitTag is what an entry of the table of jumps must have been made under to hold
+// now: the same translations and privilege.
+func (c *CPU) unitTag(global bool) uint64 { return c.sys.mem.age(global)<<2 | uint64(c.MMUIndex) + 1 }
+
+// findUnit is find for translated code.
+func (c *CPU) findUnit() (*block, status) {
+	lin := c.RIP
+	phys, code, ok := c.fetch(lin)
+	if !ok {
+		return nil, faulted
+	}
+	if len(code) == 0 {
+		return nil, c.unimplementedText("executing code outside memory")
+	}
+	key := c.blockKey(phys)
+	recent := &c.tier1.recent[(key>>5^key>>3&3<<10)%recentUnits]
+	b := *recent
+	if b == nil || b.key != key {
+		b = c.blocks.byKey[key]
+	}
+	if b != nil && b.cross {
+		phys2, _, ok := c.fetch(lin + uint64(len(code)))
+		if !ok {
+			return nil, faulted
+		}
+		if phys2 != b.phys2 {
+			c.removeBlock(b)
+			b = nil
+		}
+	}
+	if b == nil {
+		var st status
+		if b, st = c.translateUnit(key, phys, lin, code); b == nil {
+			return nil, st
+		}
+	}
+	*recent = b
+	c.R[decode.RIP] = c.RIP - uint64(b.off)
+	if high := c.RIP>>63 != 0; !high || c.fetchedGlobal(c.RIP) && !b.cross {
+		c.tier1.jumps[jit.JumpIndex(c.RIP)] = jit.Jump{RIP: c.RIP, Tag: c.unitTag(high), Code: c.tier1.cache.Address(b.unit.Entry)}
+	}
+	return b, next
+}
+
+// translateUnit translates the block at phys and adds it.
+func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status) {
+	if c.tier1.cache.Full() {
+		c.clearBlocks()
+	}
+	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
+	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, false)
+	if !ok { // the first instruction crosses the page
+		phys2, more, ok := c.fetch(lin + uint64(len(code)))
+		if !ok || len(more) == 0 {
+			c.releaseEmpty(b.page)
+			if !ok {
+				return nil, faulted
+			}
+			return nil, c.unimplementedText("executing code outside memory")
+		}
+		second := c.holdPage(phys2)
+		var p [decode.MaxLen]byte
+		n := copy(p[:], code)
+		n += copy(p[n:], more)
+		b.cross, b.phys2 = true, phys2
+		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, true)
+		u.End = max(u.End, pageSize+1) // undefined within the first page after all
+		if second != b.page {
+			second.add(b, 0, uint64(u.End)-pageSize)
+		}
+	}
+	b.unit, b.end, b.n = &u, u.End, uint8(u.Count)
+	from, to := b.bytesIn(b.page.phys)
+	b.page.add(b, from, to-from)
+	c.tier1.stats.Blocks++
+	c.tier1.stats.Instructions += uint64(u.Count)
+	c.blocks.byKey[key] = b
+	c.blocks.held += b.weight()
+	return b, next
+}
+
+// settleFlags has Core's lazy flags say what translated code left in its frame.
+func (k *Core) settleFlags() {
+	f := &k.Frame
+	kind := f.FlagKind
+	f.FlagKind = jit.FlagsCore
+	w := uint8(kind & jit.FlagsWidth >> 8)
+	sh := uint(64 - 8<<w)
+	switch kind & jit.FlagsKind {
+	case jit.FlagsRaw:
+		k.setStatus(f.FlagA>>8&0xff | f.FlagA&1<<11)
+	case jit.FlagsLogic:
+		k.Res, k.CC = f.FlagA<<sh, ccLogic|w
+	case jit.FlagsAdd:
+		k.Res, k.Src, k.CC = f.FlagA<<sh, f.FlagB<<sh, ccAdd|w
+	case jit.FlagsSub:
+		k.Res, k.Src, k.CC = f.FlagA<<sh, f.FlagB<<sh, ccSub|w
+	case jit.FlagsCmp:
+		k.Res, k.Src, k.CC = (f.FlagA-f.FlagB)<<sh, f.FlagB<<sh, ccSub|w
+	}
+}
+
+// rawFlags has the frame hold the flags as FlagsRaw.
+func (k *Core) rawFlags() {
+	k.settleFlags()
+	s := k.status()
+	k.Frame.FlagA = s&0xff<<8 | s>>11&1
+	k.Frame.FlagKind = jit.FlagsRaw
+}

@@ -1,0 +1,55 @@
+package interp
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"berth/x86/jit"
+)
+
+// jitLayout says where translated code finds the parts of a Core. unsafe: offsets only.
+func jitLayout() jit.Layout {
+	var k Core
+	from := func(off uintptr) int32 { return int32(off) - int32(unsafe.Offsetof(k.Frame)) }
+	return jit.Layout{
+		R:       from(unsafe.Offsetof(k.R)),
+		SegBase: from(unsafe.Offsetof(k.SegBase)),
+		RIP:     from(unsafe.Offsetof(k.RIP)),
+		Flags:   from(unsafe.Offsetof(k.Flags)),
+		TLB:     from(unsafe.Offsetof(k.TLB)),
+		Pending: from(unsafe.Offsetof(k.Pending)),
+		CPL:     from(unsafe.Offsetof(k.CPL)),
+		Seg:     from(unsafe.Offsetof(k.Seg) + unsafe.Offsetof(k.Seg[0].Selector)),
+		SegSize: int32(unsafe.Sizeof(k.Seg[0])),
+	}
+}
+
+// jumpTable is the table that translated code looks addresses up in.
+type jumpTable [jit.JumpEntries]jit.Jump
+
+// newTier1 gives the vCPU a cache of code. unsafe: a mapping is reinterpreted; it
+// holds no Go pointers and lives until close.
+func (c *CPU) newTier1() error {
+	cache, err := jit.New(codeFor(c.cfg.CPUs), jitLayout())
+	if err != nil {
+		return fmt.Errorf("interp: %w", err)
+	}
+	p, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(jumpTable{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return errors.Join(fmt.Errorf("interp: mapping the table of jumps: %w", err), cache.Close())
+	}
+	c.tier1 = &tier1{cache: cache, jumps: (*jumpTable)(unsafe.Pointer(&p[0]))}
+	c.Frame.Jumps = uintptr(unsafe.Pointer(&p[0]))
+	return nil
+}
+
+// close frees what newTier1 made. unsafe: undoes its reinterpretation.
+func (t *tier1) close() error {
+	if t == nil {
+		return nil
+	}
+	return errors.Join(t.cache.Close(), unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(t.jumps)), unsafe.Sizeof(jumpTable{}))))
+}

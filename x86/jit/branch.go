@@ -1,0 +1,134 @@
+package jit
+
+import "berth/x86/optab"
+
+// branch is Jcc.
+func (t *translation) branch() {
+	in := &t.in.Inst
+	t.hostFlags()
+	t.wanted = true
+	t.saveFlags()
+	from := t.jcc(in.Opcode & 15)
+	t.sides = append(t.sides, side{
+		from: from, target: int64(t.pos) + int64(in.Len) + int64(in.Imm), count: t.count + 1, pos: t.pos,
+	})
+}
+
+// spend takes n instructions off the budget; once it is spent, exit x leaves.
+func (t *translation) spend(n uint8, x uint32, what stubKind) {
+	t.clobber()
+	t.aluImm(aluSub, 8, regRM(budget), int32(n))
+	t.stub(t.jcc(ccS), x, what)
+}
+
+// edge goes on at target, relative to the page, after n instructions of the block.
+// The flags are saved or are known from values.
+func (t *translation) edge(target int64, n uint8) {
+	t.saveFlags()
+	if target < 0 || target >= pageSize {
+		t.load(8, tmp1, t.reg(17))
+		t.lea(8, tmp1, at(tmp1, int32(target)))
+		x := t.exit(Exit{Kind: Far, Off: t.pos, Target: target})
+		t.far(n, x)
+		t.ended = true
+		return
+	}
+	spent := t.exit(Exit{Kind: Spent, Off: t.pos, Target: target})
+	t.spend(n, spent, stubLeave)
+	link := t.exit(Exit{Kind: Edge, Off: t.pos, Target: target})
+	at := t.jmp()
+	t.stub(at, link, stubLeave)
+	x := &t.c.exits[link]
+	x.patch = t.base + at
+	t.ended = true
+}
+
+// far goes on at the address in tmp1, after n instructions; x describes how.
+func (t *translation) far(n uint8, x uint32) {
+	t.spend(n, x, stubRIP)
+	t.storeImm(4, frame(offExit), int32(x))
+	t.jumpTo(t.c.lookup)
+	t.ended = true
+}
+
+// jump is near JMP.
+func (t *translation) jump() {
+	in := &t.in.Inst
+	switch a := in.Row.Args[0]; {
+	case a == optab.Jb || a == optab.Jz:
+		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
+	case in.Mem:
+		t.address()
+		t.access(8, false, 1)
+		t.load(8, tmp1, at(tmp1, 0))
+		t.indirect(0)
+	default:
+		t.load(8, tmp1, t.source(in.RM))
+		t.indirect(0)
+	}
+}
+
+// indirect goes on at the address in tmp1; moved is what was added to RSP.
+func (t *translation) indirect(moved int32) {
+	if !t.flags.saved {
+		// tmp2 is free
+		t.saveFlags()
+	}
+	t.far(t.count+1, t.exit(Exit{Kind: Indirect, Off: t.pos, Count: t.count, Target: int64(moved)}))
+}
+
+// call is near CALL.
+func (t *translation) call() {
+	in := &t.in.Inst
+	near := in.Row.Args[0] == optab.Jz
+	switch {
+	case near:
+	case in.Mem:
+		t.address()
+		t.access(8, false, 1)
+		t.load(8, tmp2, at(tmp1, 0))
+		t.store(8, tmp2, frame(offScratch))
+		t.canonical(tmp2)
+	default:
+		h := t.readInto(in.RM, tmp2)
+		t.store(8, h, frame(offScratch))
+		t.canonical(h)
+	}
+	t.stack(-8, true)
+	t.load(8, tmp2, t.reg(17))
+	t.lea(8, tmp2, at(tmp2, int32(t.pos)+int32(in.Len)))
+	t.store(8, tmp2, at(tmp1, 0))
+	t.moveRSP(-8)
+	if near {
+		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
+		return
+	}
+	t.saveFlags()
+	t.load(8, tmp1, frame(offScratch))
+	t.indirect(-8)
+}
+
+// canonical leaves if the address in r is not: the call faults before it stores.
+func (t *translation) canonical(r uint8) {
+	t.spoil()
+	x := t.c.step(&t.in.Inst, t.pos, t.count)
+	t.mov(tmp1, r)
+	t.shift(7, 8, tmp1, 47)
+	t.aluImm(aluAdd, 4, regRM(tmp1), 1)
+	t.aluImm(aluCmp, 4, regRM(tmp1), 1)
+	t.stub(t.jcc(ccA), x, stubLeave)
+}
+
+// ret is near RET.
+func (t *translation) ret() {
+	in := &t.in.Inst
+	more := int32(8)
+	if len(in.Row.Args) > 0 {
+		more += int32(in.Imm)
+	}
+	t.stack(0, false)
+	t.moveRSP(more)
+	t.saveFlags()
+	t.load(8, tmp1, at(tmp1, 0))
+	t.indirect(more)
+}

@@ -1,0 +1,125 @@
+package jit
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"berth/x86/decode"
+)
+
+// Cache holds a vCPU's translated code. Only the vCPU's thread uses it.
+type Cache struct {
+	layout Layout
+	mem    mapping
+	used   uint32 // bytes
+	fixed  uint32 // of them, what stays at Clear
+
+	exits   []Exit
+	stepped []decode.Inst // of Step exits
+	insts   []inst        // of the block being translated
+	buf     buf
+
+	lookup, loadFP, toRaw Entry            // shared code
+	strings               [3][4]stringCode // by TLB and log2 of the elements' size
+}
+
+// inBlock is more than one block takes of the cache.
+const inBlock = 64 << 10
+
+// New returns a cache of size bytes, a multiple of the host's page, for the vCPU
+// whose state lies as layout says.
+func New(size int, layout Layout) (*Cache, error) {
+	mem, err := mapTwice(size)
+	if err != nil {
+		return nil, fmt.Errorf("jit: %w", err)
+	}
+	c := &Cache{layout: layout, mem: mem}
+	c.emitShared()
+	c.fixed = c.used
+	return c, nil
+}
+
+// Close unmaps the code.
+func (c *Cache) Close() error { return c.mem.close() }
+
+// Unit is a translated block.
+type Unit struct {
+	Entry Entry
+	End   uint16 // past the last byte it was made from
+	Count int    // instructions
+	dead  uint32 // its Dead exit
+}
+
+// Full reports that there may be no room for another block.
+func (c *Cache) Full() bool { return len(c.mem.rw)-int(c.used) < inBlock }
+
+// Used is the bytes of code held.
+func (c *Cache) Used() int { return int(c.used) }
+
+// Clear forgets all code. None of it runs.
+func (c *Cache) Clear() {
+	c.used = c.fixed
+	c.exits = c.exits[:0]
+	clear(c.stepped)
+	c.stepped = c.stepped[:0]
+}
+
+// Release is Clear that gives the memory back to the host.
+func (c *Cache) Release() error {
+	c.Clear()
+	c.exits, c.stepped = nil, nil
+	const page = 64 << 10 // no host has larger ones
+	return c.mem.release((int(c.fixed) + page - 1) &^ (page - 1))
+}
+
+// Link leads the jump of an Edge exit, by its number, to a unit.
+func (c *Cache) Link(x uint32, to Entry) { c.patch(c.exits[x].patch, uint32(to)) }
+
+// Unlink leads it back to where it returns.
+func (c *Cache) Unlink(x uint32) { c.patch(c.exits[x].patch, c.exits[x].stub) }
+
+// Kill makes whoever enters the unit return with a Dead exit.
+func (c *Cache) Kill(u *Unit) {
+	c.mem.rw[u.Entry] = 0xe9 // jmp
+	c.patch(uint32(u.Entry)+1, c.exits[u.dead].stub)
+}
+
+// patch has the jump whose displacement is at pos lead to target.
+func (c *Cache) patch(pos, target uint32) {
+	binary.LittleEndian.PutUint32(c.mem.rw[pos:], target-pos-4)
+}
+
+// Inst returns the instruction that a Step exit is to run, nil if its bytes are none.
+func (c *Cache) Inst(x *Exit) *decode.Inst {
+	if x.inst == 0 {
+		return nil
+	}
+	return &c.stepped[x.inst-1]
+}
+
+// add adds an exit and returns its number.
+func (c *Cache) add(x Exit) uint32 {
+	c.exits = append(c.exits, x)
+	return uint32(len(c.exits) - 1)
+}
+
+// step adds a Step exit for an instruction.
+func (c *Cache) step(in *decode.Inst, pos uint16, count uint8) uint32 {
+	c.stepped = append(c.stepped, *in)
+	return c.add(Exit{Kind: Step, Off: pos, Count: count, inst: int32(len(c.stepped))})
+}
+
+// begin starts code at the end of the cache, at a line of the host's caches.
+func (c *Cache) begin() *buf {
+	c.used = (c.used + 15) &^ 15
+	c.buf = buf{b: c.mem.rw[c.used:c.used:len(c.mem.rw)], base: c.used}
+	return &c.buf
+}
+
+func (c *Cache) end() { c.used += uint32(len(c.buf.b)) }
+
+// frame is a field of Frame as an operand.
+func frame(off uintptr) rm { return at(state, int32(off)) }
+
+// reg is a guest register's place in memory.
+func (c *Cache) reg(n uint8) rm { return at(state, c.layout.R+8*int32(n)) }

@@ -1,0 +1,315 @@
+package jit
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// Host registers by their numbers.
+const (
+	rAX = iota
+	rCX
+	rDX
+	rBX
+	rSP
+	rBP
+	rSI
+	rDI
+	r8
+	r9
+	r10
+	r11
+	r12
+	r13
+	r14
+	r15
+
+	tmp1   = r12 // addresses
+	tmp2   = r13 // values
+	budget = r14
+	state  = r15 // the address given to Enter
+	noReg  = 0xff
+)
+
+// Opcode maps as they are written.
+const (
+	mapOne  = 0
+	map0F   = 1
+	map0F38 = 2
+	map0F3A = 3
+)
+
+// rm is the register-or-memory operand of an instruction.
+type rm struct {
+	mem   bool
+	reg   uint8 // the register, or the base; noReg: none
+	index uint8 // noReg: none
+	scale uint8
+	disp  int32
+}
+
+func regRM(r uint8) rm { return rm{reg: r, index: noReg} }
+
+// at is memory at base+disp.
+func at(base uint8, disp int32) rm { return rm{mem: true, reg: base, index: noReg, disp: disp} }
+
+// op is an instruction's encoding apart from its operands.
+type op struct {
+	prefix byte // 0, 66, F2 or F3: part of the opcode
+	lock   bool
+	p66    bool // operand size 16
+	w      bool // REX.W
+	opmap  byte
+	opcode byte
+	// rex forces the prefix: byte registers 4 to 7 are SPL to DIL.
+	rex bool
+}
+
+// buf collects code that will run at base in the cache.
+type buf struct {
+	b    []byte
+	base uint32
+}
+
+// here is the position of what is emitted next; entry is the same in the cache.
+func (e *buf) here() uint32 { return uint32(len(e.b)) }
+
+func (e *buf) entry() Entry { return Entry(e.base + e.here()) }
+
+func (e *buf) bytes(p ...byte) { e.b = append(e.b, p...) }
+
+func (e *buf) u32(v uint32) { e.b = binary.LittleEndian.AppendUint32(e.b, v) }
+
+func (e *buf) u64(v uint64) { e.b = binary.LittleEndian.AppendUint64(e.b, v) }
+
+// inst emits one instruction; reg is ModRM.reg, be it a register or a digit.
+func (e *buf) inst(o op, reg uint8, m rm) {
+	if o.lock {
+		e.bytes(0xf0)
+	}
+	if o.p66 {
+		e.bytes(0x66)
+	}
+	if o.prefix != 0 {
+		e.bytes(o.prefix)
+	}
+	rex := byte(0)
+	if o.w {
+		rex |= 8
+	}
+	if reg >= 8 {
+		rex |= 4
+	}
+	if m.index != noReg && m.index >= 8 {
+		rex |= 2
+	}
+	if m.reg != noReg && m.reg >= 8 {
+		rex |= 1
+	}
+	if rex != 0 || o.rex {
+		e.bytes(0x40 | rex)
+	}
+	switch o.opmap {
+	case map0F:
+		e.bytes(0x0f)
+	case map0F38:
+		e.bytes(0x0f, 0x38)
+	case map0F3A:
+		e.bytes(0x0f, 0x3a)
+	}
+	e.bytes(o.opcode)
+	e.modrm(reg&7, m)
+}
+
+func (e *buf) modrm(reg byte, m rm) {
+	reg <<= 3
+	if !m.mem {
+		e.bytes(0xc0 | reg | m.reg&7)
+		return
+	}
+	if m.reg == noReg {
+		index := byte(4)
+		if m.index != noReg {
+			index = m.index & 7
+		}
+		e.bytes(reg|4, m.scale<<6|index<<3|5)
+		e.u32(uint32(m.disp))
+		return
+	}
+	mod := byte(0x80)
+	switch {
+	case m.disp == 0 && m.reg&7 != 5:
+		mod = 0
+	case m.disp >= math.MinInt8 && m.disp <= math.MaxInt8:
+		mod = 0x40
+	}
+	switch {
+	case m.index != noReg:
+		e.bytes(mod|reg|4, m.scale<<6|m.index&7<<3|m.reg&7)
+	case m.reg&7 == 4:
+		e.bytes(mod|reg|4, 0x24)
+	default:
+		e.bytes(mod | reg | m.reg&7)
+	}
+	switch mod {
+	case 0x40:
+		e.bytes(byte(m.disp))
+	case 0x80:
+		e.u32(uint32(m.disp))
+	}
+}
+
+// The instructions that translation itself needs; size is 1, 2, 4 or 8.
+
+func sized(size uint8, opcode byte) op {
+	o := op{opcode: opcode, p66: size == 2, w: size == 8}
+	if size == 1 {
+		o.opcode--
+		o.rex = true
+	}
+	return o
+}
+
+// load and store are plain moves of size bytes between a register and m.
+func (e *buf) load(size, r uint8, m rm)  { e.inst(sized(size, 0x8b), r, m) }
+func (e *buf) store(size, r uint8, m rm) { e.inst(sized(size, 0x89), r, m) }
+
+// loadZX loads size bytes, zero-extended to 64 bits.
+func (e *buf) loadZX(size, r uint8, m rm) {
+	switch size {
+	case 1:
+		e.inst(op{opmap: map0F, opcode: 0xb6, rex: true}, r, m)
+	case 2:
+		e.inst(op{opmap: map0F, opcode: 0xb7}, r, m)
+	default:
+		e.load(size, r, m)
+	}
+}
+
+// mov copies 64 bits between registers.
+func (e *buf) mov(dst, src uint8) {
+	if dst != src {
+		e.inst(op{opcode: 0x8b, w: true}, dst, regRM(src))
+	}
+}
+
+// alu is one of the eight two-operand operations by number, ADD to CMP.
+func (e *buf) alu(n, size, r uint8, m rm) { e.inst(sized(size, n<<3|3), r, m) }
+
+const (
+	aluAdd = 0
+	aluOr  = 1
+	aluAnd = 4
+	aluSub = 5
+	aluXor = 6
+	aluCmp = 7
+)
+
+// aluImm is one with a sign-extended immediate of 32 bits.
+func (e *buf) aluImm(n, size uint8, m rm, imm int32) {
+	switch {
+	case size == 1:
+		e.inst(op{opcode: 0x80, rex: true}, n, m)
+		e.bytes(byte(imm))
+	case imm >= math.MinInt8 && imm <= math.MaxInt8:
+		e.inst(sized(size, 0x83), n, m)
+		e.bytes(byte(imm))
+	case size == 2:
+		e.inst(sized(size, 0x81), n, m)
+		e.bytes(byte(imm), byte(imm>>8))
+	default:
+		e.inst(sized(size, 0x81), n, m)
+		e.u32(uint32(imm))
+	}
+}
+
+// test is TEST of a register with m.
+func (e *buf) test(size, r uint8, m rm) { e.inst(sized(size, 0x85), r, m) }
+
+// shift is a shift group's operation (4 SHL, 5 SHR, 7 SAR) by a count.
+func (e *buf) shift(n, size, r, count uint8) {
+	e.inst(sized(size, 0xc1), n, regRM(r))
+	e.bytes(count)
+}
+
+func (e *buf) lea(size, r uint8, m rm) {
+	if size == 8 && m.mem && m.index == noReg && m.disp == 0 && m.reg != noReg {
+		e.mov(r, m.reg)
+		return
+	}
+	e.inst(op{opcode: 0x8d, w: size == 8}, r, m)
+}
+
+// constant puts v into a register.
+func (e *buf) constant(r uint8, v uint64) {
+	switch {
+	case v>>32 == 0:
+		if r >= 8 {
+			e.bytes(0x41)
+		}
+		e.bytes(0xb8 | r&7)
+		e.u32(uint32(v))
+	case int64(v) == int64(int32(v)):
+		e.inst(op{opcode: 0xc7, w: true}, 0, regRM(r))
+		e.u32(uint32(v))
+	default:
+		e.bytes(0x48|r>>3, 0xb8|r&7)
+		e.u64(v)
+	}
+}
+
+// storeImm stores a sign-extended immediate.
+func (e *buf) storeImm(size uint8, m rm, imm int32) {
+	e.inst(sized(size, 0xc7), 0, m)
+	switch size {
+	case 1:
+		e.bytes(byte(imm))
+	case 2:
+		e.bytes(byte(imm), byte(imm>>8))
+	default:
+		e.u32(uint32(imm))
+	}
+}
+
+// jcc emits a near conditional jump and returns where its displacement is.
+func (e *buf) jcc(cc byte) uint32 {
+	e.bytes(0x0f, 0x80|cc)
+	e.u32(0)
+	return e.here() - 4
+}
+
+// jmp likewise.
+func (e *buf) jmp() uint32 {
+	e.bytes(0xe9)
+	e.u32(0)
+	return e.here() - 4
+}
+
+// bind has the jump whose displacement is at pos lead here.
+func (e *buf) bind(pos uint32) { e.bindTo(pos, e.here()) }
+
+func (e *buf) bindTo(pos, target uint32) {
+	binary.LittleEndian.PutUint32(e.b[pos:], target-pos-4)
+}
+
+// jumpTo and callTo go to code elsewhere in the cache.
+func (e *buf) jumpTo(target Entry) {
+	e.bytes(0xe9)
+	e.u32(uint32(target-e.entry()) - 4)
+}
+
+func (e *buf) callTo(target Entry) {
+	e.bytes(0xe8)
+	e.u32(uint32(target-e.entry()) - 4)
+}
+
+// Condition codes.
+const (
+	ccB  = 2
+	ccAE = 3
+	ccZ  = 4
+	ccNZ = 5
+	ccBE = 6
+	ccA  = 7
+	ccS  = 8
+)

@@ -1,0 +1,8 @@
+//go:build !amd64
+
+package jit
+
+// Available reports that this host runs translated code: it does not.
+func Available() bool { return false }
+
+func enter(*Frame, *[18]uint64, uintptr) { panic("jit: no translated code on this host") }

@@ -1,0 +1,38 @@
+package jit
+
+import (
+	"unsafe"
+
+	"berth/x86/mmu"
+)
+
+// unsafe here: sizes of fields only.
+
+var zero Frame
+
+// Offsets in Frame.
+var (
+	offFlagA    = unsafe.Offsetof(zero.FlagA)
+	offFlagB    = unsafe.Offsetof(zero.FlagB)
+	offFlagKind = unsafe.Offsetof(zero.FlagKind)
+	offExit     = unsafe.Offsetof(zero.Exit)
+	offVA       = unsafe.Offsetof(zero.VA)
+	offTags     = unsafe.Offsetof(zero.Tags)
+	offJumps    = unsafe.Offsetof(zero.Jumps)
+	offScratch  = unsafe.Offsetof(zero.Scratch)
+	offXMM      = unsafe.Offsetof(zero.XMM)
+	offMXCSR    = unsafe.Offsetof(zero.MXCSR)
+	offFPLoaded = unsafe.Offsetof(zero.FPLoaded)
+	offFPUsable = unsafe.Offsetof(zero.FPUsable)
+)
+
+// The software TLB as translated code sees it.
+const (
+	tlbBytes = unsafe.Sizeof(mmu.TLB{})
+	tlbShift = 5
+	tagRead  = unsafe.Offsetof(mmu.Entry{}.Read)
+	tagWrite = unsafe.Offsetof(mmu.Entry{}.Write)
+	tagHost  = unsafe.Offsetof(mmu.Entry{}.Host)
+)
+
+var _ = [1]byte{}[unsafe.Sizeof(mmu.Entry{})-1<<tlbShift]

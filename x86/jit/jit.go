@@ -1,0 +1,117 @@
+// Package jit is tier 1 of the soft engine: it translates blocks of 64-bit guest code to code of the host, which is amd64 too.
+//
+// A guest instruction is emitted again with its registers renamed and its memory
+// operand replaced by a look into the software TLB. Whatever is not emitted, and
+// every access that the TLB does not grant, leaves the translated code with the
+// guest's state exact; the caller then runs that instruction by its definition.
+package jit
+
+// Frame is the part of a vCPU's state that translated code shares with its caller
+// alone. It lies outside the Go heap.
+type Frame struct {
+	// FlagA, FlagB and FlagKind say what the six status flags are: see the Flags constants.
+	FlagA, FlagB uint64
+	FlagKind     uint32
+
+	Exit uint32 // index of the Exit that was taken
+	VA   uint64 // of a Miss
+
+	Budget int64 // instructions left before translated code returns
+
+	// Tags is what an entry of Jumps must have: for an address in the lower half, in the upper.
+	Tags  [2]uint64
+	Jumps uintptr // address of the first Jump
+
+	Scratch uint64 // a value between the two accesses of one instruction
+
+	XMM   [16][2]uint64
+	MXCSR uint32
+	// FPLoaded: the host's registers hold XMM and MXCSR. FPUsable: they may.
+	FPLoaded, FPUsable uint8
+
+	hostMXCSR uint32
+}
+
+// Kinds of FlagKind: the low byte. Width bits follow.
+const (
+	// FlagsCore: the caller's own form holds.
+	FlagsCore uint32 = iota
+	// FlagsRaw: bits 8-15 of FlagA are SF ZF AF PF CF as LAHF gives them, bit 0 is OF.
+	FlagsRaw
+	FlagsLogic // of the result FlagA
+	FlagsAdd   // of the sum FlagA, one operand of which is FlagB
+	FlagsSub   // of the difference FlagA, whose subtrahend is FlagB
+	FlagsCmp   // of FlagA - FlagB
+
+	FlagsKind = 0xff
+	// FlagsWidth is log2 of the operands' bytes.
+	FlagsWidth      = 3 << flagsWidthShift
+	flagsWidthShift = 8
+)
+
+// Jump is an entry of the table that maps linear addresses to translated code.
+// Jumps holds JumpEntries of them; a look-up goes to the one at JumpIndex.
+//
+//	0 RIP | 8 Tag | 16 Code | 24 unused
+type Jump struct {
+	RIP, Tag uint64
+	Code     uintptr
+	_        uint64
+}
+
+// JumpEntries is the size of the table, a power of two.
+const JumpEntries = 1 << 13
+
+// JumpIndex is where the table may hold rip.
+func JumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (JumpEntries - 1) }
+
+// Layout says where translated code finds the vCPU's state: byte offsets from
+// the Frame.
+type Layout struct {
+	R       int32 // sixteen general registers, a zero, and RIP of the current page's first byte
+	SegBase int32
+	RIP     int32
+	Flags   int32 // RFLAGS without the status flags
+	TLB     int32 // three mmu.TLBs
+	CPL     int32
+	Pending int32 // not 0: see what to do at the next occasion
+	Seg     int32 // six selectors, SegSize apart
+	SegSize int32
+}
+
+// Kind is why translated code returned.
+type Kind uint8
+
+// The kinds.
+const (
+	// Miss: the TLB does not grant the access to VA. Once it does, the caller may
+	// enter again at Retry. Else the instruction at Off is to be run by its definition.
+	Miss     Kind = iota
+	Step          // the instruction at Off is to be run by its definition
+	Edge          // control goes to Target in the same page, whose block is not linked yet
+	Spent         // it goes there, and the budget is spent
+	Far           // control goes to Target, which is another page's, and the table does not have it
+	Indirect      // it goes to RIP, likewise; the instruction at Off went there
+	Dead          // the block to be entered, at Off, has been removed
+	Lazy          // the flags are wanted as FlagsRaw; then Retry
+)
+
+// Exit describes one way out of translated code.
+type Exit struct {
+	// Target is relative to the page; of an Indirect it is what RSP was moved by.
+	Target int64
+	// Retry is where Run enters to have the instruction begin again.
+	Retry Entry
+
+	inst        int32  // of a Step: its number, from 1; 0 if its bytes are none
+	patch, stub uint32 // of an Edge: its jump's displacement, and where that leads while not linked
+
+	Off   uint16 // of the instruction in its page
+	Kind  Kind
+	Count uint8 // instructions of the block done, that the budget does not know of
+	Size  uint8 // bytes of a Miss's access
+	Write bool
+}
+
+// Entry is a place in a Cache where Run may enter.
+type Entry uint32

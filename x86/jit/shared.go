@@ -1,0 +1,89 @@
+package jit
+
+// emitShared emits what all blocks use.
+func (c *Cache) emitShared() {
+	e := c.begin()
+	// lookup goes on at the address in tmp1 by the table, or returns with RIP set.
+	c.lookup = e.entry()
+	e.mov(tmp2, tmp1)
+	e.shift(5, 8, tmp2, 12)
+	e.alu(aluXor, 4, tmp2, regRM(tmp1))
+	e.aluImm(aluAnd, 4, regRM(tmp2), JumpEntries-1)
+	e.shift(4, 4, tmp2, 5)
+	e.alu(aluAdd, 8, tmp2, frame(offJumps))
+	e.alu(aluCmp, 8, tmp1, at(tmp2, 0))
+	miss1 := e.jcc(ccNZ)
+	e.shift(5, 8, tmp1, 63)
+	e.load(8, tmp1, rm{mem: true, reg: state, index: tmp1, scale: 3, disp: int32(offTags)})
+	e.alu(aluCmp, 8, tmp1, at(tmp2, 8))
+	miss2 := e.jcc(ccNZ)
+	e.load(8, tmp1, at(tmp2, 0))
+	e.aluImm(aluAnd, 8, regRM(tmp1), -4096)
+	e.store(8, tmp1, c.reg(17))
+	e.inst(op{opcode: 0xff}, 4, at(tmp2, 16))
+	e.bind(miss2)
+	e.load(8, tmp1, at(tmp2, 0))
+	e.bind(miss1)
+	e.store(8, tmp1, at(state, c.layout.RIP))
+	e.bytes(0xc3)
+
+	c.loadFP = e.entry()
+	for i := range uint8(16) {
+		e.inst(op{opmap: map0F, opcode: 0x10}, i, frame(offXMM+16*uintptr(i)))
+	}
+	e.inst(op{opmap: map0F, opcode: 0xae}, 2, frame(offMXCSR))
+	e.storeImm(1, frame(offFPLoaded), 1)
+	e.bytes(0xc3)
+	c.emitRaw(e)
+	for index := range c.strings {
+		for size := range c.strings[index] {
+			c.emitStore(e, uint8(index), uint8(size))
+			c.emitMove(e, uint8(index), uint8(size))
+		}
+	}
+	c.end()
+}
+
+// emitRaw emits what turns the frame's flags of any kind but FlagsCore into FlagsRaw.
+// It returns with ZF set if they are FlagsCore. It keeps all registers but tmp2.
+func (c *Cache) emitRaw(e *buf) {
+	c.toRaw = e.entry()
+	e.load(4, tmp2, frame(offFlagKind))
+	e.test(4, tmp2, regRM(tmp2))
+	core := e.jcc(ccZ)
+	e.bytes(0x50) // push rax
+	e.load(8, rAX, frame(offFlagA))
+	var done []uint32
+	for kind := FlagsLogic; kind <= FlagsCmp; kind++ {
+		for w := range uint8(4) {
+			e.aluImm(aluCmp, 4, regRM(tmp2), int32(kind|uint32(w)<<flagsWidthShift))
+			other := e.jcc(ccNZ)
+			size, b := uint8(1)<<w, frame(offFlagB)
+			switch kind {
+			case FlagsLogic:
+				e.test(size, rAX, regRM(rAX))
+			case FlagsCmp:
+				e.alu(aluCmp, size, rAX, b)
+			case FlagsAdd:
+				e.alu(aluSub, size, rAX, b)
+				e.alu(aluAdd, size, rAX, b)
+			case FlagsSub:
+				e.alu(aluAdd, size, rAX, b)
+				e.alu(aluCmp, size, rAX, b)
+			}
+			done = append(done, e.jmp())
+			e.bind(other)
+		}
+	}
+	for _, d := range done {
+		e.bind(d)
+	}
+	e.bytes(0x9f)                                         // lahf
+	e.inst(op{opmap: map0F, opcode: 0x90}, 0, regRM(rAX)) // seto al
+	e.store(2, rAX, frame(offFlagA))
+	e.storeImm(4, frame(offFlagKind), int32(FlagsRaw))
+	e.bytes(0x58) // pop rax
+	e.test(4, state, regRM(state))
+	e.bind(core)
+	e.bytes(0xc3)
+}

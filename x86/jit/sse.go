@@ -1,0 +1,82 @@
+package jit
+
+import (
+	"berth/x86/decode"
+	"berth/x86/optab"
+)
+
+// classifySSE: XMM instructions that every x86-64-v2 host has and that change
+// nothing but registers, memory and MXCSR's flags.
+func classifySSE(in *decode.Inst) how {
+	switch in.Op {
+	case optab.MASKMOVDQU, optab.MASKMOVQ, optab.LDMXCSR, optab.STMXCSR, optab.PCLMULQDQ, optab.AESENC, optab.AESENCLAST,
+		optab.AESDEC, optab.AESDECLAST, optab.AESIMC, optab.AESKEYGENASSIST:
+		return howStep
+	}
+	if in.Row.Prefix == optab.PNone {
+		// MMX's rows have no prefix, and neither have some of SSE's: those with V or W.
+		for _, a := range in.Row.Args {
+			switch a {
+			case optab.Pq, optab.Qd, optab.Qq, optab.Nq, optab.M:
+				return howStep
+			}
+		}
+	}
+	o := parse(in)
+	if o.unsupported || len(in.Row.Args) == 0 || !o.xmmE && !o.xmmG {
+		return howStep
+	}
+	return howSSE
+}
+
+// aligned: a 16-byte memory operand must stand at a multiple of 16.
+func aligned(op optab.Op) bool {
+	switch op {
+	case optab.MOVUPS, optab.MOVUPD, optab.MOVDQU, optab.LDDQU, optab.PCMPESTRI, optab.PCMPESTRM, optab.PCMPISTRI, optab.PCMPISTRM:
+		return false
+	}
+	return true
+}
+
+// sse emits in with its general registers renamed.
+func (t *translation) sse() {
+	in := &t.in.Inst
+	o := parse(in)
+	t.xmmAccess(&o)
+	o.align = o.eSize == 16 && aligned(in.Op)
+	e := t.operandE(&o)
+	t.beforeWrites(&o)
+	switch in.Op {
+	case optab.PCMPESTRI, optab.PCMPISTRI:
+		t.writes(rCX)
+	}
+	g := uint8(0)
+	if in.Row.Digit >= 0 {
+		g = uint8(in.Row.Digit)
+	} else if o.g {
+		g = t.loadG(&o)
+	}
+	if !e.mem {
+		e.reg = t.loadE(&o)
+	}
+	enc := t.encoding(&o)
+	enc.p66 = false
+	t.inst(enc, g, e)
+	t.immediate(o.imm)
+	if o.gWrite && !o.xmmG {
+		t.writeBack(in.Reg, g)
+	}
+	if o.eWrite && !o.xmmE && !in.Mem {
+		t.writeBack(in.RM, e.reg)
+	}
+	t.setFlags(recipe{kind: FlagsRaw})
+}
+
+// xmmAccess corrects what parse assumed of reading and writing: the first operand
+// of a comparison that sets flags is only read, that of a move only written.
+func (t *translation) xmmAccess(o *operands) {
+	switch effectOf(&t.in.Inst) {
+	case flagsSet:
+		o.eWrite, o.gWrite = false, false
+	}
+}

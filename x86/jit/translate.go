@@ -1,0 +1,411 @@
+package jit
+
+import (
+	"errors"
+
+	"berth/x86"
+	"berth/x86/decode"
+	"berth/x86/mmu"
+	"berth/x86/optab"
+)
+
+const (
+	pageSize        = 4096
+	maxInstructions = 48 // a block's
+)
+
+// inst is an instruction of the block at hand.
+type inst struct {
+	decode.Inst
+	pos    uint16 // in its page
+	how    how
+	wanted bool // the flags after it may be asked for
+	keep   bool // of flagsMix: those before it matter
+}
+
+// how an instruction is translated.
+type how uint8
+
+const (
+	howStep    how = iota // not at all
+	howBad                // its bytes are no instruction
+	howNothing            // it does nothing
+	howPlain              // with its operands renamed
+	howSSE                // likewise, of XMM registers
+	howOwn                // by code of its own
+)
+
+// translation is the state of one Translate.
+type translation struct {
+	*buf
+	c      *Cache
+	index  uint8 // of the TLB
+	tlb    int32 // offset of the TLB's first entry from the frame
+	insts  []inst
+	in     *inst
+	pos    uint16 // of in
+	count  uint8  // instructions before it
+	flags  recipe
+	stubs  []stub
+	lazies []lazy
+	ended  bool
+	useFP  bool
+	sides  []side
+	wanted bool   // the flags, at the point being emitted
+	start  uint32 // where in begins
+}
+
+// stub is code out of line that leaves the block.
+type stub struct {
+	from  uint32 // the jump's displacement
+	exit  uint32
+	flags recipe
+	what  stubKind
+	tag   int32  // of a miss: the TLB tag's offset
+	retry uint32 // where the instruction begins, in the code
+}
+
+type stubKind uint8
+
+const (
+	stubMiss  stubKind = iota // tmp1 is VA less the tag
+	stubRetry                 // likewise with a Retry, but no VA
+	stubLeave                 // only leaves
+	stubRIP                   // tmp1 is the RIP to go to
+)
+
+// side is the way out of a conditional branch that was taken.
+type side struct {
+	from   uint32
+	target int64
+	count  uint8
+	pos    uint16
+}
+
+// Translate makes the block that begins at offset pos of its page. code is what
+// lies there: to the end of the page, or, for an instruction that reaches beyond,
+// crossing set, that instruction. index is which TLB its accesses go through. not ok: its first
+// instruction does not fit in code.
+func (c *Cache) Translate(code []byte, pos uint16, index uint8, crossing bool) (u Unit, ok bool) {
+	t := translation{
+		c: c, index: index, insts: c.insts[:0],
+		tlb:   c.layout.TLB + int32(index)*int32(tlbBytes),
+		flags: recipe{kind: FlagsCore, saved: true},
+	}
+	if !t.decode(code, pos, crossing) {
+		return u, false
+	}
+	t.want()
+	t.buf = c.begin()
+	dead := c.add(Exit{Kind: Dead, Off: pos})
+	t.stub(0, dead, stubLeave)
+	t.block()
+	c.end()
+	c.insts = t.insts
+	last := &t.insts[len(t.insts)-1]
+	return Unit{
+		Entry: Entry(t.base), End: last.pos + uint16(last.Len), Count: len(t.insts), dead: dead,
+	}, true
+}
+
+// decode fills t.insts up to the block's end.
+func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
+	for len(t.insts) < maxInstructions {
+		t.insts = append(t.insts, inst{pos: pos})
+		in := &t.insts[len(t.insts)-1]
+		err := decode.Decode(code, decode.Mode64, &in.Inst)
+		if errors.Is(err, decode.ErrTruncated) && len(code) < decode.MaxLen {
+			t.insts = t.insts[:len(t.insts)-1]
+			return len(t.insts) > 0
+		}
+		if err != nil {
+			in.how, in.Len = howBad, 1
+			return true
+		}
+		in.how = classify(&in.Inst)
+		t.useFP = t.useFP || in.how == howSSE
+		if in.how == howStep || ends(in.Op) || crossing {
+			return true
+		}
+		pos += uint16(in.Len)
+		code = code[in.Len:]
+		if len(code) == 0 {
+			break
+		}
+	}
+	return true
+}
+
+// ends reports that control does not go on behind the instruction.
+func ends(op optab.Op) bool {
+	switch op {
+	case optab.JMP, optab.CALL, optab.RET, optab.LOOP, optab.LOOPE, optab.LOOPNE, optab.JCXZ:
+		return true
+	}
+	return false
+}
+
+// want works out where flags may be asked for.
+func (t *translation) want() {
+	w := true
+	for i := len(t.insts) - 1; i >= 0; i-- {
+		in := &t.insts[i]
+		in.wanted = w
+		switch e := effectOf(&in.Inst); {
+		case in.how == howStep || in.how == howBad || in.Op == optab.JCC:
+			w = true
+		case e == flagsRead:
+			w = true
+		case e == flagsMix:
+			in.keep = w || reads(in.Op)
+			w = in.keep || mayLeave(in)
+		case e == flagsSet:
+			w = mayLeave(in)
+		default:
+			w = w || mayLeave(in)
+		}
+	}
+}
+
+// mayLeave reports that the instruction may leave the block before it is done.
+func mayLeave(in *inst) bool {
+	switch in.Op {
+	case optab.LEA, optab.NOP, optab.PREFETCH, optab.PREFETCHW:
+		return false
+	case optab.PUSH, optab.PUSHF, optab.POP, optab.CALL, optab.RET, optab.LEAVE, optab.DIV, optab.IDIV, optab.JMP, optab.CLI,
+		optab.STOS, optab.MOVS:
+		return true
+	}
+	return in.Mem
+}
+
+func (t *translation) flagsWanted() bool { return t.wanted }
+
+// block emits the code.
+func (t *translation) block() {
+	if t.useFP {
+		t.needFP()
+	}
+	before := true
+	for i := range t.insts {
+		t.in = &t.insts[i]
+		t.pos, t.count = t.in.pos, uint8(i)
+		t.wanted, t.start = before, t.here()
+		t.instruction()
+		before = t.in.wanted
+	}
+	if !t.ended {
+		last := t.in
+		t.count = uint8(len(t.insts))
+		t.edge(int64(last.pos)+int64(last.Len), t.count)
+	}
+	for i := range t.sides {
+		s := &t.sides[i]
+		t.bind(s.from)
+		t.flags = recipe{kind: FlagsCore, saved: true} // branch saved them
+		t.pos = s.pos
+		t.edge(s.target, s.count)
+	}
+	for i := range t.stubs {
+		t.emitStub(&t.stubs[i])
+	}
+	for i := range t.lazies {
+		t.emitLazy(&t.lazies[i])
+	}
+}
+
+func (t *translation) instruction() {
+	switch t.in.how {
+	case howStep, howBad:
+		t.saveFlags()
+		if t.in.how == howBad {
+			t.leave(t.exit(Exit{Kind: Step, Off: t.pos, Count: t.count}))
+		} else {
+			t.leave(t.c.step(&t.in.Inst, t.pos, t.count))
+		}
+		t.ended = true
+	case howNothing:
+	case howPlain:
+		t.plain()
+	case howSSE:
+		t.sse()
+	case howOwn:
+		t.own()
+	}
+}
+
+// exit adds an Exit of this block.
+func (t *translation) exit(x Exit) uint32 { return t.c.add(x) }
+
+// leave returns from the translated code by exit x.
+func (t *translation) leave(x uint32) {
+	t.storeImm(4, frame(offExit), int32(x))
+	t.bytes(0xc3)
+}
+
+// stub has the jump at from lead to a stub.
+func (t *translation) stub(from, x uint32, what stubKind) *stub {
+	t.stubs = append(t.stubs, stub{from: from, exit: x, flags: t.flags, what: what, retry: t.start})
+	return &t.stubs[len(t.stubs)-1]
+}
+
+func (t *translation) emitStub(s *stub) {
+	if s.from != 0 {
+		t.bind(s.from)
+	}
+	x := &t.c.exits[s.exit]
+	x.stub = uint32(t.entry())
+	switch s.what {
+	case stubMiss:
+		t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: s.tag})
+		t.store(8, tmp1, frame(offVA))
+	case stubRIP:
+		t.store(8, tmp1, at(state, t.c.layout.RIP))
+	}
+	if !s.flags.saved && s.what != stubRIP {
+		if s.flags.kind == FlagsRaw {
+			panic("jit: flags lost")
+		}
+		t.storeFlags(&s.flags)
+	}
+	t.leave(s.exit)
+	if s.what == stubMiss {
+		t.retry(s.exit, s.retry)
+	}
+}
+
+// retry has exit x lead back to the instruction at pos of the code.
+func (t *translation) retry(x, pos uint32) {
+	at := Entry(t.base + pos)
+	if t.useFP {
+		t.c.exits[x].Retry = t.entry()
+		t.callTo(t.c.loadFP)
+		t.jumpTo(at)
+		return
+	}
+	t.c.exits[x].Retry = at
+}
+
+// needFP has the host's registers hold the guest's XMM, or leaves.
+func (t *translation) needFP() {
+	t.aluImm(aluCmp, 1, frame(offFPLoaded), 0)
+	ok := t.jcc(ccNZ)
+	t.aluImm(aluCmp, 1, frame(offFPUsable), 0)
+	x := t.c.step(&t.insts[0].Inst, t.insts[0].pos, 0)
+	t.stub(t.jcc(ccZ), x, stubLeave)
+	t.callTo(t.c.loadFP)
+	t.bind(ok)
+}
+
+// host registers of the guest's general registers; noReg: in memory.
+var hostReg = [16]uint8{rAX, rCX, rDX, rBX, r10, rBP, rSI, rDI, r8, r9, noReg, noReg, r11, noReg, noReg, noReg}
+
+// source is a guest register as an operand to be read.
+func (t *translation) source(n uint8) rm {
+	if h := hostReg[n]; h != noReg {
+		return regRM(h)
+	}
+	return t.reg(n)
+}
+
+// reg is a register's place in memory.
+func (t *translation) reg(n uint8) rm { return at(state, t.c.layout.R+8*int32(n)) }
+
+// readInto returns a host register with guest register n: its own, or tmp.
+func (t *translation) readInto(n, tmp uint8) uint8 {
+	if h := hostReg[n]; h != noReg {
+		return h
+	}
+	t.load(8, tmp, t.reg(n))
+	return tmp
+}
+
+// hostOr returns guest register n's host register, or tmp, which writeBack stores.
+func (t *translation) hostOr(n, tmp uint8) uint8 {
+	if h := hostReg[n]; h != noReg {
+		return h
+	}
+	return tmp
+}
+
+// writeBack stores h if that is not guest register n's own.
+func (t *translation) writeBack(n, h uint8) {
+	if hostReg[n] == noReg {
+		t.store(8, h, t.reg(n))
+	}
+}
+
+// address puts the linear address of the memory operand into tmp1. It uses tmp2.
+func (t *translation) address() {
+	in := &t.in.Inst
+	t.offset(in)
+	if in.Seg >= x86.FS {
+		t.clobber()
+		t.alu(aluAdd, 8, tmp1, at(state, t.c.layout.SegBase+8*int32(in.Seg)))
+	}
+}
+
+// offset is address without the segment. Flags stay.
+func (t *translation) offset(in *decode.Inst) {
+	size := uint8(8)
+	if in.AddrSize == 4 {
+		size = 4
+	}
+	disp := in.Disp
+	m := rm{mem: true, reg: noReg, index: noReg}
+	switch in.Base {
+	case decode.NoReg:
+	case decode.RIP:
+		t.load(8, tmp1, t.reg(17))
+		disp += int64(t.pos) + int64(in.Len)
+		m.reg = tmp1
+	default:
+		m.reg = t.readInto(in.Base, tmp1)
+	}
+	if in.Index != decode.NoReg {
+		m.index, m.scale = t.readInto(in.Index, tmp2), in.Scale
+	}
+	switch {
+	case int64(int32(disp)) == disp:
+		m.disp = int32(disp)
+		if m.reg == noReg && m.index == noReg {
+			t.constant(tmp1, uint64(disp))
+			if size == 4 {
+				t.load(4, tmp1, regRM(tmp1))
+			}
+			return
+		}
+		t.lea(size, tmp1, m)
+	case m.reg == noReg && m.index == noReg:
+		t.constant(tmp1, uint64(disp))
+	default: // RIP-relative, just beyond
+		t.lea(8, tmp1, m)
+		t.lea(8, tmp1, at(tmp1, int32(in.Disp)))
+		t.lea(size, tmp1, at(tmp1, int32(disp-in.Disp)))
+	}
+}
+
+// access turns the linear address in tmp1 into one of the host, for size bytes,
+// which lie at a multiple of align. It uses tmp2 and the host's flags.
+func (t *translation) access(size uint8, write bool, align uint8) {
+	t.spoil()
+	tag := t.tlb + int32(tagRead)
+	if write {
+		tag = t.tlb + int32(tagWrite)
+	}
+	t.load(4, tmp2, regRM(tmp1))
+	t.shift(5, 4, tmp2, 12-tlbShift)
+	t.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
+	t.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
+	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(size))
+	x := t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count})
+	s := t.stub(t.jcc(ccA), x, stubMiss)
+	s.tag = tag
+	if align > 1 {
+		t.inst(op{opcode: 0xf6, rex: true}, 0, regRM(tmp1)) // test tmp1b, align-1
+		t.bytes(align - 1)
+		s := t.stub(t.jcc(ccNZ), x, stubMiss)
+		s.tag = tag
+	}
+	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: t.tlb + int32(tagHost)})
+}
