@@ -29,7 +29,7 @@ type Frame struct {
 	// FPLoaded: the host's registers hold XMM and MXCSR. FPUsable: they may.
 	FPLoaded, FPUsable uint8
 
-	hostMXCSR uint32
+	hostMXCSR uint32 //nolint:unused // enter keeps the host's there
 }
 
 // Kinds of FlagKind: the low byte. Width bits follow.
