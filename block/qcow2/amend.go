@@ -212,6 +212,7 @@ func (i *Image) amendedHeader(h header) error {
 	if err := i.writeHeader(h); err != nil {
 		return fmt.Errorf("Failed to update the image header: %w", err)
 	}
+	i.v2 = h.version < 3
 	return i.sync()
 }
 

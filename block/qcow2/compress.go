@@ -129,7 +129,7 @@ func (c *codecs) close() {
 
 // decompress fills dst, a cluster, from src, after which there may be other bytes.
 func (i *Image) decompress(dst, src []byte) error {
-	if i.hdr.compression == compressZstd {
+	if i.zstd {
 		if err := i.codecs.zstd(int(i.clusterSize)); err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func (i *Image) Compress(dst, p []byte) ([]byte, error) {
 }
 
 func (i *Image) compress(dst, p []byte) ([]byte, error) {
-	if i.hdr.compression == compressZstd {
+	if i.zstd {
 		if err := i.codecs.zstd(int(i.clusterSize)); err != nil {
 			return nil, err
 		}

@@ -86,3 +86,45 @@ func TestCorruptImageFlushesNothing(t *testing.T) {
 	}
 	_ = img.Close()
 }
+
+// landing is a file whose write at a place gets there, once, and is said to have failed.
+type landing struct {
+	*blocktest.MemFile
+	at int64
+}
+
+func (f *landing) Writev(iov [][]byte, off int64, fl block.Flags) error {
+	err := f.MemFile.Writev(iov, off, fl)
+	if err == nil && off == f.at {
+		f.at = -1
+		return syscall.EIO
+	}
+	return err
+}
+
+// TestFailedGrowthLeavesTheOldTable has the header's naming of a larger L1 table
+// arrive and be said to have failed: what is flushed afterwards is in the table that the header names.
+func TestFailedGrowthLeavesTheOldTable(t *testing.T) {
+	f := &landing{createInMemory(t, "cluster_size=512", 1<<20), -1}
+	img, err := openImage(f, block.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.at = 24 // of the size and the L1 table's place
+	if err := img.Truncate(8 << 20); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("growing: %v", err)
+	}
+	want := pattern(512)
+	if err := errors.Join(img.Writev([][]byte{want}, 900<<10, 0), img.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := openImage(f.Clone(), block.OpenOptions{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 512)
+	if err := after.Readv([][]byte{got}, 900<<10); err != nil {
+		t.Fatal(err)
+	}
+	same(t, want, got)
+}

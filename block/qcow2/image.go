@@ -77,6 +77,8 @@ type Image struct {
 type geometry struct {
 	clusterBits uint
 	clusterSize int64
+	v2          bool  // version 2
+	zstd        bool  // clusters are compressed by zstd, not zlib
 	ext         bool  // extended L2 entries
 	entry       int64 // bytes of an L2 entry
 	l2Bits      uint  // log2 of the entries of an L2 table
@@ -88,7 +90,7 @@ type geometry struct {
 }
 
 func (h *header) geometry() geometry {
-	g := geometry{clusterBits: uint(h.clusterBits), clusterSize: h.clusterSize(), ext: h.extL2(), entry: 8, subs: 1}
+	g := geometry{v2: h.version < 3, zstd: h.compression == compressZstd, clusterBits: uint(h.clusterBits), clusterSize: h.clusterSize(), ext: h.extL2(), entry: 8, subs: 1}
 	entryBits := uint(3)
 	g.subBits = g.clusterBits
 	if g.ext {

@@ -376,25 +376,23 @@ func (i *Image) growReftable(c int64) error {
 	for k := range p.blocks {
 		table[p.firstBlock+k] = uint64(blocksAt + k<<i.clusterBits)
 	}
+	i.raise(off, p.tableClusters+p.blocks) // what follows may fail
 	if err := i.writeGrown(c, p, table); err != nil {
 		return err
 	}
-	old, oldClusters := i.hdr.reftableOffset, i.hdr.reftableClus
-	i.hdr.reftableOffset, i.hdr.reftableClus = uint64(off), uint32(p.tableClusters)
+	was, h := i.hdr, i.hdr
+	h.reftableOffset, h.reftableClus = uint64(off), uint32(p.tableClusters)
+	if err := i.switchHeader(h, i.writeReftablePlace); err != nil {
+		return err
+	}
 	a.table, a.dirty = table, dirtySpan{}
 	for k := range p.blocks {
 		i.meta[blocksAt+k<<i.clusterBits] |= metaRefblock
 		a.blocks.forget(blocksAt+k<<i.clusterBits, i.clusterSize)
 	}
-	i.raise(off, p.tableClusters+p.blocks)
-	if err := i.sync(); err != nil { // the new table is in use even so: the header in the file names it
-		return err
-	}
 	i.unsynced = false
-	if oldClusters == 0 {
-		return nil
-	}
-	return i.addRefcounts(int64(old), int64(oldClusters), -1)
+	i.drop(int64(was.reftableOffset), int64(was.reftableClus))
+	return nil
 }
 
 // tablePlan is the size of a refcount table and of the blocks that describe it.
@@ -420,7 +418,7 @@ func (i *Image) planReftable(c int64) (tablePlan, error) {
 	}
 }
 
-// writeGrown writes the new blocks and table, and then has the header point at it.
+// writeGrown puts the new blocks and table on stable storage.
 func (i *Image) writeGrown(c int64, p tablePlan, table []uint64) error {
 	a := &i.alloc
 	used := p.tableClusters + p.blocks
@@ -438,13 +436,7 @@ func (i *Image) writeGrown(c int64, p tablePlan, table []uint64) error {
 	if err := writeFull(i.file, encodeTable(table), c<<i.clusterBits); err != nil {
 		return err
 	}
-	if err := i.sync(); err != nil {
-		return err
-	}
-	var h [12]byte
-	be.PutUint64(h[:], uint64(c<<i.clusterBits))
-	be.PutUint32(h[8:], uint32(p.tableClusters))
-	return writeFull(i.file, h[:], 48)
+	return i.sync()
 }
 
 // free gives n clusters at off back, once what refers to them is no longer in

@@ -122,18 +122,15 @@ func (i *Image) replaceL1(table []uint64, r run) error {
 	if err == nil {
 		err = i.sync()
 	}
-	if err != nil {
-		_ = i.addRefcounts(r.off, r.n, -1) // a leak at worst
-		return err
-	}
-	var h [12]byte
-	be.PutUint32(h[:], uint32(len(table)))
-	be.PutUint64(h[4:], uint64(r.off))
-	if err := writeFull(i.file, h[:], 36); err != nil {
-		return err // the header may name the new table all the same: it stays allocated, a leak
-	}
 	old, n := int64(i.hdr.l1Offset), i.roundUp(int64(len(i.l1))*8)>>i.clusterBits
-	i.hdr.l1Size, i.hdr.l1Offset = uint32(len(table)), uint64(r.off)
+	if err == nil {
+		h := i.hdr
+		h.l1Size, h.l1Offset = uint32(len(table)), uint64(r.off)
+		err = i.switchHeader(h, i.writeActive)
+	}
+	if err != nil {
+		return errors.Join(err, i.unallocate(r))
+	}
 	i.l1 = table
 	i.unsynced = false
 	if n > 0 && old != 0 {

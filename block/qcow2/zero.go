@@ -24,7 +24,7 @@ func (i *Image) WriteZeroes(off, n int64, f block.Flags) error {
 
 // zero is WriteZeroes of an image of size bytes, for those who hold ops.
 func (i *Image) zero(off, n, size int64, f block.Flags) error {
-	if i.hdr.version < 3 {
+	if i.v2 {
 		return i.zeroByWriting(off, n, f)
 	}
 	end := off + n
@@ -237,7 +237,7 @@ func (i *Image) zeroEntry(s *slice, at int, off, n int64, f block.Flags) {
 // zeros afterwards.
 func (i *Image) Discard(off, n int64) error {
 	return i.shared(off, n, func() error {
-		if i.hdr.version < 3 && i.backing != nil {
+		if i.v2 && i.backing != nil {
 			return nil // the backing image would be seen
 		}
 		end := off + n
@@ -325,7 +325,7 @@ func (i *Image) discarded(entry, bitmap uint64, full bool) (uint64, uint64) {
 		return 0, 0
 	case !allocated && i.backing == nil:
 		return entry, bitmap
-	case i.hdr.version < 3:
+	case i.v2:
 		return 0, 0
 	case i.ext:
 		return 0, allZeroes
