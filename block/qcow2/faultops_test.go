@@ -111,6 +111,7 @@ var failings = []failing{
 	{name: "snapshots", before: []act{writes(0, 40<<10), snaps("a"), writes(4096, 9000)}, acts: []act{snaps("b"), writes(0, 4096), applies("a"), deletes("b"), snaps("c"), storing}},
 	{name: "snapshots of version 2", opts: "compat=0.10", before: []act{writes(0, 40<<10), snaps("a"), writes(4096, 9000)}, acts: []act{snaps("b"), writes(0, 4096), applies("a"), deletes("b"), snaps("c"), storing}},
 	{name: "snapshots with subclusters", opts: "extended_l2=on,cluster_size=16384", before: []act{writes(0, 40<<10), snaps("a"), writes(4096, 9000)}, acts: []act{snaps("b"), applies("a"), deletes("b"), deletes("a"), storing}},
+	{name: "snapshots of large clusters", opts: "cluster_size=2097152,extended_l2=on", before: []act{writes(0, 40<<10), snaps("a")}, acts: []act{applies("a"), deletes("a"), storing}},
 	{name: "first snapshot", opts: "refcount_bits=64", before: []act{writes(0, 9000)}, acts: []act{snaps("a"), deletes("a"), storing}},
 	{name: "snapshots of another size", before: []act{writes(0, 40<<10), snaps("a"), resizes(200 << 10)}, acts: []act{applies("a"), storing}},
 	{name: "bitmaps", before: []act{addsBitmap("a"), addsBitmap("b"), writes(0, 9000)}, acts: []act{
