@@ -19,15 +19,15 @@ func (i *Image) downgrade(progress func(done, total int64)) error {
 	if bad := i.hdr.incompat &^ incompatCompression; bad != 0 {
 		return fmt.Errorf("Cannot downgrade an image with incompatible features 0x%x set", bad)
 	}
-	if err := i.dropBitmaps(); err != nil {
-		return err
-	}
 	x := expansion{i: i, progress: progress, seen: map[int64]bool{}}
 	if err := i.whileDirty(x.all); err != nil {
 		return fmt.Errorf("Failed to turn zero into data clusters: %w", err)
 	}
 	if i.hdr.incompat&incompatCompression != 0 && x.compressed {
 		return errors.New("Cannot downgrade an image with zstd compression type and existing compressed clusters")
+	}
+	if err := i.dropBitmaps(); err != nil { // once nothing else can prevent it
+		return err
 	}
 	h := i.hdr
 	h.version, h.incompat, h.compat, h.autoclear, h.compression, h.unknownFields = 2, 0, 0, 0, compressZlib, nil

@@ -101,6 +101,46 @@ func TestSnapshotOfTableUsedTwice(t *testing.T) {
 	}
 }
 
+// A snapshot of a damaged image says that the active L1 table is one of its clusters: deleting it leaves the table.
+func TestDeletedSnapshotSparesTheTables(t *testing.T) {
+	i, f := opened(t, "cluster_size=512", 100<<10, writes(0, 30<<10), snaps("a"), writes(0, 512))
+	l1, err := i.snapshotL1(&i.snap.list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := int64(i.hdr.l1Offset)
+	if err := writeFull(f, be.AppendUint64(nil, uint64(active)), int64(l1[0]&offsetMask)); err != nil {
+		t.Fatal(err)
+	}
+	i.l2.forgetAll()
+	if err := i.DeleteSnapshot("a"); !errors.Is(err, errCorrupt) {
+		t.Errorf("delete: %v", err)
+	}
+	got := make([]byte, 8)
+	if err := readFull(f, got, active); err != nil || be.Uint64(got) == 0 {
+		t.Errorf("the active table begins with %x, %v", got, err)
+	}
+}
+
+// A snapshot with the ID of another is refused, as by QEMU.
+func TestSnapshotsHaveIDsOfTheirOwn(t *testing.T) {
+	i, _ := opened(t, "", 1<<20, snaps("a"))
+	if err := i.CreateSnapshot(block.Snapshot{ID: "1", Name: "b"}); !errors.Is(err, syscall.EEXIST) {
+		t.Errorf("a second snapshot 1: %v", err)
+	}
+}
+
+// An image that cannot become one of version 2 keeps its bitmaps.
+func TestRefusedDowngradeKeepsBitmaps(t *testing.T) {
+	i, _ := opened(t, "compression_type=zstd", 1<<20, compresses(0, cluster), addsBitmap("a"))
+	if err := amend(i, block.Values{"compat": "0.10"}, nil); err == nil {
+		t.Error("zstd in version 2")
+	}
+	if len(i.Bitmaps()) != 1 {
+		t.Error("the bitmap is gone")
+	}
+}
+
 // Tables that overlap, and refer to a faulty table over and over, have the check given up.
 func TestCheckOfEndlessTablesEnds(t *testing.T) {
 	i, f := opened(t, "cluster_size=2097152", 1<<20, writes(0, 4096))

@@ -513,7 +513,11 @@ func (i *Image) punchFree(r run) error {
 			first = k
 		}
 		if n != 0 && first >= 0 {
-			_ = i.file.Discard(first<<i.clusterBits, (k-first)<<i.clusterBits) // advice
+			off, n := first<<i.clusterBits, (k-first)<<i.clusterBits
+			if err := i.overlap(off, n); err != nil { // wrong refcounts must not cost the tables
+				return err
+			}
+			_ = i.file.Discard(off, n) // advice
 			first = -1
 		}
 	}

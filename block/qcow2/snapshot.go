@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 
 	"berth/block"
@@ -78,11 +79,12 @@ func (i *Image) whileDirty(f func() error) error {
 		i.unsynced, i.l2Wrote = false, false // by the flush of the mark
 	}
 	if err := f(); err != nil {
-		if !mark || i.corrupt.Load() {
+		if i.corrupt.Load() {
 			return err
 		}
-		if undo := errors.Join(i.storeTables(), i.quiesce()); undo != nil {
-			return err // what is left of it is repaired when the image is next opened
+		// Flags that were cleared for it are set again, and those of what it has freed.
+		if undo := errors.Join(i.markCopied(), i.storeTables(), i.quiesce()); undo != nil || !mark {
+			return err // what is left of it is repaired when the image is next opened, if it is marked
 		}
 		return errors.Join(err, i.markClean())
 	}
@@ -136,6 +138,9 @@ func (i *Image) CreateSnapshot(s block.Snapshot) error {
 		if s.ID == "" {
 			s.ID = nextSnapshotID(i.snap.list)
 		}
+		if slices.ContainsFunc(i.snap.list, func(e snapshotEntry) bool { return e.id == s.ID }) {
+			return syscall.EEXIST
+		}
 		if len(s.ID) > math.MaxUint16 || len(s.Name) > math.MaxUint16 || s.VMStateSize < 0 {
 			return syscall.EINVAL
 		}
@@ -150,14 +155,10 @@ func (i *Image) CreateSnapshot(s block.Snapshot) error {
 
 // addSnapshot has e's L1 table share all clusters, and enters e in the table.
 func (i *Image) addSnapshot(e snapshotEntry) error {
-	err := i.unmark(i.l1, true)
-	if err == nil {
-		err = i.shareTree(&e)
+	if err := i.unmark(i.l1, true); err != nil {
+		return err
 	}
-	if err != nil && !i.corrupt.Load() {
-		return errors.Join(err, i.markCopied())
-	}
-	if err != nil {
+	if err := i.shareTree(&e); err != nil {
 		return err
 	}
 	return i.dropVMState(int64(e.vmStateSize))
@@ -421,9 +422,6 @@ func (i *Image) DeleteSnapshot(name string) error {
 			return fmt.Errorf("Failed to remove snapshot from snapshot list: %w", err)
 		}
 		if err := i.lowerTree(l1); err != nil {
-			if !i.corrupt.Load() {
-				err = errors.Join(err, i.markCopied()) // for what has been lowered
-			}
 			return fmt.Errorf("Failed to free the cluster and L1 table: %w", err)
 		}
 		i.drop(int64(e.l1Offset), i.roundUp(int64(e.l1Size)*8)>>i.clusterBits)
