@@ -4,12 +4,16 @@ package inflate
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/bits"
 )
 
 // ErrCorrupt is the error for what is no DEFLATE data.
 var ErrCorrupt = errors.New("corrupt deflate data")
+
+// errEndless is the ErrCorrupt of a block without a code for its end. zlib, and so QEMU, refuses it; compress/flate does not.
+var errEndless = fmt.Errorf("%w: a block has no end", ErrCorrupt)
 
 const (
 	literalBits  = 11 // of codes that one look-up decodes
@@ -197,7 +201,7 @@ func (d *Decoder) dynamic() error {
 		return err
 	}
 	if d.lengths[256] == 0 {
-		return ErrCorrupt // the block would have no end
+		return errEndless
 	}
 	if err := build(d.literals[:], literalBits, d.lengths[:literals], literalEntry, true); err != nil {
 		return err

@@ -83,7 +83,7 @@ func TestDecodeTruncated(t *testing.T) {
 	}
 }
 
-// FuzzDecode compares every outcome with compress/flate's.
+// FuzzDecode compares every outcome with compress/flate's, but for what only that takes.
 func FuzzDecode(f *testing.F) {
 	for i, p := range samples() {
 		p = p[:min(len(p), 2000)]
@@ -96,6 +96,9 @@ func FuzzDecode(f *testing.F) {
 		var d Decoder
 		got, want := make([]byte, size), make([]byte, size)
 		err := d.Decode(got, src)
+		if errors.Is(err, errEndless) {
+			return
+		}
 		n, wanted := io.ReadFull(flate.NewReader(bytes.NewReader(src)), want)
 		if (err == nil) != (wanted == nil) {
 			t.Fatalf("error %v; compress/flate has %v after %d bytes", err, wanted, n)
