@@ -188,6 +188,11 @@ func (i *Image) amendHeader(a amendment, v block.Values, p *amendProgress) error
 	if err := i.sameBacking(v); err != nil {
 		return err
 	}
+	return i.amendLazy(a)
+}
+
+// amendLazy has refcounts be written late, or no longer.
+func (i *Image) amendLazy(a amendment) error {
 	if a.lazy == i.hdr.lazy() {
 		return nil
 	}
@@ -199,7 +204,7 @@ func (i *Image) amendHeader(a amendment, v block.Values, p *amendProgress) error
 			return fmt.Errorf("Failed to make the image clean: %w", err)
 		}
 	}
-	h = i.hdr
+	h := i.hdr
 	h.compat ^= compatLazyRefcounts
 	if err := i.amendedHeader(h); err != nil {
 		return err

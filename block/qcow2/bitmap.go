@@ -71,10 +71,16 @@ func (i *Image) loadBitmaps() error {
 	if i.readOnly || i.check || !mark {
 		return nil
 	}
+	return i.markInUse(list)
+}
+
+// markInUse has the directory in the file say of all bitmaps that they are not to be trusted.
+func (i *Image) markInUse(list []bitmapDirEntry) error {
 	for k := range list {
 		list[k].flags |= bitmapInUse
 	}
 	// Nothing but flags changes in place, so that a directory written in part is whole.
+	var err error
 	dir := encodeBitmapDir(list)
 	if uint64(len(dir)) != i.hdr.bitmaps.dirSize { // a name ends before its length
 		err = errInvalid
