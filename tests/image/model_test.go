@@ -19,7 +19,7 @@ type layer struct {
 	snaps   []snap
 	bitmaps []string
 	rebased bool           // it has had another backing image
-	given   bool           // something was discarded
+	given   bool           // something was discarded, or committed: what is left of the L2 tables is each engine's own business
 	leaky   bool           // clusters may be lost since a step failed
 	zeroed  map[int64]bool // clusters where berth may store zeros and QEMU leave nothing
 }
@@ -39,6 +39,9 @@ func (l *layer) fragile() bool { return len(l.snaps) > 0 && len(l.bitmaps) > 0 }
 func (l *layer) find(name string) int {
 	return slices.IndexFunc(l.snaps, func(s snap) bool { return s.name == name })
 }
+
+// growable tells whether QEMU 7.2 grows the image: in version 2 it has no zeros to hide a backing image with.
+func (l *layer) growable() bool { return !l.v2 || l.backing < 0 }
 
 // backingChanged forgets what depends on clusters that the image had not allocated.
 func (l *layer) backingChanged() {

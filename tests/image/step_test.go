@@ -184,7 +184,7 @@ func resolveSnapshotCreate(m *model, r *rand.Rand) (task, bool) {
 		return task{}, false
 	}
 	if m.twins && l.refcount == 1 && l.given {
-		return task{}, false // refused if there is an L2 table: QEMU makes one to discard from
+		return task{}, false // refused if there is an L2 table
 	}
 	m.named++
 	s := snap{fmt.Sprintf("s%d", m.named), append([]byte(nil), l.bytes...), l.known}
@@ -219,8 +219,8 @@ func resolveResize(m *model, r *rand.Rand) (task, bool) {
 		size = min(n, (size+l.cluster-1)/l.cluster*l.cluster)
 	}
 	args := []string{"resize", "-f", "qcow2", "--shrink"}
-	if size > int64(len(l.bytes)) && l.v2 && l.backing >= 0 && m.twins {
-		return task{}, false // berth writes the zeros that QEMU refuses to
+	if size > int64(len(l.bytes)) && !l.growable() && m.twins {
+		return task{}, false
 	}
 	if size > int64(len(l.bytes)) && int64(len(l.bytes))%l.cluster != 0 && l.rebased {
 		return task{}, false // QEMU 7.2 shows what it copied from a larger backing image
@@ -249,7 +249,10 @@ func resolveCommit(m *model, r *rand.Rand) (task, bool) {
 	} else if r.IntN(3) == 0 {
 		args = append(args, "-d")
 	}
-	t, ok := m.onTop(func() { m.commit(to) }, args...)
+	if b := m.layers[to]; m.twins && len(l.bytes) > len(b.bytes) && !b.growable() {
+		return task{}, false
+	}
+	t, ok := m.onTop(func() { m.commit(to); l.given = true }, args...)
 	t.touched = append(t.touched, to)
 	return t, ok
 }
