@@ -118,6 +118,9 @@ func modrm(r *rand.Rand, p []byte, last byte, plain bool) []byte {
 // TestShortcutsAgree runs random sequences through the run loop and through the
 // instructions' definitions; everything must come out alike.
 func TestShortcutsAgree(t *testing.T) {
+	if translate {
+		t.Skip("flags that are undefined are the host's in translated code: see tests/hostcpu")
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	fast, slow := newTestCPU(t, nil), newTestCPU(t, nil)
 	for i := range 20000 {

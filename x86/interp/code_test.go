@@ -143,7 +143,7 @@ func both(a, b *CPU) {
 				if atomic.LoadUint32(&c.Pending)&pendPark != 0 {
 					c.group.park(c)
 				}
-				if st := c.runBlocks(); st == faulted || st == stopped {
+				if st := c.runAhead(); st == faulted || st == stopped {
 					return
 				}
 			}

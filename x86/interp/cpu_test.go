@@ -95,7 +95,7 @@ func runToFault(c *CPU, stepping bool) status {
 		if stepping {
 			st = c.step()
 		} else {
-			st = c.runBlocks()
+			st = c.runAhead()
 		}
 		if st == faulted || st == stopped {
 			return st

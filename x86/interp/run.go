@@ -42,10 +42,8 @@ func (c *CPU) Run() Exit {
 			// One instruction past the blocks: a vCPU that keeps writing to this page
 			// may have the next block dropped as well before it begins.
 			st = c.step()
-		case c.tier1 != nil && c.Mode == decode.Mode64:
-			st = c.runTranslated()
 		default:
-			st = c.runBlocks()
+			st = c.runAhead()
 		}
 		switch st {
 		case faulted:
@@ -57,6 +55,14 @@ func (c *CPU) Run() Exit {
 			return c.exit
 		}
 	}
+}
+
+// runAhead runs block after block until the run loop has something to decide.
+func (c *CPU) runAhead() status {
+	if c.tier1 != nil && c.Mode == decode.Mode64 {
+		return c.runTranslated()
+	}
+	return c.runBlocks()
 }
 
 // step runs the one instruction at RIP, past any block. RIP moves over it.

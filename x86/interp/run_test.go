@@ -224,7 +224,7 @@ func TestNonCanonical(t *testing.T) {
 // page stays marked until both have let go.
 func TestCodeHeldByTwo(t *testing.T) {
 	a := newTestCPU(t, unhex(t, "b801000000"))
-	b, err := New(Config{ID: 1, Memory: a.cfg.Memory})
+	b, err := New(Config{ID: 1, Memory: a.cfg.Memory, Translate: translate})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ const (
 	noKey       = ^uint64(0)
 	// Bytes of translated code: all vCPUs of a machine share the group's, one has at
 	// most and at least so much.
-	groupCode = 256 << 20
-	maxCode   = 64 << 20
+	groupCode = 128 << 20
+	maxCode   = 32 << 20
 	minCode   = 8 << 20
 	// jitSlice is how many instructions run before Pending is looked at: some 10 µs.
 	jitSlice = 1 << 14

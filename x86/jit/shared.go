@@ -3,8 +3,12 @@ package jit
 // emitShared emits what all blocks use.
 func (c *Cache) emitShared() {
 	e := c.begin()
-	// lookup goes on at the address in tmp1 by the table, or returns with RIP set.
+	// lookup goes on at the address in tmp1 by the table, or returns with RIP set: also
+	// when something is pending, so that what a device wrote into code is seen before
+	// control gets to another page.
 	c.lookup = e.entry()
+	e.aluImm(aluCmp, 4, at(state, c.layout.Pending), 0)
+	pending := e.jcc(ccNZ)
 	e.mov(tmp2, tmp1)
 	e.shift(5, 8, tmp2, 12)
 	e.alu(aluXor, 4, tmp2, regRM(tmp1))
@@ -24,6 +28,7 @@ func (c *Cache) emitShared() {
 	e.bind(miss2)
 	e.load(8, tmp1, at(tmp2, 0))
 	e.bind(miss1)
+	e.bind(pending)
 	e.store(8, tmp1, at(state, c.layout.RIP))
 	e.bytes(0xc3)
 

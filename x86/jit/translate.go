@@ -119,7 +119,11 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 			return len(t.insts) > 0
 		}
 		if err != nil {
-			in.how, in.Len = howBad, 1
+			// The bytes looked at decide: the block covers them.
+			in.how, in.Len = howBad, max(in.Len, 1)
+			if errors.Is(err, decode.ErrTruncated) {
+				in.Len = decode.MaxLen
+			}
 			return true
 		}
 		in.how = classify(&in.Inst)
