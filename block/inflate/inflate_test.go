@@ -99,6 +99,9 @@ func FuzzDecode(f *testing.F) {
 		if errors.Is(err, errEndless) {
 			return
 		}
+		if err == nil { // compress/flate wants as many bits for each code as the one that ends the block has
+			src = append(bytes.Clone(src), 0, 0)
+		}
 		n, wanted := io.ReadFull(flate.NewReader(bytes.NewReader(src)), want)
 		if (err == nil) != (wanted == nil) {
 			t.Fatalf("error %v; compress/flate has %v after %d bytes", err, wanted, n)
