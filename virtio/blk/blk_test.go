@@ -598,7 +598,7 @@ func readRandom(b *testing.B, path string, size, n, depth int) {
 	}
 }
 
-// TestPatience: a request that comes while another is under way is not to keep the queue for long.
+// TestPatience: a request that comes while another is under way is not to keep the queue.
 func TestPatience(t *testing.T) {
 	l := &late{blocktest.NewMem(1 << 20), make(chan *block.Request, 4)}
 	r := newRig(t, l, Config{}, 0)
@@ -609,12 +609,12 @@ func TestPatience(t *testing.T) {
 	}
 	first := send()
 	second := send()
-	if first.Patience != alonePatience || second.Patience != patience {
+	if first.Patience != patience || second.Patience != 0 {
 		t.Errorf("patience: with the first %v, with the second %v", first.Patience, second.Patience)
 	}
 	first.Done(nil)
 	second.Done(nil)
-	if third := send(); third.Patience != alonePatience {
+	if third := send(); third.Patience != patience {
 		t.Error("the third is alone again")
 	} else {
 		third.Done(nil)
@@ -623,7 +623,7 @@ func TestPatience(t *testing.T) {
 	r.ring.Offer(r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)), r.ring.Chain(out(headerAt, headerSize), in(dataAt, 512), in(statusAt, 1)))
 	r.ring.Kick()
 	for range 2 {
-		if q := <-l.got; q.Patience != patience {
+		if q := <-l.got; q.Patience != 0 {
 			t.Error("one of two is alone")
 		} else {
 			defer q.Done(nil)

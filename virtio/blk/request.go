@@ -26,12 +26,9 @@ const (
 
 const headerSize = 16
 
-// How long a queue's thread may be kept by one request: as long as handing it over
-// takes, or if nothing else is to be done, as long as the next one can bear.
-const (
-	patience      = 20 * time.Microsecond
-	alonePatience = time.Millisecond
-)
+// patience is how long a queue's thread may be kept by a request that is all it has
+// to do: as long as the next one can bear.
+const patience = time.Millisecond
 
 // lane is one request queue and the requests that travel on it.
 type lane struct {
@@ -174,9 +171,9 @@ func (r *request) transfer(op block.Op, sector uint64, n int64) {
 	if op == block.OpWrite {
 		flags = r.d.durable()
 	}
-	r.blk.Patience = patience
+	r.blk.Patience = 0
 	if r.q.Alone() {
-		r.blk.Patience = alonePatience
+		r.blk.Patience = patience
 	}
 	r.submit(op, flags, int64(sector)*sectorSize, n)
 }
