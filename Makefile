@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
 
 all: build
 
@@ -33,6 +33,11 @@ test: build
 bench-boot: build
 	@tests/guest/setup --test
 	$(GO) run ./tests/perf/bootbench $(BENCH)
+
+# Workloads of known answer, natively, on soft and on QEMU's TCG, CPU-seconds.
+bench-cpu: build
+	@tests/guest/setup --test
+	$(GO) run ./tests/perf/cpubench $(BENCH)
 
 # What a VM costs its host beside QEMU, on soft and on a real KVM: start, memory, exits, idle CPU.
 bench-vmm: build

@@ -113,6 +113,14 @@ type InstructionCounter interface {
 	Instructions() uint64 // since the vCPU was made
 }
 
+// TranslationCounter is a VCPU that may run guest code translated. Called by the
+// thread that owns the vCPU.
+type TranslationCounter interface {
+	// Translated returns how many of Instructions ran as translated code, and how
+	// often that was left, by the reason's name; nil: nothing is translated.
+	Translated() (instructions uint64, exits map[string]uint64)
+}
+
 // NMIInjector is a VCPU whose NMI pin can be pulsed: LINT1 of its local APIC, which
 // the guest may have masked. Called by the thread that owns the vCPU.
 type NMIInjector interface {

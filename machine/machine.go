@@ -182,6 +182,11 @@ func (m *Machine) logCounts() {
 			if n, ok := v.(accel.InstructionCounter); ok {
 				m.log.Debug("ended", "vCPU", c.id, "instructions", n.Instructions())
 			}
+			if t, ok := v.(accel.TranslationCounter); ok {
+				if ran, exits := t.Translated(); exits != nil {
+					m.log.Debug("ended", "vCPU", c.id, "translated", ran, "exits", exits)
+				}
+			}
 			return nil
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"berth/device/lapic"
 	"berth/x86"
 	"berth/x86/interp"
+	"berth/x86/jit"
 )
 
 // cpu is one vCPU: the interpreter and its local APIC.
@@ -120,6 +121,19 @@ func (c *cpu) GetState(s *x86.State) error {
 
 // Instructions implements accel.InstructionCounter.
 func (c *cpu) Instructions() uint64 { return c.cpu.Instructions }
+
+// Translated implements accel.TranslationCounter.
+func (c *cpu) Translated() (instructions uint64, exits map[string]uint64) {
+	if c.vm.engine == Interp {
+		return 0, nil
+	}
+	t := c.cpu.Translation()
+	exits = map[string]uint64{}
+	for kind, n := range t.Exits {
+		exits[jit.Kind(kind).String()] = n
+	}
+	return t.Ran, exits
+}
 
 // SetState implements accel.VCPU.
 func (c *cpu) SetState(s *x86.State) error { return c.cpu.SetState(s) }

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// Running is a program that has a time limit. Its standard input is open and
-// silent, as an idle terminal is.
+// Running is a program that has a time limit. Its standard input is open and,
+// unless written to, silent, as an idle terminal is.
 type Running struct {
+	Stdin    io.Writer
 	Stdout   io.Reader // to be read to its end before Wait
 	cmd      *exec.Cmd
 	said     bytes.Buffer
@@ -21,14 +22,15 @@ type Running struct {
 func Start(limit time.Duration, name string, args ...string) (*Running, error) {
 	r := &Running{cmd: exec.Command(name, args...)}
 	r.cmd.Stderr = &r.said
-	if _, err := r.cmd.StdinPipe(); err != nil {
+	in, err := r.cmd.StdinPipe()
+	if err != nil {
 		return nil, err
 	}
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	r.Stdout = out
+	r.Stdin, r.Stdout = in, out
 	if err := r.cmd.Start(); err != nil {
 		return nil, err
 	}

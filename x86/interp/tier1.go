@@ -66,7 +66,8 @@ type Translation struct {
 	Clears               uint64    // how often everything was forgotten
 	Bytes                int       // of code held
 	Exits                [8]uint64 // by jit.Kind
-	Stepped              uint64    // instructions run by their definition
+	Ran                  uint64    // instructions run as translated code
+	Stepped              uint64    // instructions run by their definition where translated code was left for that
 }
 
 // Translation returns the vCPU's counters, for which it must not be running.
@@ -125,6 +126,7 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 		n, x := c.tier1.cache.Run(f, &c.R, code)
 		done := slice - uint64(f.Budget)
 		c.Instructions += done
+		c.tier1.stats.Ran += done
 		if done != 0 {
 			misses = 0
 		}
@@ -181,6 +183,7 @@ func (c *CPU) leaveUnit(x *jit.Exit) status {
 	c.fpu.mxcsr = c.Frame.MXCSR
 	c.RIP = c.R[decode.RIP] + uint64(x.Off)
 	c.Instructions += uint64(x.Count)
+	c.tier1.stats.Ran += uint64(x.Count)
 	if in := c.tier1.cache.Inst(x); in != nil {
 		return c.finish(in, c.exec(in))
 	}

@@ -96,6 +96,11 @@ const (
 	Lazy          // the flags are wanted as FlagsRaw; then Retry
 )
 
+// String is the kind's name in reports.
+func (k Kind) String() string {
+	return [...]string{"miss", "step", "edge", "spent", "far", "indirect", "dead", "lazy"}[k]
+}
+
 // Exit describes one way out of translated code.
 type Exit struct {
 	// Target is relative to the page; of an Indirect it is what RSP was moved by.

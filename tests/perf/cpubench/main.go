@@ -1,0 +1,168 @@
+// Command cpubench compares what workloads of known answer cost natively, on berth's soft engine and on QEMU's TCG: the same
+// programs, CPU-seconds of the whole process, one boot of each engine for all rows, the three taking turns.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	rows   string
+	runs   int
+	scale  float64
+	dir    string
+	qemu   string
+	model  string
+	engine string
+	extra  string
+	limit  time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.rows, "rows", "", "regular expression of the rows to run; empty: all")
+	flag.IntVar(&o.runs, "runs", 5, "runs of each row; the median counts")
+	flag.Float64Var(&o.scale, "scale", 1, "how much work, as a factor")
+	flag.StringVar(&o.dir, "guest", ".cache/guest", "folder of the guest's kernel")
+	flag.StringVar(&o.qemu, "qemu", "qemu-system-x86_64", "QEMU's program, which may be another version's")
+	flag.StringVar(&o.model, "qemu-cpu", "Nehalem", "QEMU's CPU model")
+	flag.StringVar(&o.engine, "soft-engine", "auto", "berth's --soft-engine")
+	flag.StringVar(&o.extra, "append", "mitigations=off", "more of the guest's kernel command line; what it defends against depends on the CPU model, which is not measured here")
+	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time limit of one boot")
+	flag.Parse()
+	if err := bench(o, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "cpubench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// The columns.
+const (
+	onHost = iota
+	onBerth
+	onTCG
+	columns
+)
+
+// result is a row's samples in each column.
+type result struct {
+	row
+	samples [columns][]sample
+}
+
+func bench(o options, out io.Writer) error {
+	if o.runs < 1 || o.scale <= 0 {
+		return fmt.Errorf("-runs and -scale are to be above 0")
+	}
+	chosen, err := choose(o.rows)
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "cpubench")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	dir, initrd := filepath.Join(scratch, "bench"), filepath.Join(scratch, "initrd.img")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := makePrograms(here(), dir); err != nil {
+		return err
+	}
+	if err := makeInitrd(here(), dir, initrd, chosen, o.scale); err != nil {
+		return err
+	}
+	results, counted, err := measure(o, chosen, dir, vms(o, initrd))
+	if err != nil {
+		return err
+	}
+	report(results, "TCG "+version(o.qemu), out)
+	fmt.Fprintln(out, counted)
+	return differences(results)
+}
+
+// here is this package's folder.
+func here() string {
+	_, self, _, _ := runtime.Caller(0)
+	return filepath.Dir(self)
+}
+
+// vms are the command lines of the VMs, by column.
+func vms(o options, initrd string) [columns][]string {
+	kernel, line := filepath.Join(o.dir, "vmlinuz"), "console=ttyS0 quiet panic=-1 berth.script=cpubench "+o.extra
+	return [columns][]string{
+		onBerth: {"./berth", "run", "--accel", "soft", "--soft-engine", o.engine, "-v", "--kernel", kernel, "--initrd", initrd, "--memory", "512M", "--append", line},
+		onTCG: {o.qemu, "-accel", "tcg", "-machine", "q35", "-cpu", o.model, "-m", "512", "-smp", "1",
+			"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", line},
+	}
+}
+
+// measure runs everything, the columns in turn, and returns what berth counted in
+// its last boot too.
+func measure(o options, chosen []row, dir string, vms [columns][]string) (results []*result, counted string, err error) {
+	for _, r := range chosen {
+		results = append(results, &result{row: r})
+	}
+	for i := range o.runs {
+		fmt.Fprintf(os.Stderr, "run %d of %d: native, berth, TCG\n", i+1, o.runs)
+		for _, r := range results {
+			s, err := native(dir, r.at(o.scale), o.limit)
+			if err != nil {
+				return nil, "", err
+			}
+			r.samples[onHost] = append(r.samples[onHost], s)
+		}
+		for column, args := range vms {
+			if args == nil {
+				continue
+			}
+			b, err := bootAll(args, o.limit)
+			if err != nil {
+				return nil, "", fmt.Errorf("%s: %w", args[0], err)
+			}
+			for _, r := range results {
+				s, ok := b.samples[r.id()]
+				if !ok {
+					return nil, "", fmt.Errorf("%s: the guest said nothing of row %s", args[0], r.name)
+				}
+				r.samples[column] = append(r.samples[column], s)
+			}
+			if column == onBerth {
+				counted = counts(b.p.Errors())
+			}
+		}
+	}
+	return results, counted, nil
+}
+
+// counts is a sentence on what berth said that it counted.
+func counts(log string) string {
+	number := func(key string) float64 {
+		m := regexp.MustCompile(key + `=(\d+)`).FindStringSubmatch(log)
+		if m == nil {
+			return 0
+		}
+		n, _ := strconv.ParseFloat(m[1], 64) // digits
+		return n
+	}
+	all, translated := number("instructions"), number("translated")
+	exits := 0.0
+	for _, m := range regexp.MustCompile(`[a-z]+:(\d+)`).FindAllStringSubmatch(regexp.MustCompile(`map\[.*?\]`).FindString(log), -1) {
+		n, _ := strconv.ParseFloat(m[1], 64) // digits
+		exits += n
+	}
+	if all == 0 || exits == 0 {
+		return "berth translated nothing"
+	}
+	return fmt.Sprintf("berth, a whole boot with all rows: %.2f%% of %.2f G instructions ran translated, %.0f between two exits", 100*translated/all, all/1e9, translated/exits)
+}
