@@ -34,7 +34,7 @@ func main() {
 	flag.Float64Var(&o.scale, "scale", 1, "how much work, as a factor")
 	flag.StringVar(&o.dir, "guest", ".cache/guest", "folder of the guest's kernel")
 	flag.StringVar(&o.qemu, "qemu", "qemu-system-x86_64", "QEMU's program, which may be another version's")
-	flag.StringVar(&o.model, "qemu-cpu", "Nehalem", "QEMU's CPU model")
+	flag.StringVar(&o.model, "qemu-cpu", "max", "QEMU's CPU model; with others the guest's kernel defends itself at every system call, or its libc has only slow functions")
 	flag.StringVar(&o.engine, "soft-engine", "auto", "berth's --soft-engine")
 	flag.StringVar(&o.extra, "append", "mitigations=off", "more of the guest's kernel command line; what it defends against depends on the CPU model, which is not measured here")
 	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time limit of one boot")

@@ -38,7 +38,7 @@ func TestDifferentAnswersFail(t *testing.T) {
 }
 
 func TestRowsAreChosenByName(t *testing.T) {
-	if r, err := choose("^matmul"); err != nil || len(r) != 2 || r[0].at(0.5) != "./matmul-sse2 2000" || r[0].id() != "matmul-SSE2" {
+	if r, err := choose("^matmul"); err != nil || len(r) != 2 || r[0].at(0.5) != "./matmul-sse2 1000" || r[0].id() != "matmul-SSE2" {
 		t.Errorf("chose %v, %v", r, err)
 	}
 	if _, err := choose("nothing"); err == nil || !strings.Contains(err.Error(), "fork+exec, integer") {

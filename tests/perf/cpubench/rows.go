@@ -11,7 +11,7 @@ import (
 type row struct {
 	name    string
 	command string // with %d: how much work
-	work    int    // at -scale 1: some 0.2 CPU-seconds of a host
+	work    int    // at -scale 1: some 0.1 to 0.3 CPU-seconds of a host
 }
 
 func (r row) at(scale float64) string {
@@ -30,9 +30,9 @@ var rows = []row{
 	{"gzip", "./busybox head -c %dk text | ./gzip -6 -c | ./busybox sha256sum", 2000},
 	{"xz", "./busybox head -c %dk text | ./xz -1 -T1 -c | ./busybox sha256sum", 1000},
 	{"busybox gzip", "./busybox head -c %dk text | ./busybox gzip -c | ./busybox sha256sum", 2000},
-	{"matmul SSE2", "./matmul-sse2 %d", 4000},
-	{"matmul AVX2", "./matmul-avx2 %d", 8000},
-	{"x87", "./x87 %d", 20_000_000},
+	{"matmul SSE2", "./matmul-sse2 %d", 2000},
+	{"matmul AVX2", "./matmul-avx2 %d", 4000},
+	{"x87", "./x87 %d", 8_000_000},
 	{"chase", "./work chase %d", 5_000_000},
 	{"histogram", "./work histogram %d", 300},
 	{"syscalls", "./syscalls %d", 1_000_000},
