@@ -8,9 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
-	"strconv"
 	"time"
 )
 
@@ -24,6 +22,7 @@ type options struct {
 	model  string
 	engine string
 	extra  string
+	shares bool
 	limit  time.Duration
 }
 
@@ -37,6 +36,7 @@ func main() {
 	flag.StringVar(&o.model, "qemu-cpu", "max", "QEMU's CPU model; with others the guest's kernel defends itself at every system call, or its libc has only slow functions")
 	flag.StringVar(&o.engine, "soft-engine", "auto", "berth's --soft-engine")
 	flag.StringVar(&o.extra, "append", "mitigations=off", "more of the guest's kernel command line; what it defends against depends on the CPU model, which is not measured here")
+	flag.BoolVar(&o.shares, "shares", true, "count too how much of each row ran translated, which takes one more boot of each")
 	flag.DurationVar(&o.limit, "limit", 20*time.Minute, "time limit of one boot")
 	flag.Parse()
 	if err := bench(o, os.Stdout); err != nil {
@@ -57,6 +57,7 @@ const (
 type result struct {
 	row
 	samples [columns][]sample
+	counted counters // by berth, of the row alone
 }
 
 func bench(o options, out io.Writer) error {
@@ -82,12 +83,17 @@ func bench(o options, out io.Writer) error {
 	if err := makeInitrd(here(), dir, initrd, chosen, o.scale); err != nil {
 		return err
 	}
-	results, counted, err := measure(o, chosen, dir, vms(o, initrd))
+	results, whole, err := measure(o, chosen, dir, vms(o, initrd))
 	if err != nil {
 		return err
 	}
+	if o.shares {
+		if err := shares(o, results, vms(o, initrd)[onBerth]); err != nil {
+			return err
+		}
+	}
 	report(results, "TCG "+version(o.qemu), out)
-	fmt.Fprintln(out, counted)
+	fmt.Fprintf(out, "berth, a whole boot with all rows: %s\n", whole)
 	return differences(results)
 }
 
@@ -109,7 +115,7 @@ func vms(o options, initrd string) [columns][]string {
 
 // measure runs everything, the columns in turn, and returns what berth counted in
 // its last boot too.
-func measure(o options, chosen []row, dir string, vms [columns][]string) (results []*result, counted string, err error) {
+func measure(o options, chosen []row, dir string, vms [columns][]string) (results []*result, whole counters, err error) {
 	for _, r := range chosen {
 		results = append(results, &result{row: r})
 	}
@@ -118,7 +124,7 @@ func measure(o options, chosen []row, dir string, vms [columns][]string) (result
 		for _, r := range results {
 			s, err := native(dir, r.at(o.scale), o.limit)
 			if err != nil {
-				return nil, "", err
+				return nil, whole, err
 			}
 			r.samples[onHost] = append(r.samples[onHost], s)
 		}
@@ -128,41 +134,19 @@ func measure(o options, chosen []row, dir string, vms [columns][]string) (result
 			}
 			b, err := bootAll(args, o.limit)
 			if err != nil {
-				return nil, "", fmt.Errorf("%s: %w", args[0], err)
+				return nil, whole, fmt.Errorf("%s: %w", args[0], err)
 			}
 			for _, r := range results {
 				s, ok := b.samples[r.id()]
 				if !ok {
-					return nil, "", fmt.Errorf("%s: the guest said nothing of row %s", args[0], r.name)
+					return nil, whole, fmt.Errorf("%s: the guest said nothing of row %s", args[0], r.name)
 				}
 				r.samples[column] = append(r.samples[column], s)
 			}
 			if column == onBerth {
-				counted = counts(b.p.Errors())
+				whole = counts(b.p.Errors())
 			}
 		}
 	}
-	return results, counted, nil
-}
-
-// counts is a sentence on what berth said that it counted.
-func counts(log string) string {
-	number := func(key string) float64 {
-		m := regexp.MustCompile(key + `=(\d+)`).FindStringSubmatch(log)
-		if m == nil {
-			return 0
-		}
-		n, _ := strconv.ParseFloat(m[1], 64) // digits
-		return n
-	}
-	all, translated := number("instructions"), number("translated")
-	exits := 0.0
-	for _, m := range regexp.MustCompile(`[a-z]+:(\d+)`).FindAllStringSubmatch(regexp.MustCompile(`map\[.*?\]`).FindString(log), -1) {
-		n, _ := strconv.ParseFloat(m[1], 64) // digits
-		exits += n
-	}
-	if all == 0 || exits == 0 {
-		return "berth translated nothing"
-	}
-	return fmt.Sprintf("berth, a whole boot with all rows: %.2f%% of %.2f G instructions ran translated, %.0f between two exits", 100*translated/all, all/1e9, translated/exits)
+	return results, whole, nil
 }

@@ -29,7 +29,7 @@ func (r *result) skippedIn(column int) string {
 
 // report writes a table of medians and how they compare.
 func report(results []*result, tcg string, out io.Writer) {
-	fmt.Fprintf(out, "%-14s %9s %9s %9s %10s %12s\n", "CPU-seconds", "native", "berth", tcg, "berth/TCG", "berth/native")
+	fmt.Fprintf(out, "%-14s %9s %9s %9s %10s %12s %11s %9s\n", "CPU-seconds", "native", "berth", tcg, "berth/TCG", "berth/native", "translated", "per exit")
 	sum, native, compared, lost := 0.0, 0.0, 0, 0
 	for _, r := range results {
 		fmt.Fprintf(out, "%-14s", r.name)
@@ -47,7 +47,7 @@ func report(results []*result, tcg string, out io.Writer) {
 			continue
 		}
 		if why := r.skippedIn(onTCG); why != "" {
-			fmt.Fprintf(out, " %10s %12.2f  TCG: %s\n", "-", m[onBerth]/m[onHost], why)
+			fmt.Fprintf(out, " %10s %12.2f%s  TCG: %s\n", "-", m[onBerth]/m[onHost], r.counted.cells(), why)
 			continue
 		}
 		note := ""
@@ -58,12 +58,25 @@ func report(results []*result, tcg string, out io.Writer) {
 		compared++
 		sum += math.Log(m[onBerth] / m[onTCG])
 		native += math.Log(m[onBerth] / m[onHost])
-		fmt.Fprintf(out, " %10.2f %12.2f%s\n", m[onBerth]/m[onTCG], m[onBerth]/m[onHost], note)
+		fmt.Fprintf(out, " %10.2f %12.2f%s%s\n", m[onBerth]/m[onTCG], m[onBerth]/m[onHost], r.counted.cells(), note)
 	}
 	if compared > 0 {
 		n := float64(compared)
 		fmt.Fprintf(out, "geometric mean of %d rows: %.2f of TCG, %.2f of native; %d rows slower than TCG\n", compared, math.Exp(sum/n), math.Exp(native/n), lost)
 	}
+}
+
+// cells are the table's last two: how much ran translated, and how many instructions between two exits.
+func (c counters) cells() string {
+	if c.instructions <= 0 {
+		return fmt.Sprintf(" %11s %9s", "-", "-")
+	}
+	// Two boots differ by some exits: a row may have had fewer than that.
+	share := min(100, c.share())
+	if c.exits <= 0 {
+		return fmt.Sprintf(" %10.2f%% %9s", share, "-")
+	}
+	return fmt.Sprintf(" %10.2f%% %9.1f", share, c.translated/c.exits)
 }
 
 // differences reports answers that are not the host's first.

@@ -10,16 +10,16 @@ func results() []*result {
 		return []sample{{cpu, answer}, {cpu + 2, answer}, {cpu + 1, answer}}
 	}
 	return []*result{
-		{row{name: "won"}, [columns][]sample{one(1, "7"), one(3, "7"), one(7, "7")}},
-		{row{name: "lost"}, [columns][]sample{one(1, "8"), one(7, "8"), one(3, "8")}},
-		{row{name: "none"}, [columns][]sample{one(1, "9"), one(0, "skipped: no AVX2"), one(3, "9")}},
+		{row{name: "won"}, [columns][]sample{one(1, "7"), one(3, "7"), one(7, "7")}, counters{1000, 995, 5}},
+		{row{name: "lost"}, [columns][]sample{one(1, "8"), one(7, "8"), one(3, "8")}, counters{}},
+		{row{name: "none"}, [columns][]sample{one(1, "9"), one(0, "skipped: no AVX2"), one(3, "9")}, counters{}},
 	}
 }
 
 func TestReportShowsWhatIsLostAndSkipped(t *testing.T) {
 	var out strings.Builder
 	report(results(), "TCG 7.2", &out)
-	for _, want := range []string{"0.50         2.00\n", "2.00         4.00  slower\n", "berth: skipped: no AVX2\n", "mean of 2 rows: 1.00 of TCG, 2.83 of native; 1 rows slower"} {
+	for _, want := range []string{"0.50         2.00      99.50%     199.0\n", "2.00         4.00           -         -  slower\n", "berth: skipped: no AVX2\n", "mean of 2 rows: 1.00 of TCG, 2.83 of native; 1 rows slower"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
@@ -47,7 +47,7 @@ func TestRowsAreChosenByName(t *testing.T) {
 }
 
 func TestCountsAreReadFromTheLog(t *testing.T) {
-	got := counts("level=DEBUG msg=ended vCPU=0 instructions=2000000000\nlevel=DEBUG msg=ended vCPU=0 translated=1990000000 exits=\"map[edge:10 miss:90]\"\n")
+	got := counts("level=DEBUG msg=ended vCPU=0 instructions=2000000000\nlevel=DEBUG msg=ended vCPU=0 translated=1990000000 exits=\"map[edge:10 miss:90]\"\n").String()
 	if want := "99.50% of 2.00 G instructions ran translated, 19900000 between two exits"; !strings.Contains(got, want) {
 		t.Errorf("said %q", got)
 	}
