@@ -298,6 +298,7 @@ func (p *pair) one(e engine, dir string, t task) ([]bool, string, error) {
 		return nil, "", err
 	}
 	out = nodeName.ReplaceAllString(strings.ReplaceAll(out, dir, "@"), "#block")
+	out = clusterAt.ReplaceAllString(out, "Cluster")
 	return []bool{code == 0}, fmt.Sprintf("exit status %d: %s", code, layoutLine.ReplaceAllString(out, "")), nil
 }
 
@@ -306,6 +307,9 @@ var errKnown = errors.New("known")
 
 // nodeName is what QEMU calls a node that nobody named.
 var nodeName = regexp.MustCompile(`#block[0-9]+`)
+
+// clusterAt is where the cluster lies whose refcount is too large to be amended.
+var clusterAt = regexp.MustCompile(`Cluster at offset 0x[0-9a-f]+`)
 
 // layoutLine is what check prints about where clusters lie.
 var layoutLine = regexp.MustCompile(`(?m)^(Image end offset: .*|.* compressed clusters)\n`)
