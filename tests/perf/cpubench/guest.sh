@@ -8,8 +8,9 @@ only=$(./busybox sed -n 's/.*cpubench.only=\([^ ]*\).*/\1/p' /proc/cmdline)
 while read -r name command <&3; do
 	[ -z "$only" ] || [ "$name" = "$only" ] || continue
 	echo "CPUBENCH ready $name"
-	read -r go
+	read -r _
 	answer=$(./busybox sh -c "$command" 2>&1)
-	echo "CPUBENCH done $name $?: $(echo $answer)"
+	status=$?
+	echo "CPUBENCH done $name $status: $(echo "$answer" | ./busybox xargs)"
 done 3<rows
 echo "CPUBENCH end"

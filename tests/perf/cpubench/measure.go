@@ -77,8 +77,11 @@ func bootAll(args []string, limit time.Duration) (*boot, error) {
 		}
 	}
 	_, err = p.Wait()
-	if !ended || err != nil {
-		return nil, fmt.Errorf("the guest did not end within %s (%w): %s%s", limit, err, b.said.String(), p.Errors())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s%s", err, b.said.String(), p.Errors())
+	}
+	if !ended {
+		return nil, fmt.Errorf("the guest ended before its rows: %s%s", b.said.String(), p.Errors())
 	}
 	return b, lines.Err()
 }
