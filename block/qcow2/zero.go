@@ -30,9 +30,9 @@ func (i *Image) zero(off, n, size int64, f block.Flags) error {
 	end := off + n
 	first, last := (off+i.subSize-1)&^(i.subSize-1), end&^(i.subSize-1)
 	if end == size {
-		last = (end + i.subSize - 1) &^ (i.subSize - 1)
+		last = i.roundUp(end) // no part of the last cluster need stay
 	}
-	if first > last {
+	if first >= end {
 		if err := i.zeroPart(off, n, size, f); err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (i *Image) zero(off, n, size int64, f block.Flags) error {
 		k, err := i.zeroSome(o, last-o, size, f)
 		if errors.Is(err, errByWriting) {
 			k = min(i.clusterSize-i.inCluster(o), last-o)
-			err = i.zeroByWriting(o, k, f)
+			err = i.zeroByWriting(o, min(k, end-o), f)
 		}
 		if err != nil {
 			return err
