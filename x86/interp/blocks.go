@@ -85,6 +85,7 @@ type blockCache struct {
 	max     int    // of held
 	changed bool   // a block was invalidated since this was last cleared
 	swept   time.Time
+	seen    uint64 // CPU.Instructions then, for translated code
 
 	mu    sync.Mutex
 	news  news          // under mu

@@ -33,22 +33,34 @@ func (c *CPU) dropCold(now time.Time) {
 }
 
 // Of translated code nobody knows what is cold: it goes on by itself from block to
-// block. All of it is given up when it is much; what is warm is soon there again.
+// block. All of it is given up when it is much and the vCPU has next to nothing to do;
+// what is warm is soon there again.
 const (
-	coldCodeEvery = time.Minute
-	coldCode      = 16 << 20 // bytes that a vCPU may keep
+	idleFor  = 5 * time.Second
+	idleWork = 100_000_000 // instructions in that time
+	coldCode = 16 << 20    // bytes that a vCPU may keep
 )
 
 func (c *CPU) dropColdCode(now time.Time) {
-	if c.tier1.cache.Used() < coldCode || now.Sub(c.blocks.swept) < coldCodeEvery {
+	if c.tier1.cache.Used() < coldCode || !c.blocks.idle(now, c.Instructions) {
 		return
 	}
-	c.blocks.swept = now
 	c.forgetBlocks()
 	c.tier1.release()
 	if c.cfg.Freed != nil {
 		c.cfg.Freed()
 	}
+}
+
+// idle reports that little was run since the last look, which was not just now.
+func (bc *blockCache) idle(now time.Time, instructions uint64) bool {
+	first := bc.swept.IsZero()
+	if !first && now.Sub(bc.swept) < idleFor {
+		return false
+	}
+	done := instructions - bc.seen
+	bc.swept, bc.seen = now, instructions
+	return !first && done < idleWork
 }
 
 // sweep drops the blocks that find has not returned since the last sweep. It cuts

@@ -89,6 +89,28 @@ func TestDropCold(t *testing.T) {
 	run()
 }
 
+// A vCPU that works keeps its code, even at its first halt.
+func TestOnlyIdleCPUsDropCode(t *testing.T) {
+	var bc blockCache
+	now := time.Unix(1000, 0)
+	for _, look := range []struct {
+		after        time.Duration
+		instructions uint64
+		idle         bool
+	}{
+		{0, 5e9, false}, // the first
+		{idleFor - 1, 5e9, false},
+		{1, 5e9 + idleWork - 1, true},
+		{idleFor, 6e9, false},
+		{time.Hour, 6e9, true},
+	} {
+		now = now.Add(look.after)
+		if got := bc.idle(now, look.instructions); got != look.idle {
+			t.Errorf("%s later, at %d instructions: idle %t", look.after, look.instructions, got)
+		}
+	}
+}
+
 // What is translated anew after all code was given up runs as before, and pages
 // without code take stores directly again.
 func TestReleaseCode(t *testing.T) {
