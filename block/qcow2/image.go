@@ -40,6 +40,8 @@ type Image struct {
 	report   func(string)
 	geometry
 
+	around sync.Pool // *[]byte of two clusters: what is copied around a write
+
 	ops sync.RWMutex
 
 	mu       sync.Mutex

@@ -292,37 +292,55 @@ func (i *Image) readsZero(off, n int64) (bool, error) {
 // fill writes the guest's bytes, and around them what is copied.
 func (i *Image) fill(p *plan, v *vector) error {
 	at := p.host + (p.off - p.from)
+	head, tail := p.head, p.tail
+	if p.fresh && p.headZero {
+		head = 0
+	}
+	if p.fresh && p.tailZero {
+		tail = 0
+	}
+	if head+tail == 0 {
+		return i.data.Writev(v.take(nil, p.n), at, 0)
+	}
+	room, _ := i.around.Get().(*[]byte)
+	if room == nil {
+		b := make([]byte, 2*i.clusterSize) // each of the two is less than a cluster
+		room = &b
+	}
+	defer i.around.Put(room)
+	before, after := (*room)[:head], (*room)[head:head+tail]
+	if err := i.copied(before, p.off-head, p.headZero); err != nil {
+		return err
+	}
+	if err := i.copied(after, p.off+p.n, p.tailZero); err != nil {
+		return err
+	}
 	var iov [][]byte
-	if p.head > 0 && !(p.fresh && p.headZero) {
-		b, err := i.copied(p.off-p.head, p.head, p.headZero)
-		if err != nil {
-			return err
-		}
-		iov = append(iov, b)
-		at -= p.head
+	if head > 0 {
+		iov = append(iov, before)
 	}
 	iov = v.take(iov, p.n)
-	if p.tail > 0 && !(p.fresh && p.tailZero) {
-		b, err := i.copied(p.off+p.n, p.tail, p.tailZero)
-		if err != nil {
-			return err
-		}
-		iov = append(iov, b)
+	if tail > 0 {
+		iov = append(iov, after)
 	}
-	return i.data.Writev(iov, at, 0)
+	return i.data.Writev(iov, at-head, 0)
 }
 
-// copied returns n bytes of the guest's at off as they are now; zeros past the end of the image.
-func (i *Image) copied(off, n int64, zero bool) ([]byte, error) {
-	b := make([]byte, n)
-	if zero {
-		return b, nil
-	}
+// copied fills b with the guest's bytes at off as they are now; zeros past the end of the image.
+func (i *Image) copied(b []byte, off int64, zero bool) error {
+	n := int64(len(b))
 	in := max(0, min(n, i.Size()-off))
 	if off >= i.Size() { // VM state
 		in = n
 	}
-	return b, i.read([][]byte{b[:in]}, off, in)
+	if zero {
+		in = 0
+	}
+	clear(b[in:])
+	if in == 0 {
+		return nil
+	}
+	return i.read([][]byte{b[:in]}, off, in)
 }
 
 // link has the L2 entries point at p's host clusters, and frees what they pointed at. mu is held.
