@@ -70,9 +70,12 @@ func bootAll(args []string, limit time.Duration) (*boot, error) {
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
 		fmt.Fprintln(&b.said, line)
-		_, line, ok := strings.Cut(line, "CPUBENCH ")
-		ended = ended || line == "end"
-		if err := b.mark(line); ok && err != nil {
+		_, mark, ok := strings.Cut(line, "CPUBENCH ")
+		if !ok {
+			continue
+		}
+		ended = ended || mark == "end"
+		if err := b.mark(mark); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +91,7 @@ func bootAll(args []string, limit time.Duration) (*boot, error) {
 
 var doneLine = regexp.MustCompile(`^done (\S+) (\d+): (.*)$`)
 
-// mark acts on a line of guest.sh.
+// mark acts on what guest.sh says.
 func (b *boot) mark(line string) error {
 	cpu, err := process.CPUSeconds(b.p.PID())
 	if err != nil {
