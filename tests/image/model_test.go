@@ -21,7 +21,7 @@ type layer struct {
 	rebased bool           // it has had another backing image
 	given   bool           // something was discarded, or committed: what is left of the L2 tables is each engine's own business
 	leaky   bool           // clusters may be lost since a step failed
-	zeroed  map[int64]bool // clusters where berth may store zeros and QEMU leave nothing
+	zeroed  map[int64]bool // clusters where one may store zeros and the other leave nothing
 }
 
 // snap is an internal snapshot. What it reads as is not known once the backing chain has changed.
@@ -39,6 +39,10 @@ func (l *layer) fragile() bool { return len(l.snaps) > 0 && len(l.bitmaps) > 0 }
 func (l *layer) find(name string) int {
 	return slices.IndexFunc(l.snaps, func(s snap) bool { return s.name == name })
 }
+
+// storesZeros tells whether zeros that are written may be stored: by berth in version 2 and above a backing image
+// (another may come), by QEMU over a compressed cluster with subclusters in which the image ends.
+func (l *layer) storesZeros() bool { return l.v2 || l.backing >= 0 || l.extended }
 
 // growable tells whether QEMU 7.2 grows the image: in version 2 it has no zeros to hide a backing image with.
 func (l *layer) growable() bool { return !l.v2 || l.backing < 0 }
@@ -85,7 +89,7 @@ func (l *layer) apply(q request) {
 		copy(l.bytes[q.off:q.off+q.n], contents(q.src, q.n))
 	case ioZero:
 		clear(l.bytes[q.off : q.off+q.n])
-		if !l.v2 && l.backing < 0 {
+		if !l.storesZeros() {
 			return
 		}
 		if l.zeroed == nil {

@@ -113,7 +113,7 @@ func resolveIO(m *model, r *rand.Rand) (task, bool) {
 		if q.n == 0 && q.kind != ioFlush || t.parallel && overlaps(t.requests, q) {
 			continue
 		}
-		if q.kind == ioCompressed && m.twins && (l.zeroed[q.off/l.cluster] || (l.v2 || l.backing >= 0) && overlaps(t.requests, q)) {
+		if q.kind == ioCompressed && m.twins && (l.zeroed[q.off/l.cluster] || l.storesZeros() && overlaps(t.requests, q)) {
 			continue // to be refused or not, by what each has stored there
 		}
 		if q.kind == ioCompressed && reused(t.requests) {
