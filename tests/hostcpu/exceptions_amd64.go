@@ -56,6 +56,9 @@ var skipReason = func() map[optab.Op]string {
 
 // Skipped says why a row is in no case, or nothing.
 func Skipped(r *optab.Row) string {
+	if r.VEX() {
+		return "not in the interpreter's CPUID (host has it)"
+	}
 	if r.Op == optab.MOVSEG && r.Args[0] == optab.Sw {
 		return "depends on Linux's descriptor tables"
 	}

@@ -33,6 +33,7 @@ type decoder struct {
 	tab   *table
 	rex   uint8
 	rep   uint8 // the last of F2 and F3, or 0
+	pp    int   // the prefix class that VEX.pp stands for
 	a67   bool
 	modrm uint8
 }
@@ -92,7 +93,11 @@ func (d *decoder) opcode() error {
 	if err != nil {
 		return err
 	}
-	code := d.tab.index[in.Mode][d.class()][opMap][in.Opcode]
+	class := d.class()
+	if in.Vex {
+		class = d.pp
+	}
+	code := d.tab.index[in.Mode][class][opMap][in.Opcode]
 	if code == 0 {
 		return ErrUndefined
 	}
@@ -102,12 +107,15 @@ func (d *decoder) opcode() error {
 	if code, err = d.choose(code); err != nil {
 		return err
 	}
+	if in.Vex && in.Mode != Mode64 && d.tab.info[code-1].vex.w {
+		d.rex &^= rexW
+	}
 	if d.rex&rexW != 0 && d.tab.wide[code-1] != 0 {
 		code = d.tab.wide[code-1]
 	}
 	row, info := &d.tab.rows[code-1], &d.tab.info[code-1]
 	in.Row, in.Op = row, row.Op
-	in.Rex = d.rex != 0
+	in.Rex = d.rex != 0 && !in.Vex
 	if info.str {
 		in.Rep, in.RepN = d.rep == 0xf3, d.rep == 0xf2
 	}
@@ -118,7 +126,7 @@ func (d *decoder) opcode() error {
 	if err := d.immediates(info); err != nil {
 		return err
 	}
-	if in.Lock && (!info.lockable || !in.Mem) || !d.regValid(info.reg) {
+	if in.Lock && (!info.lockable || !in.Mem) || !d.regValid(info.reg) || in.Vex && !d.vexValid(&info.vex) {
 		return ErrUndefined
 	}
 	return nil
@@ -128,6 +136,11 @@ func (d *decoder) opcode() error {
 func (d *decoder) escape() (optab.Map, error) {
 	m := optab.Map1
 	b, ok := d.next()
+	if ok && b&^1 == 0xc4 {
+		if vex, known := d.isVEX(); vex || !known {
+			return d.vexPrefix(b, known)
+		}
+	}
 	if ok && b == 0x0f {
 		m = optab.Map0F
 		if b, ok = d.next(); ok && (b == 0x38 || b == 0x3a) {
@@ -239,6 +252,9 @@ func (d *decoder) operands(info *rowInfo) error {
 		return nil
 	}
 	in.Reg = d.modrm>>3&7 | d.bit3(rexR)
+	if info.vex.vsib && (d.modrm >= 0xc0 || d.modrm&7 != 4 || in.AddrSize == 2) {
+		return ErrUndefined
+	}
 	if d.modrm >= 0xc0 || info.onlyReg {
 		in.RM = d.modrm&7 | d.bit3(rexB)
 		return nil
@@ -247,7 +263,7 @@ func (d *decoder) operands(info *rowInfo) error {
 	if in.AddrSize == 2 {
 		return d.memory16()
 	}
-	return d.memory()
+	return d.memory(info.vex.vsib)
 }
 
 // memory16 decodes 16-bit addressing (SDM vol. 2 table 2-1).
@@ -271,7 +287,7 @@ func (d *decoder) memory16() error {
 }
 
 // memory decodes 32- and 64-bit addressing (SDM vol. 2 tables 2-2, 2-3 and §2.2.1.6).
-func (d *decoder) memory() error {
+func (d *decoder) memory(vsib bool) error {
 	in, mod := d.in, d.modrm>>6
 	in.Base = d.modrm&7 | d.bit3(rexB)
 	if d.modrm&7 == 4 {
@@ -280,7 +296,7 @@ func (d *decoder) memory() error {
 			return ErrTruncated
 		}
 		in.Scale = sib >> 6
-		if in.Index = sib>>3&7 | d.bit3(rexX); in.Index == x86.RSP {
+		if in.Index = sib>>3&7 | d.bit3(rexX); in.Index == x86.RSP && !vsib {
 			in.Index = NoReg
 		}
 		in.Base = sib&7 | d.bit3(rexB)

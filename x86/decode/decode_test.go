@@ -76,7 +76,30 @@ func TestDecode(t *testing.T) {
 		{Mode64, "f3 48 ab", "rep stos QWORD PTR es:[rdi],rax"},
 		{Mode64, "48 6d", "ins DWORD PTR es:[rdi],dx"},
 		{Mode64, "d6", "(bad)"},
-		{Mode64, "c5 f8 77", "(bad)"},
+		{Mode64, "c5 f8 77", "vzeroupper"},
+		{Mode64, "c5 fc 77", "vzeroall"},
+		{Mode64, "66 c5 f8 77", "(bad)"},
+		{Mode64, "48 c5 f8 77", "(bad)"},
+		{Mode64, "f0 c5 f8 77", "(bad)"},
+		{Mode64, "f3 c5 f8 77", "(bad)"},
+		{Mode64, "c5 f9 77", "(bad)"},
+		{Mode64, "c5 b8 77", "(bad)"}, // vvvv
+		{Mode64, "c5 f4 58 c2", "vaddps ymm0,ymm1,ymm2"},
+		{Mode64, "c5 ec 5f 03", "vmaxps ymm0,ymm2,YMMWORD PTR [rbx]"},
+		{Mode64, "c4 41 38 58 c9", "vaddps xmm9,xmm8,xmm9"},
+		{Mode64, "c4 e3 71 4a c2 30", "vblendvps xmm0,xmm1,xmm2,xmm3"},
+		{Mode64, "c4 e2 f9 98 c1", "vfmadd132pd xmm0,xmm0,xmm1"},
+		{Mode64, "c4 e2 69 92 04 8b", "vgatherdps xmm0,DWORD PTR [rbx+xmm1*4],xmm2"},
+		{Mode64, "c4 e2 79 92 04 8b", "(bad)"}, // one register twice
+		{Mode64, "c4 e2 69 92 00", "(bad)"},
+		{Mode64, "c4 e2 f0 f2 c2", "andn rax,rcx,rdx"},
+		{Mode64, "c4 e2 f4 f2 c2", "(bad)"}, // L
+		{Mode64, "c4 e3 fd 00 c1 1b", "vpermq ymm0,ymm1,0x1b"},
+		{Mode64, "c4 e3 7d 00 c1 1b", "(bad)"}, // W
+		{Mode64, "c4 e0 f8 77", "(bad)"},       // map 0
+		{Mode32, "c4 e2 f0 f2 c2", "andn eax,ecx,edx"},
+		{Mode32, "c5 f4 58 c2", "vaddps ymm0,ymm1,ymm2"},
+		{Mode16, "c5 f4 58 c2", "vaddps ymm0,ymm1,ymm2"},
 		{Mode64, "82 c0 01", "(bad)"},
 		{Mode64, "f0 01 c1", "(bad)"},
 		{Mode64, "f0 8b 01", "(bad)"},
@@ -87,7 +110,7 @@ func TestDecode(t *testing.T) {
 		{Mode32, "d6", "salc"},
 		{Mode32, "f1", "int1"},
 		{Mode32, "c5 00", "lds eax,[eax]"},
-		{Mode32, "c5 c0", "(bad)"},
+		{Mode32, "c4 00", "les eax,[eax]"},
 		{Mode32, "62 00", "bound eax,[eax]"},
 		{Mode32, "48", "dec eax"},
 		{Mode32, "ea 78 56 34 12 08 00", "jmp far 0x8:0x12345678"},
@@ -201,7 +224,7 @@ func TestEveryRowReachable(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{"90", "f30f1efa", "67660fae3c25", "f0480fc709", "c8100002", "0f3a", "9a785634120800"} {
+	for _, s := range []string{"90", "f30f1efa", "67660fae3c25", "f0480fc709", "c8100002", "c5f458c2", "c4e3714ac230", "c4e26992048b", "0f3a", "9a785634120800"} {
 		for mode := range uint8(3) {
 			f.Add(unhex(f, s), mode)
 		}

@@ -54,7 +54,7 @@ type Inst struct {
 	//     Default64 or Force64. For MOVZX, MOVSX, LAR… it is the destination's size;
 	//     the source's is in Args (Eb, Ew, Ed). Only y operands and no v: 4, or 8 with REX.W.
 	//   - MOV to and from CR and DR, RDPID: 8 in 64-bit mode, else 4.
-	//   - MMX and SSE rows: 8 with REX.W, else 4 (66 is part of the opcode there).
+	//   - MMX, SSE and VEX rows: 8 with REX.W or VEX.W, else 4 (66 is part of the opcode there).
 	//   - x87 rows: 2, 4 or 8 as for integers; it matters only to FLDENV, FNSTENV,
 	//     FRSTOR and FNSAVE, where 8 acts as 4. Widths of x87 operands are in Args.
 	OpSize   uint8
@@ -67,6 +67,10 @@ type Inst struct {
 	P66  bool // 66 present, whatever it means
 	Rex  bool // any REX: byte registers 4-7 are SPL, BPL, SIL, DIL
 
+	Vex bool  // a VEX prefix: Row.VEX
+	L   uint8 // VEX.L: vectors are 16<<L bytes; 0 where it is ignored
+	V   uint8 // the register in VEX.vvvv; the one in an immediate is Imm>>4
+
 	// ModRM operands. Reg is modrm.reg with REX.R, or the register in the
 	// opcode with REX.B for Zb and Zv rows. RM is modrm.rm with REX.B in the
 	// register form. MMX and stack registers use the low three bits of either;
@@ -76,7 +80,8 @@ type Inst struct {
 	Mem bool // the E/M/W/Q operand is memory: Base + Index<<Scale + Disp in Seg
 
 	// Base is NoReg, RIP or a register. The sum is truncated to AddrSize. An O
-	// operand (moffs) is Mem with Disp alone.
+	// operand (moffs) is Mem with Disp alone. Of Mvd and Mvq operands Index is a
+	// vector register.
 	Base, Index, Scale uint8
 	// Seg is x86.ES…GS after overrides and the SS default of RSP and RBP
 	// bases; DS or the override for instructions with an implied address (X

@@ -77,6 +77,39 @@ func cases(mode Mode, rng *rand.Rand, tails int) [][]byte {
 			}
 		}
 	}
+	return append(all, vexCases(mode, rng, tails)...)
+}
+
+// vexCases covers every map, opcode and prefix behind both forms of VEX.
+func vexCases(mode Mode, rng *rand.Rand, tails int) [][]byte {
+	var all [][]byte
+	for opMap := range 3 {
+		for op := range 256 {
+			for pp := range byte(4) {
+				for range 2 * tails {
+					last := byte(rng.Uint32())&^3 | pp
+					if rng.IntN(2) == 0 {
+						last |= 0x78 // vvvv = 1111
+					}
+					first := byte(rng.Uint32()) & 0xe0
+					if mode != Mode64 {
+						first |= 0xc0
+					}
+					p := []byte{0xc4, first | byte(opMap+1), last, byte(op)}
+					if opMap == 0 && rng.IntN(2) == 0 {
+						p = []byte{0xc5, last | 0x80, byte(op)}
+						if mode != Mode64 {
+							p[1] |= 0xc0
+						}
+					}
+					for len(p) < MaxLen {
+						p = append(p, byte(rng.Uint32()))
+					}
+					all = append(all, p)
+				}
+			}
+		}
+	}
 	return all
 }
 
@@ -133,8 +166,8 @@ var (
 	negative = regexp.MustCompile(`\+0x(ffffffff[89a-f][0-9a-f]{7}|[89a-f][0-9a-f]{7})\]`)
 	suffixed = regexp.MustCompile(`^(push|pop|pusha|popa|pushf|popf|retf?|[sl][gi]dt|sysexit|sysret|enter|leave|call|jmp|iret|fldenv|fnstenv|fnsave|frstor)(w|d|q)( |$)`)
 	absolute = regexp.MustCompile(`\[(0x[0-9a-f]+)\]`)
-	unsized  = regexp.MustCompile(`^(bound|l[defgs]s|invpcid|lddqu|mov) `)
-	width    = regexp.MustCompile(`(BYTE|WORD|DWORD|QWORD|FWORD|XMMWORD) PTR `)
+	unsized  = regexp.MustCompile(`^(bound|l[defgs]s|invpcid|v?lddqu|mov) `)
+	width    = regexp.MustCompile(`(BYTE|WORD|DWORD|QWORD|FWORD|XMMWORD|YMMWORD) PTR `)
 	hint     = regexp.MustCompile(`^prefetch\w*`)
 )
 
@@ -146,7 +179,7 @@ func normalise(s string) string {
 		return "(bad)"
 	}
 	s = suffixed.ReplaceAllString(noIndex.ReplaceAllString(s, ""), "$1$3")
-	s = strings.NewReplacer("+0x0]", "]", "[+", "[", "xlat al,", "xlat ", "iretw", "iret", "iretq", "iret", "jmp far", "jmp", "call far", "call", "movabs", "mov", "pcmpestriq", "pcmpestri", "pcmpestrmq", "pcmpestrm",
+	s = strings.NewReplacer("{vex} ", "", "+0x0]", "]", "[+", "[", "xlat al,", "xlat ", "iretw", "iret", "iretq", "iret", "jmp far", "jmp", "call far", "call", "movabs", "mov", "pcmpestriq", "pcmpestri", "pcmpestrmq", "pcmpestrm",
 		"fcom st,", "fcom ", "fcomp st,", "fcomp ", "fucom st,", "fucom ", "fucomp st,", "fucomp ", "fxch st,", "fxch ").Replace(s)
 	s = absolute.ReplaceAllString(s, "ds:$1")
 	if unsized.MatchString(s) {
@@ -170,10 +203,15 @@ func known(mode Mode, in *Inst, err error, want line) bool {
 		return true
 	}
 	if err != nil {
-		return in.Lock || // objdump prints LOCK on anything
-			strings.HasPrefix(name, "v") || // VEX, EVEX, VMX, SVM
+		return name == "vzeroupper" || name == "vzeroall" || name == "vldmxcsr" || name == "vstmxcsr" || // with a prefix that is undefined
+			in.Lock || in.Vex && strip.MatchString(want.text) || // objdump prints LOCK on anything
+			strings.HasPrefix(name, "vm") && !in.Vex || // VMX, SVM
+			(strings.HasPrefix(name, "v") && !in.Vex || in.Vex && notInV3(want.text)) || // EVEX, XOP
 			notInV2[strings.TrimSuffix(name, "64")] ||
 			name == "mov" // test registers; CR and segment numbers that do not exist
+	}
+	if in.Vex && knownVEX(mode, in, want) {
+		return true
 	}
 	switch in.Op {
 	case optab.SALC: // objdump 2.40 does not know D6
@@ -203,6 +241,25 @@ func known(mode Mode, in *Inst, err error, want line) bool {
 		return true
 	}
 	return false
+}
+
+// laterVEX is what later extensions than AVX2 and FMA put behind VEX (and AMD's FMA4).
+var laterVEX = regexp.MustCompile(`^(k[a-z]+|v?(gf2p8|pdp|pmadd52|sm[34]|cvtne|bcstne|permil2|fn?m(add|sub)(sub|add)?[ps][sd] |aes.*ymm|pclmul.*ymm)|tile|ldtilecfg|sttilecfg|tdp|cmp[a-z]+xadd|urdmsr|uwrmsr)`)
+
+func notInV3(text string) bool { return laterVEX.MatchString(normalise(text)) }
+
+// knownVEX is known for VEX instructions that are defined.
+func knownVEX(mode Mode, in *Inst, want line) bool {
+	switch {
+	case mode != Mode64 && normalise(want.text) == "(bad)":
+		return true // a fourth bit of vvvv, which counts in 64-bit mode only
+	case in.Row.Flags&optab.LIG != 0: // objdump names YMM with VEX.L
+	case in.Op >= optab.CMPPS && in.Op <= optab.CMPSS, in.Op == optab.CMPPD, in.Op == optab.CMPSDX, in.Op == optab.PCLMULQDQ:
+		// the predicate is in the name
+	default:
+		return false
+	}
+	return int(in.Len) == want.length
 }
 
 // notInV2 is instructions objdump knows and an x86-64-v2 machine does not have,

@@ -14,7 +14,7 @@ type table struct {
 	rows   []optab.Row
 	info   []rowInfo
 	wide   []uint16             // by row: the code REX.W turns it into, or 0
-	index  [3][4][4][256]uint16 // by mode, prefix class, map, opcode
+	index  [3][4][7][256]uint16 // by mode, prefix class, map, opcode
 	groups [][16]uint16         // by ModRM.reg, plus 8 for the register form
 	rms    [][8]uint16          // by ModRM.rm
 	xchg8  uint16               // XCHG Zv, rAX at 90: what REX.B makes of NOP and PAUSE
@@ -44,6 +44,17 @@ type rowInfo struct {
 	imm       immKind
 	imm2      bool // a second, byte immediate (ENTER)
 	reg       regRule
+	vex       vexInfo
+}
+
+// vexInfo is what a VEX row demands beside its opcode.
+type vexInfo struct {
+	vvvv    bool  // VEX.vvvv is an operand
+	is4     bool  // so is the immediate's upper half
+	w       bool  // VEX.W is an operand's width: it counts in 64-bit mode only
+	vsib    bool  // ModRM.rm must be a SIB byte, whose index is a vector register
+	l, wide uint8 // the value of VEX.L and VEX.W, or 2
+	lig     bool
 }
 
 type sizeRule uint8
@@ -90,7 +101,7 @@ func newTable() *table {
 	t := &table{rows: optab.Rows()}
 	t.info = make([]rowInfo, len(t.rows))
 	t.wide = make([]uint16, len(t.rows))
-	var byOpcode [4][256][]uint16 // codes of the rows, but for those that REX.W selects
+	var byOpcode [7][256][]uint16 // codes of the rows, but for those that REX.W selects
 	for i := range t.rows {
 		r, code := &t.rows[i], uint16(i+1)
 		t.info[i] = infoOf(r)
@@ -224,10 +235,15 @@ func infoOf(r *optab.Row) rowInfo {
 		lockable: r.Flags&optab.Lockable != 0,
 		size:     sizeOf(r),
 	}
+	if r.VEX() {
+		in.vex = vexInfoOf(r)
+	}
 	for i, a := range r.Args {
 		switch a {
 		case optab.Zb, optab.Zv:
 			in.opcodeReg = true
+		case optab.Lx:
+			in.imm = immU8
 		case optab.Ib:
 			in.imm2 = in.imm != immNone
 			if !in.imm2 {
@@ -259,6 +275,38 @@ func infoOf(r *optab.Row) rowInfo {
 	return in
 }
 
+// vexInfoOf is infoOf for the VEX prefix.
+func vexInfoOf(r *optab.Row) vexInfo {
+	v := vexInfo{l: 2, wide: 2, lig: r.Flags&optab.LIG != 0}
+	switch {
+	case r.Flags&optab.L0 != 0:
+		v.l = 0
+	case r.Flags&optab.L1 != 0:
+		v.l = 1
+	}
+	switch {
+	case r.Flags&optab.W0 != 0:
+		v.wide = 0
+	case r.Flags&optab.W1 != 0:
+		v.wide = 1
+	}
+	for _, a := range r.Args {
+		switch a {
+		case optab.Hx:
+			v.vvvv = true
+		case optab.By:
+			v.vvvv, v.w = true, true
+		case optab.Ey, optab.Gy:
+			v.w = true
+		case optab.Lx:
+			v.is4 = true
+		case optab.Mvd, optab.Mvq:
+			v.vsib = true
+		}
+	}
+	return v
+}
+
 // sizeOf says what Inst.OpSize of a row means.
 func sizeOf(r *optab.Row) sizeRule {
 	var b, v, y, native bool
@@ -284,7 +332,7 @@ func sizeOf(r *optab.Row) sizeRule {
 		return sizeDefault64
 	case r.Flags&optab.Max32 != 0 && !b:
 		return sizeMax32
-	case sse, y && !v:
+	case sse, r.VEX(), y && !v:
 		return sizeW
 	case b && !v:
 		return sizeByte

@@ -55,6 +55,12 @@ func pick(size uint8, s2, s4, s8 string) string {
 
 func (in *Inst) mnemonic() string {
 	name := strings.ToLower(in.Op.String())
+	if in.Op == optab.VZEROUPPER && in.L != 0 {
+		return "vzeroall"
+	}
+	if in.Vex && in.Op <= optab.LastSSE {
+		return "v" + in.vexMnemonic(name)
+	}
 	switch in.Op {
 	case optab.JCC:
 		return "j" + conditions[in.Opcode&15]
@@ -92,6 +98,25 @@ func (in *Inst) mnemonic() string {
 		return "fnstsw ax"
 	}
 	return name
+}
+
+// vexMnemonic is mnemonic without the V.
+func (in *Inst) vexMnemonic(name string) string {
+	switch in.Op {
+	case optab.MOVD:
+		return pick(in.OpSize, "movd", "movd", "movq")
+	case optab.MOVSDX, optab.CMPSDX:
+		return strings.TrimSuffix(name, "x")
+	}
+	return name
+}
+
+// vector names vector register n.
+func (in *Inst) vector(n uint8, wide bool) string {
+	if wide {
+		return fmt.Sprintf("ymm%d", n)
+	}
+	return fmt.Sprintf("xmm%d", n)
 }
 
 var (
@@ -151,7 +176,15 @@ func (in *Inst) arg(a optab.Arg, pc uint64) string {
 	case optab.STi:
 		return fmt.Sprintf("st(%d)", in.RM&7)
 	case optab.Vx:
-		return fmt.Sprintf("xmm%d", in.Reg)
+		return in.vector(in.Reg, in.L != 0)
+	case optab.Vo:
+		return in.vector(in.Reg, false)
+	case optab.Hx:
+		return in.vector(in.V, in.L != 0)
+	case optab.Lx:
+		return in.vector(uint8(in.Imm>>4), in.L != 0)
+	case optab.By:
+		return in.gpr(in.V, in.OpSize)
 	case optab.Pq:
 		return fmt.Sprintf("mm%d", in.Reg&7)
 	case optab.XMM0:
@@ -202,13 +235,25 @@ func (in *Inst) Width(a optab.Arg) uint8 {
 		return 8
 	case optab.Mt:
 		return 10
-	case optab.Mdq, optab.Wx, optab.Ux:
+	case optab.Mdq, optab.Wo:
 		return 16
+	case optab.Wx, optab.Ux, optab.Mx:
+		return 16 << in.L
+	case optab.Wh:
+		return 8 << in.L
+	case optab.Wf:
+		return 4 << in.L
+	case optab.We:
+		return 2 << in.L
+	case optab.Wdp:
+		return 8 << (2 * in.L)
+	case optab.Mvd, optab.Mvq:
+		return max(in.OpSize, 4)
 	}
 	return 0
 }
 
-var sizeWord = map[uint8]string{1: "BYTE PTR ", 2: "WORD PTR ", 4: "DWORD PTR ", 8: "QWORD PTR ", 10: "TBYTE PTR ", 16: "XMMWORD PTR "}
+var sizeWord = map[uint8]string{1: "BYTE PTR ", 2: "WORD PTR ", 4: "DWORD PTR ", 8: "QWORD PTR ", 10: "TBYTE PTR ", 16: "XMMWORD PTR ", 32: "YMMWORD PTR "}
 
 func (in *Inst) rmArg(a optab.Arg) string {
 	width := in.Width(a)
@@ -221,9 +266,13 @@ func (in *Inst) rmArg(a optab.Arg) string {
 		return fmt.Sprintf("%s%s:[%s]", sizeWord[width], segName[in.Seg], reg)
 	case optab.Yb, optab.Yv:
 		return fmt.Sprintf("%ses:[%s]", sizeWord[width], in.gpr(7, in.AddrSize))
-	case optab.Wb, optab.Ww, optab.Wd, optab.Wq, optab.Wx, optab.Ux:
+	case optab.Wx, optab.Ux, optab.Wdp:
 		if !in.Mem {
-			return fmt.Sprintf("xmm%d", in.RM)
+			return in.vector(in.RM, in.L != 0)
+		}
+	case optab.Wb, optab.Ww, optab.Wd, optab.Wq, optab.Wo, optab.Wh, optab.Wf, optab.We:
+		if !in.Mem {
+			return in.vector(in.RM, false)
 		}
 	case optab.Qd, optab.Qq, optab.Nq:
 		if !in.Mem {
@@ -234,6 +283,19 @@ func (in *Inst) rmArg(a optab.Arg) string {
 		return in.gpr(in.RM, width)
 	}
 	return sizeWord[width] + in.address()
+}
+
+// indexText names the index, which of a gather is a vector register.
+func (in *Inst) indexText() string {
+	for _, a := range in.Row.Args {
+		switch a {
+		case optab.Mvd: // as many indices as elements, of half the size or of theirs
+			return in.vector(in.Index, in.L != 0 && in.OpSize != 8)
+		case optab.Mvq:
+			return in.vector(in.Index, in.L != 0)
+		}
+	}
+	return in.gpr(in.Index, in.AddrSize)
 }
 
 // address is the memory operand without its width.
@@ -248,7 +310,7 @@ func (in *Inst) address() string {
 		if s != "" {
 			s += "+"
 		}
-		s += in.gpr(in.Index, in.AddrSize)
+		s += in.indexText()
 		if in.AddrSize != 2 {
 			s += fmt.Sprintf("*%d", 1<<in.Scale)
 		}

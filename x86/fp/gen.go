@@ -133,7 +133,7 @@ var skip = map[optab.Op]bool{
 }
 
 func packed(r *optab.Row) bool {
-	if r.Op < optab.FirstSSE || len(r.Args) < 2 || r.Args[0] != optab.Vx {
+	if r.Op < optab.FirstSSE || r.VEX() || len(r.Args) < 2 || r.Args[0] != optab.Vx {
 		return false
 	}
 	switch r.Args[1] {

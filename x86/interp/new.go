@@ -152,6 +152,8 @@ func (c *CPU) exec(in *decode.Inst) status {
 		return c.execSystem(in)
 	case op <= optab.LastX87:
 		return c.execX87(in)
+	case in.Vex:
+		return c.raise(x86.UD) // CPUID does not offer AVX
 	default:
 		return c.execSSE(in)
 	}

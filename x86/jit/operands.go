@@ -104,6 +104,9 @@ func accessOf(op optab.Op, i, n int) (read, write bool) {
 
 // classify says how an instruction is translated.
 func classify(in *decode.Inst) how {
+	if in.Vex {
+		return howStep
+	}
 	switch op := in.Op; op {
 	case optab.NOP, optab.PREFETCH, optab.PREFETCHW:
 		return howNothing

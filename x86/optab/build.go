@@ -21,15 +21,23 @@ func row(op Op, opcode int, args ...Arg) Row {
 	return r
 }
 
+// vex is row for an instruction with a VEX prefix: opcode has the escape that
+// VEX.mmmmm stands for.
+func vex(op Op, opcode int, args ...Arg) Row {
+	r := row(op, opcode, args...)
+	r.Map += MapV0F - Map0F
+	return r
+}
+
 // mod is what an operand kind demands of ModRM.
 func (a Arg) mod() Mod {
 	switch a {
-	case M, Mb, Mw, Md, Mq, Mdq, Mt, Mp, Ms:
+	case M, Mb, Mw, Md, Mq, Mdq, Mt, Mp, Ms, Mx, Mvd, Mvq:
 		return ModMem
 	case Ux, Nq, STi:
 		return ModReg
 	case Eb, Ew, Ed, Ev, Ey, Ry, Gb, Gw, Gd, Gv, Gy, Sw, Cd, Dd,
-		Vx, Wb, Ww, Wd, Wq, Wx, Pq, Qd, Qq:
+		Vx, Wb, Ww, Wd, Wq, Wx, Pq, Qd, Qq, Vo, Wo, Wh, Wf, We, Wdp:
 		return ModAny
 	}
 	return ModNone

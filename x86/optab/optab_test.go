@@ -37,7 +37,8 @@ func TestNames(t *testing.T) {
 		}
 		names[s] = op
 	}
-	if LastInteger+1 != FirstSystem || LastSystem+1 != FirstX87 || LastX87+1 != FirstSSE || int(LastSSE)+1 != NumOps {
+	if LastInteger+1 != FirstSystem || LastSystem+1 != FirstX87 || LastX87+1 != FirstSSE || LastSSE+1 != FirstAVX ||
+		LastAVX+1 != FirstBMI || int(LastBMI)+1 != NumOps {
 		t.Error("the families leave gaps")
 	}
 }

@@ -2,6 +2,9 @@ package optab
 
 import "sync"
 
+// VEX reports that the row's instruction has a VEX prefix.
+func (r *Row) VEX() bool { return r.Map >= MapV0F }
+
 // Row is one encoding of one operation.
 type Row struct {
 	Op     Op
@@ -24,6 +27,9 @@ const (
 	Map0F              // 0F
 	Map0F38            // 0F 38
 	Map0F3A            // 0F 3A
+	MapV0F             // the same three behind a VEX prefix
+	MapV0F38
+	MapV0F3A
 )
 
 // Prefix is a row's mandatory prefix.
@@ -118,6 +124,19 @@ const (
 	Qq // MMX or 64-bit memory
 	Nq // MMX, register form only
 	XMM0
+	// VEX rows only; there Vx and Wx are XMM or YMM by VEX.L.
+	Hx  // the vector register in VEX.vvvv
+	Lx  // the one in the immediate's upper four bits
+	By  // the general register in VEX.vvvv, 64 bits with VEX.W
+	Vo  // XMM whatever VEX.L, ModRM.reg
+	Wo  // XMM or 16-byte memory whatever VEX.L
+	Wh  // XMM or half a vector of memory
+	Wf  // XMM or a fourth of one
+	We  // XMM or an eighth of one
+	Wdp // XMM or 8-byte memory, with VEX.L YMM or 32-byte memory
+	Mx  // memory, 16 or 32 bytes
+	Mvd // memory at several 32-bit indices (VSIB)
+	Mvq // and at 64-bit ones
 	Xb // byte at Seg:rSI (string source; XLAT's is at rBX+AL)
 	Xv
 	Yb // byte at ES:rDI (string destination)
@@ -139,6 +158,11 @@ const (
 	CondLow4                     // the opcode's low four bits are a condition
 	RexW                         // the row of its opcode that REX.W selects
 	Max32                        // REX.W does not widen: operand size 2 or 4
+	W0                           // #UD with VEX.W
+	W1                           // #UD without
+	L0                           // #UD with VEX.L
+	L1                           // #UD without
+	LIG                          // VEX.L is ignored
 )
 
 // Rows returns the whole table: the families' tables one after another. It is
@@ -146,5 +170,5 @@ const (
 func Rows() []Row { return rows() }
 
 var rows = sync.OnceValue(func() []Row {
-	return join(integerRows(), systemRows(), x87Rows(), sseRows())
+	return join(integerRows(), systemRows(), x87Rows(), sseRows(), vexRows(), bmiRows())
 })
