@@ -104,6 +104,10 @@ func (b *builder) aim() {
 	offset := sandboxBase + t - segBase
 	b.operandValues(t, offset)
 	hasBase, hasIndex := in.Base < decode.NoReg, in.Index < decode.NoReg
+	if gathers(in.Row) {
+		b.aimIndices()
+		hasIndex = false
+	}
 	switch {
 	case in.Base == decode.RIP:
 		next := startRIP(b.slot, b.c.Mode) + uint64(b.at) + uint64(in.Len)
@@ -111,7 +115,7 @@ func (b *builder) aim() {
 	case !hasBase && !hasIndex:
 		b.setDisp(offset)
 	case b.at > 0: // registers are as the instructions before leave them
-	case hasBase && in.Base != in.Index:
+	case hasBase && (in.Base != in.Index || !hasIndex):
 		v := offset - uint64(in.Disp)
 		if hasIndex {
 			v -= gpr[in.Index] << in.Scale

@@ -30,13 +30,17 @@ const (
 // fxSize is how much of an FXSAVE image a State carries: up to and with XMM15.
 const fxSize = 416
 
+// ymmSize is the bytes of the upper halves of YMM registers.
+const ymmSize = 256
+
 // State is the registers a case starts or ends with.
 type State struct {
 	GPR            [16]uint64
 	RIP            uint64
 	RFLAGS         uint64
 	FSBase, GSBase uint64
-	FX             [fxSize]byte // FXSAVE64 image
+	FX             [fxSize]byte  // FXSAVE64 image
+	YMMH           [ymmSize]byte // upper halves of YMM0 to YMM15, where the host has them
 }
 
 // Case is a few instructions and the state they start in. In 16- and 32-bit
@@ -110,6 +114,7 @@ func (s *State) fpu() x86.FPU {
 	}
 	for i := range f.XMM {
 		f.XMM[i] = [2]uint64{le.Uint64(p[160+16*i:]), le.Uint64(p[168+16*i:])}
+		f.YMMH[i] = [2]uint64{le.Uint64(s.YMMH[16*i:]), le.Uint64(s.YMMH[16*i+8:])}
 	}
 	return f
 }
@@ -130,5 +135,7 @@ func (s *State) setFPU(f *x86.FPU) {
 	for i, x := range f.XMM {
 		le.PutUint64(p[160+16*i:], x[0])
 		le.PutUint64(p[168+16*i:], x[1])
+		le.PutUint64(s.YMMH[16*i:], f.YMMH[i][0])
+		le.PutUint64(s.YMMH[16*i+8:], f.YMMH[i][1])
 	}
 }

@@ -241,6 +241,10 @@ func (d *differ) fx(want, got *Result) {
 			d.out = append(d.out, fmt.Sprintf("xmm%d: want %016x_%016x, got %016x_%016x", i,
 				le.Uint64(a[8:]), le.Uint64(a), le.Uint64(b[8:]), le.Uint64(b)))
 		}
+		if a, b := want.State.YMMH[16*i:16*i+16], got.State.YMMH[16*i:16*i+16]; !bytes.Equal(a, b) {
+			d.out = append(d.out, fmt.Sprintf("ymm%d's upper half: want %016x_%016x, got %016x_%016x", i,
+				le.Uint64(a[8:]), le.Uint64(a), le.Uint64(b[8:]), le.Uint64(b)))
+		}
 	}
 }
 
@@ -351,6 +355,10 @@ func (c *Case) Describe(want *Result) string {
 	fmt.Fprintf(&b, "\n fcw=%x fsw=%x ftw=%x mxcsr=%x\n", f.FCW, f.FSW, f.FTW, f.MXCSR)
 	for i := range f.ST {
 		fmt.Fprintf(&b, " st%d=%04x_%016x", i, f.ST[i].SE, f.ST[i].Mant)
+	}
+	b.WriteString("\n")
+	for i, x := range f.YMMH {
+		fmt.Fprintf(&b, " ymmh%d=%016x_%016x", i, x[1], x[0])
 	}
 	b.WriteString("\n")
 	for i, x := range f.XMM {

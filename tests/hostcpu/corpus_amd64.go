@@ -14,7 +14,8 @@ import (
 //	name mode slot image-seed code state
 //
 // with code and state in hexadecimal; state is GPR, RFLAGS, FS and GS base in
-// little-endian quadwords, then the FXSAVE image.
+// little-endian quadwords, then the FXSAVE image and, unless they are 0, the upper
+// halves of YMM.
 type Regression struct {
 	Name      string
 	Slot      int
@@ -30,6 +31,9 @@ func (r *Regression) String() string {
 		b.Write(binary.LittleEndian.AppendUint64(nil, v))
 	}
 	b.Write(s.FX[:])
+	if s.YMMH != [ymmSize]byte{} {
+		b.Write(s.YMMH[:])
+	}
 	return fmt.Sprintf("%s %d %d %d %x %x", r.Name, 16<<r.Case.Mode, r.Slot, r.ImageSeed, r.Case.Code, b.Bytes())
 }
 
@@ -46,7 +50,7 @@ func ParseRegression(line string) (*Regression, error) {
 		return nil, fmt.Errorf("hostcpu: regression %s: %w", r.Name, err)
 	}
 	q, err := hex.DecodeString(state)
-	if err != nil || len(q) != 19*8+fxSize || r.Slot < 0 || r.Slot >= maxCases {
+	if err != nil || len(q) != 19*8+fxSize && len(q) != 19*8+fxSize+ymmSize || r.Slot < 0 || r.Slot >= maxCases {
 		return nil, fmt.Errorf("hostcpu: regression %s: bad state or slot", r.Name)
 	}
 	r.Case.Mode, r.Case.Code = decode.Mode(mode/32), p
@@ -56,6 +60,7 @@ func ParseRegression(line string) (*Regression, error) {
 	}
 	s.RFLAGS, s.FSBase, s.GSBase = binary.LittleEndian.Uint64(q[128:]), binary.LittleEndian.Uint64(q[136:]), binary.LittleEndian.Uint64(q[144:])
 	copy(s.FX[:], q[152:])
+	copy(s.YMMH[:], q[152+fxSize:])
 	s.RIP = startRIP(r.Slot, r.Case.Mode)
 	return r, nil
 }

@@ -182,7 +182,11 @@ func (b *builder) makePrefixes() (addrSize int) {
 		}
 		return false
 	}
-	switch r.Prefix {
+	prefix := r.Prefix
+	if r.VEX() {
+		prefix = optab.PNone
+	}
+	switch prefix {
 	case optab.P66:
 		add(100, 0x66)
 	case optab.PF3:
@@ -198,7 +202,7 @@ func (b *builder) makePrefixes() (addrSize int) {
 			add(2, byte(0xf2+g.rng.IntN(2)))
 		}
 	}
-	if r.Prefix == optab.PF2 || r.Prefix == optab.PF3 {
+	if prefix == optab.PF2 || prefix == optab.PF3 {
 		add(8, 0x66)
 	}
 	addrSize = 2 << b.c.Mode
@@ -210,7 +214,7 @@ func (b *builder) makePrefixes() (addrSize int) {
 		add(20, 0xf0)
 	}
 	g.rng.Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
-	if b.c.Mode == decode.Mode64 && (g.chance(60) || r.Flags&optab.RexW != 0) {
+	if b.c.Mode == decode.Mode64 && !r.VEX() && (g.chance(60) || r.Flags&optab.RexW != 0) {
 		rex := byte(0x40 | g.rng.IntN(16))
 		if r.Flags&optab.RexW != 0 {
 			rex |= 8
@@ -223,6 +227,10 @@ func (b *builder) makePrefixes() (addrSize int) {
 
 func (b *builder) makeOpcode() {
 	op := b.row.Opcode
+	if b.row.VEX() {
+		b.opcode = append(b.vexPrefix(), op)
+		return
+	}
 	if b.row.Flags&optab.CondLow4 != 0 {
 		op += byte(b.g.rng.IntN(16))
 	}
@@ -237,6 +245,9 @@ func (b *builder) makeOpcode() {
 func (b *builder) makeModRM(addrSize int) {
 	g, r := b.g, b.row
 	reg, rm := byte(g.rng.IntN(8)), byte(g.rng.IntN(8))
+	if gathers(r) {
+		rm = 4
+	}
 	if r.Digit >= 0 {
 		reg = byte(r.Digit)
 	}
@@ -276,7 +287,7 @@ func (b *builder) makeImmediates() {
 	size := 0
 	for _, a := range b.row.Args {
 		switch a {
-		case optab.Ib, optab.IbS, optab.Jb:
+		case optab.Ib, optab.IbS, optab.Jb, optab.Lx:
 			size++
 		case optab.Iw:
 			size += 2

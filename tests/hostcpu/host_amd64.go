@@ -24,8 +24,8 @@ const (
 	sharedOff    = sandboxSize + codeSize
 	imageOff     = sharedOff + 0x1000
 	casesOff     = sharedOff + 0x3000
-	caseSize     = 0x280
-	caseFX       = 0xc0
+	caseSize     = 0x380
+	caseFX       = 0xc0 // YMMH follows it
 	resultsOff   = casesOff + maxCases*caseSize
 	resultSize   = 0x2400
 	resultFX     = 0xe0
@@ -158,6 +158,7 @@ func (h *Host) putCase(p []byte, i int, c *Case) {
 	le.PutUint64(p[8*20:], c.State.GSBase)
 	le.PutUint64(p[8*21:], uint64(ss)|uint64(ss)<<16)
 	copy(p[caseFX:caseFX+fxSize], c.State.FX[:])
+	copy(p[caseFX+fxSize:], c.State.YMMH[:])
 }
 
 func (h *Host) getResult(p []byte, c *Case, r *Result) {
@@ -177,5 +178,6 @@ func (h *Host) getResult(p []byte, c *Case, r *Result) {
 		r.Stop = fmt.Sprintf("CS is %#x", le.Uint16(p[8*18:]))
 	}
 	copy(r.State.FX[:], p[resultFX:])
+	copy(r.State.YMMH[:], p[resultFX+fxSize:])
 	copy(r.Memory[:], p[resultMemory:])
 }

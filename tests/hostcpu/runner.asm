@@ -17,7 +17,7 @@ bits 64
 %define SHARED   0x6e0000000000    ; the rest of the file
 %define IMAGE    0x1000            ; in SHARED
 %define CASES    0x3000
-%define CASESIZE 0x280
+%define CASESIZE 0x380
 %define MAXCASES 1024
 %define RESULTS  (CASES + MAXCASES*CASESIZE)
 %define RESSIZE  0x2400
@@ -26,6 +26,8 @@ bits 64
 
 %define UC_REGS  40                ; struct ucontext: r8 is the first register
 %define UC_FP    224
+%define XFEATURES 472              ; in the frame's FP state: which components it has
+%define YMMH     576               ; there, the upper halves of YMM
 
 org ORIGIN
 ehdr:
@@ -129,6 +131,13 @@ handler:                           ; rdx: ucontext
 	mov rsi, [r12+UC_FP]
 	mov ecx, FXCOPY/8
 	rep movsq
+	mov rsi, [r12+UC_FP]
+	test byte [rsi+XFEATURES], 4
+	jz .noymm
+	add rsi, YMMH
+	mov ecx, 32
+	rep movsq
+.noymm:
 	mov rdi, r15
 	mov esi, SANDBOX
 	mov ecx, SANDBOXN/8
@@ -174,6 +183,14 @@ handler:                           ; rdx: ucontext
 	or qword [rdi+512], 3          ; XSTATE_BV: x87 and SSE
 	mov ecx, FXCOPY/8
 	rep movsq
+	mov rdi, [r12+UC_FP]
+	test byte [rdi+XFEATURES], 4
+	jz .ret
+	or qword [rdi+512], 4
+	add rdi, YMMH
+	mov ecx, 32
+	rep movsq
+.ret:
 	ret
 .quit:
 	xor edi, edi

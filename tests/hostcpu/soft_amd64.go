@@ -46,16 +46,20 @@ type Soft struct {
 	mem *guestmem.Memory
 	cpu *interp.CPU
 	io  ports
+
+	level x86.Level
 }
 
-// NewSoft makes the machine of the soft engine, interpreting or translating.
-func NewSoft(translate bool) (*Soft, error) {
-	s := &Soft{mem: guestmem.New()}
+// NewSoft makes the machine of the soft engine, interpreting or translating, with a
+// CPU of the level.
+func NewSoft(translate bool, level x86.Level) (*Soft, error) {
+	s := &Soft{mem: guestmem.New(), level: level}
 	if _, err := s.mem.AddRAM(0, guestMemory); err != nil {
 		return nil, err
 	}
 	cpu, err := interp.New(interp.Config{
 		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.io, APIC: noAPIC{}, TSC: func() uint64 { return 0 }, Translate: translate,
+		Level: level,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.mem.Close())
@@ -158,6 +162,9 @@ func (s *Soft) Run(image []byte, cases []Case, results []Result) error {
 
 func (s *Soft) run(i int, c *Case, r *Result) error {
 	st := startState(i, c)
+	if s.level == x86.LevelV3 {
+		st.XCR0 = 7
+	}
 	if err := s.cpu.SetState(st); err != nil {
 		return err
 	}

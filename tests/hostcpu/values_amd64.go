@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+
+	"berth/x86/jit"
 )
 
 // Pools of operand values: boundaries first, since that is where mistakes are.
@@ -223,6 +225,11 @@ func randomState(r *rand.Rand) State {
 		s.GPR[i] = integer(r)
 	}
 	randomFX(r, &s)
+	if r.IntN(4) != 0 && jit.AVX() {
+		for i := range 16 {
+			vector(r, s.YMMH[16*i:])
+		}
+	}
 	if r.IntN(2) == 0 {
 		s.FSBase, s.GSBase = uint64(r.IntN(0x2000)), sandboxBase
 	}

@@ -67,7 +67,7 @@ type Core struct {
 	Instructions uint64 // executed since reset
 	TurnEnd      uint64 // the Instructions after which the host's CPU is offered to others: see turns
 
-	// Frame is translated code's: see tier1. XMM registers and MXCSR live there always.
+	// Frame is translated code's: see tier1. XMM and YMM registers live there always.
 	Frame jit.Frame
 
 	TLB [3]mmu.TLB // by MMUIndex

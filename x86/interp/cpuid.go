@@ -38,6 +38,11 @@ const (
 	feat1OSXSAVE = 1 << 27
 	feat1Hyper   = 1 << 31
 
+	// FMA, MOVBE, AVX, F16C
+	feat1V3 = 1<<12 | 1<<22 | 1<<28 | 1<<29
+	// What distinguishes x86-64-v2 from v1.
+	feat1V2 = feat1SSE3 | feat1SSSE3 | feat1CX16 | feat1SSE41 | feat1SSE42 | feat1POPCNT
+
 	feat1ECX = feat1SSE3 | feat1SSSE3 | feat1CX16 | feat1PCID | feat1SSE41 | feat1SSE42 | feat1X2APIC |
 		feat1POPCNT | feat1TSCDL | feat1XSAVE | feat1Hyper
 )
@@ -57,6 +62,8 @@ const (
 // and FDS always 0, SMAP.
 const (
 	feat7EBX = 1<<0 | 1<<1 | 1<<7 | 1<<9 | 1<<10 | 1<<13 | 1<<20
+	// feat7V3: BMI1, AVX2, BMI2.
+	feat7V3 = 1<<3 | 1<<5 | 1<<8
 	// feat7ECX: UMIP, RDPID.
 	feat7ECX = 1<<2 | 1<<22
 	// feat7EDX: ARCH_CAPABILITIES.
@@ -66,6 +73,7 @@ const (
 // Extended features: LAHF64, 3DNOWPREFETCH; SYSCALL, NX, 1 GiB pages, RDTSCP, LM.
 const (
 	featExtECX = 1<<0 | 1<<8
+	featExtV3  = 1 << 5 // LZCNT
 	featExtEDX = 1<<11 | 1<<20 | 1<<26 | 1<<27 | 1<<29
 )
 
@@ -112,7 +120,11 @@ func (c *CPU) leaf(n, sub uint32) regs4 {
 		return c.cacheLeaf(sub)
 	case 7:
 		if sub == 0 {
-			return regs4{0, feat7EBX, feat7ECX, feat7EDX}
+			r := regs4{0, feat7EBX, feat7ECX, feat7EDX}
+			if c.single != nil {
+				r[1] |= feat7V3
+			}
+			return r
 		}
 	case 0xb:
 		return c.topologyLeaf(sub)
@@ -130,6 +142,12 @@ func (c *CPU) leaf(n, sub uint32) regs4 {
 		return regs4{maxExtended}
 	case 0x80000001:
 		r := regs4{0, 0, featExtECX, featExtEDX}
+		if c.single != nil {
+			r[2] |= featExtV3
+		}
+		if c.cfg.Level == x86.LevelV1 {
+			r[2] &^= 1 << 0
+		}
 		if c.Mode != decode.Mode64 {
 			r[3] &^= 1 << 11 // SYSCALL exists in 64-bit mode only
 		}
@@ -152,6 +170,12 @@ func (c *CPU) leaf(n, sub uint32) regs4 {
 
 func (c *CPU) leaf1() regs4 {
 	r := regs4{signature, c.apicID()<<24 | 64/8<<8, feat1ECX, feat1EDX}
+	switch c.cfg.Level {
+	case x86.LevelV1:
+		r[2] &^= feat1V2
+	case x86.LevelV3:
+		r[2] |= feat1V3
+	}
 	if c.CR4&x86.CR4OSXSAVE != 0 {
 		r[2] |= feat1OSXSAVE
 	}
@@ -199,10 +223,19 @@ func (c *CPU) topologyLeaf(sub uint32) regs4 {
 	return regs4{0, 0, sub & 0xff, id}
 }
 
-// xsaveLeaf is leaf 0xd: the legacy area and the header, 576 bytes.
+// xsaveLeaf is leaf 0xd: the components, the sizes of their images, and XSAVEOPT.
 func (c *CPU) xsaveLeaf(sub uint32) regs4 {
-	if sub == 0 {
-		return regs4{xcr0Supported, 576, 576, 0}
+	avx := c.xcr0Supported()&xcr0AVX != 0
+	switch sub {
+	case 0:
+		r := regs4{uint32(c.xcr0Supported()), uint32(xsaveSize(c.XCR0)), uint32(xsaveSize(c.xcr0Supported())), 0}
+		return r
+	case 1:
+		return regs4{1}
+	case 2:
+		if avx {
+			return regs4{ymmSize, ymmOffset}
+		}
 	}
 	return regs4{}
 }

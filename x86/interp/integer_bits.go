@@ -221,12 +221,22 @@ func (c *CPU) bitTest(in *decode.Inst) status {
 	return done(ok)
 }
 
-// bitScan is BSF, BSR and POPCNT. TZCNT and LZCNT are BSF and BSR: this CPU has
-// neither BMI1 nor LZCNT, and older processors ignore their F3.
+// bitScan is BSF, BSR, POPCNT, TZCNT and LZCNT. On a CPU that has neither BMI1 nor
+// LZCNT these are BSF and BSR: it ignores their F3.
 func (c *CPU) bitScan(in *decode.Inst) status {
 	v, ok := c.read(in, 1)
 	if !ok {
 		return faulted
+	}
+	if (in.Op == optab.TZCNT || in.Op == optab.LZCNT) && c.single != nil {
+		n := uint64(in.OpSize) * 8
+		r := min(n, uint64(bits.TrailingZeros64(v)))
+		if in.Op == optab.LZCNT {
+			r = n - uint64(bits.Len64(v))
+		}
+		c.setReg(in, in.Reg, in.OpSize, r)
+		c.setStatus(b2u(v == 0) | b2u(r == 0)<<6)
+		return next
 	}
 	switch in.Op {
 	case optab.POPCNT:

@@ -6,6 +6,7 @@ import (
 	"berth/guestmem"
 	"berth/x86"
 	"berth/x86/decode"
+	"berth/x86/jit"
 	"berth/x86/optab"
 )
 
@@ -24,6 +25,8 @@ type CPU struct {
 	sse    *sseTable
 	blocks blockCache
 	tier1  *tier1      // nil: everything is interpreted
+	single *jit.Single // runs VEX instructions; nil: the CPU is below x86.LevelV3
+	vex    jit.Operands
 	inst   decode.Inst // the instruction that step runs
 
 	pauses  uint64   // PAUSEs executed
@@ -90,6 +93,8 @@ type Config struct {
 	FERR func(asserted bool)
 	// UnknownMSR, if set, is told of accesses to MSRs that do not exist; they raise #GP.
 	UnknownMSR func(index uint32, write bool)
+	// Level is what CPUID offers; 0 is x86.LevelV2. LevelV3 takes a host that has it: see jit.AVX.
+	Level x86.Level
 	// Translate has 64-bit code translated to the host's: see jit.Available.
 	Translate bool
 	// Freed, if set, is told that much of what the vCPU held on the Go heap is
@@ -120,10 +125,18 @@ func New(cfg Config) (*CPU, error) {
 		return nil, err
 	}
 	c := &CPU{Core: core, cfg: cfg, group: cfg.Group, sse: sseKinds()}
-	c.fpu.xmm = &core.Frame.XMM
+	c.fpu.xmm, c.fpu.ymmh = &core.Frame.XMM, &core.Frame.YMMH
+	if cfg.Level == x86.LevelV3 {
+		if !jit.AVX() {
+			return nil, errors.Join(errors.New("interp: this host is no x86-64-v3 CPU"), freeCore(core))
+		}
+		if c.single, err = jit.NewSingle(); err != nil {
+			return nil, errors.Join(err, freeCore(core))
+		}
+	}
 	if cfg.Translate {
 		if err := c.newTier1(); err != nil {
-			return nil, errors.Join(err, freeCore(core))
+			return nil, errors.Join(err, c.single.Close(), freeCore(core))
 		}
 	}
 	if c.group == nil {
@@ -140,7 +153,7 @@ func New(cfg Config) (*CPU, error) {
 // Close releases the vCPU's memory. Nobody may use it any more.
 func (c *CPU) Close() error {
 	c.clearBlocks()
-	return errors.Join(c.tier1.close(), freeCore(c.Core))
+	return errors.Join(c.tier1.close(), c.single.Close(), freeCore(c.Core))
 }
 
 // exec runs one decoded instruction of any family, at RIP.
@@ -153,7 +166,7 @@ func (c *CPU) exec(in *decode.Inst) status {
 	case op <= optab.LastX87:
 		return c.execX87(in)
 	case in.Vex:
-		return c.raise(x86.UD) // CPUID does not offer AVX
+		return c.execVEX(in)
 	default:
 		return c.execSSE(in)
 	}

@@ -14,12 +14,23 @@ const (
 	mxcsrReset = 0x1f80
 
 	fxsaveSize = 512
-	xsaveSize  = fxsaveSize + 64 // with the header; components above SSE are not offered
+	headerEnd  = fxsaveSize + 64 // of an XSAVE image
+	ymmOffset  = headerEnd       // the upper halves of YMM follow it
+	ymmSize    = 16 * 16
+	maxXsave   = ymmOffset + ymmSize
 
 	xcr0X87 = 1 << 0
 	xcr0SSE = 1 << 1
-	xcr0AVX = 1 << 2 // only to say which XCR0 bits bring in MXCSR
+	xcr0AVX = 1 << 2
 )
+
+// xsaveSize is the bytes of an XSAVE image with the components.
+func xsaveSize(components uint64) uint64 {
+	if components&xcr0AVX != 0 {
+		return maxXsave
+	}
+	return headerEnd
+}
 
 func get32(p []byte) uint32    { return binary.LittleEndian.Uint32(p) }
 func put32(p []byte, v uint32) { binary.LittleEndian.PutUint32(p, v) }
@@ -207,6 +218,9 @@ func (c *CPU) inUse(n int) (v uint64) {
 		if s.xmm[i][0]|s.xmm[i][1] != 0 {
 			v |= xcr0SSE
 		}
+		if s.ymmh[i][0]|s.ymmh[i][1] != 0 {
+			v |= xcr0AVX
+		}
 	}
 	return v
 }
@@ -215,12 +229,13 @@ func (c *CPU) inUse(n int) (v uint64) {
 // components in their initial state and knows no modified optimization. The
 // parts of the image that belong to no component asked for stay as they are.
 func (c *CPU) xsave(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, xsaveSize, 64, 64, true)
+	size := xsaveSize(c.requested())
+	va, ok := c.imageAddr(in, size, 64, 64, true)
 	if !ok {
 		return faulted
 	}
-	p := c.fpu.scratch[:xsaveSize]
-	if !c.probeWrite(va, xsaveSize) || !c.ldBytes(va, p) {
+	p := c.fpu.scratch[:size]
+	if !c.probeWrite(va, size) || !c.ldBytes(va, p) {
 		return faulted
 	}
 	rfbm, n := c.requested(), xmmCount(in)
@@ -239,17 +254,27 @@ func (c *CPU) xsave(in *decode.Inst) status {
 		c.putXMM(p, n)
 	}
 	put64(p[fxsaveSize:], get64(p[fxsaveSize:])&^rfbm|used&rfbm)
-	// The header's other fields are not XSAVE's to write, and nothing above XSTATE_BV changes.
+	if saved&xcr0AVX != 0 {
+		for i := range n {
+			put64(p[ymmOffset+16*i:], c.fpu.ymmh[i][0])
+			put64(p[ymmOffset+8+16*i:], c.fpu.ymmh[i][1])
+		}
+		if !c.stBytes(c.after(va, ymmOffset), p[ymmOffset:ymmOffset+16*n]) {
+			return faulted
+		}
+	}
+	// The header's other fields are not XSAVE's to write.
 	return done(c.stBytes(va, p[:fxsaveSize+8]))
 }
 
 // xrstor takes the standard form only (Intel SDM vol. 1 §13.8).
 func (c *CPU) xrstor(in *decode.Inst) status {
-	va, ok := c.imageAddr(in, xsaveSize, 64, 64, false)
+	size := xsaveSize(c.requested())
+	va, ok := c.imageAddr(in, size, 64, 64, false)
 	if !ok {
 		return faulted
 	}
-	p := c.fpu.scratch[:xsaveSize]
+	p := c.fpu.scratch[:size]
 	if !c.ldBytes(va, p) {
 		return faulted
 	}
@@ -278,6 +303,14 @@ func (c *CPU) xrstor(in *decode.Inst) status {
 			clear(p[160 : 160+16*n])
 		}
 		c.getXMM(p, n)
+	}
+	if rfbm&xcr0AVX != 0 {
+		for i := range n {
+			c.fpu.ymmh[i] = [2]uint64{}
+			if has&xcr0AVX != 0 {
+				c.fpu.ymmh[i] = [2]uint64{get64(p[ymmOffset+16*i:]), get64(p[ymmOffset+8+16*i:])}
+			}
+		}
 	}
 	return next
 }

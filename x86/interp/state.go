@@ -122,6 +122,9 @@ func (c *CPU) SetState(s *x86.State) error {
 	if s.Version != stateVersion {
 		return fmt.Errorf("interp: CPU state version %d, not %d", s.Version, stateVersion)
 	}
+	if s.XCR0&^c.xcr0Supported() != 0 {
+		return fmt.Errorf("interp: CPU state with XCR0 0x%x: this CPU model has no such registers", s.XCR0)
+	}
 	copy(c.R[:16], s.GPR[:])
 	c.RIP, c.Seg, c.GDT, c.IDT = s.RIP, s.Seg, s.GDT, s.IDT
 	c.CR0, c.CR2, c.CR3, c.CR4, c.EFER = s.CR0|x86.CR0ET, s.CR2, s.CR3&^(1<<63), s.CR4, s.EFER

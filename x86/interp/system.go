@@ -504,7 +504,7 @@ func (c *CPU) setBase(seg uint8, base uint64) {
 	c.SegBase[seg] = base
 }
 
-// xcr is XGETBV and XSETBV. x87 and SSE are the state components there are.
+// xcr is XGETBV and XSETBV.
 func (c *CPU) xcr(in *decode.Inst) status {
 	if c.CR4&x86.CR4OSXSAVE == 0 {
 		return c.raise(x86.UD)
@@ -517,15 +517,20 @@ func (c *CPU) xcr(in *decode.Inst) status {
 		return next
 	}
 	v := c.edxeax()
-	if v&1 == 0 || v&^xcr0Supported != 0 {
+	if v&1 == 0 || v&^c.xcr0Supported() != 0 || v&(xcr0SSE|xcr0AVX) == xcr0AVX {
 		return c.raiseErr(x86.GP, 0)
 	}
 	c.XCR0 = v
 	return next
 }
 
-// xcr0Supported are the state components of XSAVE: x87 and SSE.
-const xcr0Supported = 3
+// xcr0Supported are the state components of XSAVE: x87, SSE and, where there is AVX, that.
+func (c *CPU) xcr0Supported() uint64 {
+	if c.single != nil {
+		return xcr0X87 | xcr0SSE | xcr0AVX
+	}
+	return xcr0X87 | xcr0SSE
+}
 
 // unimplemented stops the VM and names the instruction: it is never a silent #UD.
 func (c *CPU) unimplemented(in *decode.Inst) status {

@@ -33,7 +33,9 @@ type jumpTable [jit.JumpEntries]jit.Jump
 // newTier1 gives the vCPU a cache of code. unsafe: a mapping is reinterpreted; it
 // holds no Go pointers and lives until close.
 func (c *CPU) newTier1() error {
-	cache, err := jit.New(codeFor(c.cfg.CPUs), jitLayout())
+	layout := jitLayout()
+	layout.V3 = c.single != nil
+	cache, err := jit.New(codeFor(c.cfg.CPUs), layout)
 	if err != nil {
 		return fmt.Errorf("interp: %w", err)
 	}

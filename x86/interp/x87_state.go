@@ -21,10 +21,10 @@ type fpuState struct {
 	mxcsr uint32
 	ferr  bool           // FERR# may be asserted
 	xmm   *[16][2]uint64 // Core.Frame's
-	ymmh  [16][2]uint64
+	ymmh  *[16][2]uint64 // likewise
 	arith fp.Arith
 
-	scratch [xsaveSize]byte // for images of the state: escapes to IO implementations
+	scratch [maxXsave]byte // for images of the state: escapes to IO implementations
 }
 
 // Bits of the status word.
@@ -51,7 +51,7 @@ func (c *CPU) saveFPU(f *x86.FPU) {
 		f.ST[i] = *s.st(uint8(i))
 	}
 	f.FCW, f.FSW, f.FTW, f.FOP = s.fcw, s.statusWord(), s.valid, s.fop
-	f.FIP, f.FDP, f.MXCSR, f.XMM, f.YMMH = s.fip, s.fdp, s.mxcsr, *s.xmm, s.ymmh
+	f.FIP, f.FDP, f.MXCSR, f.XMM, f.YMMH = s.fip, s.fdp, s.mxcsr, *s.xmm, *s.ymmh
 }
 
 // loadFPU replaces the x87, MMX and SSE state by f; reserved bits are dropped.
@@ -62,7 +62,7 @@ func (c *CPU) loadFPU(f *x86.FPU) {
 		*s.st(uint8(i)) = f.ST[i]
 	}
 	s.valid, s.fop = f.FTW, f.FOP&0x7ff
-	s.fip, s.fdp, s.mxcsr, *s.xmm, s.ymmh = f.FIP, f.FDP, f.MXCSR&mxcsrMask, f.XMM, f.YMMH
+	s.fip, s.fdp, s.mxcsr, *s.xmm, *s.ymmh = f.FIP, f.FDP, f.MXCSR&mxcsrMask, f.XMM, f.YMMH
 	s.setControlWord(f.FCW)
 	s.ferr = c.cfg.FERR != nil && s.fsw&fswES != 0
 }

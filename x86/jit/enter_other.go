@@ -6,3 +6,8 @@ package jit
 func Available() bool { return false }
 
 func enter(*Frame, *[18]uint64, uintptr) { panic("jit: no translated code on this host") }
+
+// AVX reports that the host runs x86-64-v3: it does not.
+func AVX() bool { return false }
+
+func runSingle(uintptr, *Operands) { panic("jit: no VEX instructions on this host") }

@@ -25,6 +25,7 @@ type Frame struct {
 	Scratch uint64 // a value between the two accesses of one instruction
 
 	XMM   [16][2]uint64
+	YMMH  [16][2]uint64 // the upper halves of YMM
 	MXCSR uint32
 	// FPLoaded: the host's registers hold XMM and MXCSR. FPUsable: they may.
 	FPLoaded, FPUsable uint8
@@ -77,6 +78,7 @@ type Layout struct {
 	Pending int32 // not 0: see what to do at the next occasion
 	Seg     int32 // six selectors, SegSize apart
 	SegSize int32
+	V3      bool // the guest's CPU is an x86-64-v3 one: see AVX
 }
 
 // Kind is why translated code returned.

@@ -154,7 +154,7 @@ func (t *translation) encoding(o *operands) op {
 	case optab.PF2:
 		enc.prefix = 0xf2
 	}
-	if in.Op == optab.TZCNT || in.Op == optab.LZCNT {
+	if (in.Op == optab.TZCNT || in.Op == optab.LZCNT) && !t.c.layout.V3 {
 		enc.prefix = 0 // the guest's CPU has only BSF and BSR: see optab
 	}
 	enc.p66 = in.OpSize == 2 && enc.prefix != 0x66

@@ -137,7 +137,7 @@ const (
 	Mx  // memory, 16 or 32 bytes
 	Mvd // memory at several 32-bit indices (VSIB)
 	Mvq // and at 64-bit ones
-	Xb // byte at Seg:rSI (string source; XLAT's is at rBX+AL)
+	Xb  // byte at Seg:rSI (string source; XLAT's is at rBX+AL)
 	Xv
 	Yb // byte at ES:rDI (string destination)
 	Yv
