@@ -26,11 +26,13 @@ type Machine struct {
 	Accel string `json:"accel" words:"auto kvm soft"`
 	// SoftEngine is how the soft accelerator runs code.
 	SoftEngine string `json:"softEngine" words:"auto interp jit"`
-	CPUs       CPUs   `json:"cpus"`
-	Memory     Memory `json:"memory"`
-	NUMA       NUMA   `json:"numa,omitzero"`
-	Boot       Boot   `json:"boot"`
-	Disks      []Disk `json:"disks,omitempty"`
+	// CPU is the level of x86-64 that the guest sees. Empty is "max", all that accelerator and host have.
+	CPU    string `json:"cpu,omitempty" words:"max v1 v2 v3"`
+	CPUs   CPUs   `json:"cpus"`
+	Memory Memory `json:"memory"`
+	NUMA   NUMA   `json:"numa,omitzero"`
+	Boot   Boot   `json:"boot"`
+	Disks  []Disk `json:"disks,omitempty"`
 	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
 	Serial  Char   `json:"serial,omitzero"`
 	Console Char   `json:"console,omitzero"`
@@ -127,6 +129,11 @@ func (m *Machine) Validate() error {
 	} {
 		if err := oneOf(w.value, Words(w.path)); err != nil {
 			return fmt.Errorf("%s %w", w.what, err)
+		}
+	}
+	if m.CPU != "" {
+		if err := oneOf(m.CPU, Words("cpu")); err != nil {
+			return fmt.Errorf("cpu %w", err)
 		}
 	}
 	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkChars} {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"berth/accel"
+	"berth/x86"
 )
 
 // Accelerator does not exist on this architecture: New always fails.
@@ -18,6 +19,9 @@ func New(path string, _ *slog.Logger) (*Accelerator, error) {
 
 // Name is the word after --accel.
 func (*Accelerator) Name() string { return "kvm" }
+
+// Limit fails, as New does.
+func (*Accelerator) Limit(x86.Level) error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Accelerator) Close() error { return nil }

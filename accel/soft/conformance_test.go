@@ -16,6 +16,7 @@ func TestConformance(t *testing.T) {
 			acceltest.Suite{
 				Open:    func(t *testing.T) accel.Accelerator { return open(t, engine) },
 				MaxCPUs: 4,
+				AVX:     jit.AVX(),
 				Check:   (*x86.State).CheckVMXEntry,
 			}.Run(t)
 		})
@@ -28,7 +29,7 @@ func open(t *testing.T, engine Engine) *Accelerator {
 	if engine == JIT && !jit.Available() {
 		t.Skip("the host runs no translated code")
 	}
-	a, err := NewEngine(engine, slog.New(slog.DiscardHandler))
+	a, err := NewEngine(engine, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

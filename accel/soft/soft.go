@@ -16,6 +16,7 @@ import (
 	"berth/device/pic"
 	"berth/device/pit"
 	"berth/irq"
+	"berth/x86"
 	"berth/x86/interp"
 	"berth/x86/jit"
 	"berth/x86/mmu"
@@ -37,24 +38,35 @@ const (
 // Accelerator makes VMs on the soft engine.
 type Accelerator struct {
 	engine Engine
+	cpu    x86.Level
+	best   bool // nobody asked for cpu
 	log    *slog.Logger
 }
 
 // New returns the soft engine as it suits the host. It logs rare events only.
 func New(log *slog.Logger) *Accelerator {
-	a, _ := NewEngine(Auto, log) // which suits every host
+	a, _ := NewEngine(Auto, 0, log) // which suits every host
 	return a
 }
 
-// NewEngine is New with code run as engine says.
-func NewEngine(engine Engine, log *slog.Logger) (*Accelerator, error) {
+// NewEngine is New with code run as engine says, and vCPUs of a level; 0 is the best that the host has.
+func NewEngine(engine Engine, cpu x86.Level, log *slog.Logger) (*Accelerator, error) {
 	switch {
 	case engine == JIT && !jit.Available():
 		return nil, errors.New("soft: this host cannot run translated code: that takes an x86-64-v2 CPU; use --soft-engine interp")
 	case engine == Auto && !jit.Available():
 		engine = Interp
 	}
-	return &Accelerator{engine: engine, log: log}, nil
+	best := cpu == 0
+	switch {
+	case cpu == x86.LevelV3 && !jit.AVX():
+		return nil, errors.New("soft: this host's CPU is below x86-64-v3 (AVX2, BMI2, FMA): use --cpu v2 or max")
+	case cpu == 0 && jit.AVX():
+		cpu = x86.LevelV3
+	case cpu == 0:
+		cpu = x86.LevelV2
+	}
+	return &Accelerator{engine: engine, cpu: cpu, best: best, log: log}, nil
 }
 
 // Name implements accel.Accelerator.
@@ -64,6 +76,8 @@ func (a *Accelerator) Name() string { return "soft" }
 type VM struct {
 	cfg    accel.Config
 	engine Engine
+	cpu    x86.Level
+	best   bool
 	log    *slog.Logger
 	cpus   []*cpu
 	group  *interp.Group
@@ -97,7 +111,7 @@ func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	if all := cfg.Memory.Regions(); len(all) > 0 && all[len(all)-1].End() > addressLimit {
 		return nil, errors.New("soft: its CPUs address 1 TiB, PCI below 4 GiB included: give the guest less memory")
 	}
-	v := &VM{cfg: cfg, engine: a.engine, log: a.log, group: &interp.Group{}}
+	v := &VM{cfg: cfg, engine: a.engine, cpu: a.cpu, best: a.best, log: a.log, group: &interp.Group{}}
 	if err := v.newChips(); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		UnknownMSR: c.vm.unknownMSR,
 		Freed:      c.vm.freed,
 		Translate:  c.vm.engine != Interp,
+		Level:      c.vm.cpu,
 	}
 	if c.id == 0 && !c.vm.cfg.APICOnly {
 		cfg.FERR = c.vm.ferr.Set
@@ -45,6 +46,10 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 	if err != nil && c.vm.engine == Auto {
 		c.vm.log.Warn("guest code is interpreted: the host gives no memory for translated code", "err", err)
 		cfg.Translate = false
+		if c.vm.best && c.id == 0 { // nor for AVX
+			c.vm.cpu = x86.LevelV2
+			cfg.Level = c.vm.cpu
+		}
 		i, err = interp.New(cfg)
 	}
 	if err != nil {

@@ -84,6 +84,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"machine":     cobra.FixedCompletions(boards, cobra.ShellCompDirectiveNoFileComp),
 		"accel":       words("accel"),
 		"soft-engine": words("softEngine"),
+		"cpu":         words("cpu"),
 		"decompress":  words("boot.decompress"),
 		"pvpanic":     words("pvpanic"),
 		"on-panic":    words("onPanic"),

@@ -56,6 +56,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (jit if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
+	d.text("cpu", "`LEVEL` of x86-64 that the guest sees: v1, v2, v3, or max, all that the engine and the host have", func(m *spec.Machine) *string { return &m.CPU })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
 	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
 	d.text("pvpanic", "`DEVICE` by which the guest's kernel says that it panicked: isa, pci or off", func(m *spec.Machine) *string { return &m.PVPanic })

@@ -70,9 +70,12 @@ func vendorSpecific(in *decode.Inst, code []byte) bool {
 	if in.Op == optab.SYSRET && in.Mode != decode.Mode64 { // Intel: #UD there
 		return true
 	}
-	// Intel ignores VEX.W of VPEXTRD and VPINSRD there (SDM vol. 2), AMD raises #UD.
-	if in.Mode != decode.Mode64 && in.Vex && (in.Op == optab.PEXTRD || in.Op == optab.PINSRD) && code[bytes.IndexByte(code, 0xc4)+2]>>7 != 0 {
-		return true
+	// Intel ignores their VEX.W there (SDM vol. 2), AMD does not.
+	if at := bytes.IndexByte(code, 0xc4); in.Mode != decode.Mode64 && in.Vex && at >= 0 && code[at+2]>>7 != 0 {
+		switch in.Op {
+		case optab.PEXTRD, optab.PINSRD, optab.PCMPESTRI, optab.PCMPESTRM:
+			return true
+		}
 	}
 	rep := bytes.IndexByte(code[:in.Len-1], 0xf2) >= 0 || bytes.IndexByte(code[:in.Len-1], 0xf3) >= 0
 	if rep && (in.Op == optab.LOOPE || in.Op == optab.LOOPNE) { // AMD lets F2 and F3 change the condition

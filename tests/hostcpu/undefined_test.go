@@ -4,10 +4,12 @@ package hostcpu
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"testing"
 
 	"berth/x86"
 	"berth/x86/decode"
+	"berth/x86/jit"
 )
 
 // hostOnly reports the encodings that x86/optab does not have and an AMD EPYC does.
@@ -47,7 +49,7 @@ func undefinedCases(mode decode.Mode) []Case {
 			for n := range 256 * 16 {
 				op, form := byte(n>>4), byte(n&15)
 				if len(esc) == 0 && (op == 0xc4 || op == 0xc5 || op == 0x62 || op == 0x8f) {
-					continue // VEX, EVEX, XOP: the host has AVX
+					continue // EVEX, XOP; of VEX see undefinedVEX
 				}
 				modrm := form & 7 << 3
 				if form >= 8 {
@@ -62,7 +64,45 @@ func undefinedCases(mode decode.Mode) []Case {
 			}
 		}
 	}
+	return append(all, undefinedVEX(mode, s)...)
+}
+
+// undefinedVEX is likewise of every map, opcode, pp, L and W of VEX, with one vvvv and
+// ModRM each.
+func undefinedVEX(mode decode.Mode, s State) []Case {
+	if !jit.AVX() {
+		return nil
+	}
+	var all []Case
+	r := rand.New(rand.NewPCG(1, uint64(mode)))
+	for n := range 3 * 256 * 16 {
+		opMap, op := byte(n>>12)+1, byte(n>>4)
+		last := byte(n&3) | byte(n>>2&1)<<2 | byte(n>>3&1)<<7 | pickOf(r, []byte{15, 15, 7, 0})<<3
+		modrm := byte(r.Uint32())
+		if modrm < 0xc0 {
+			modrm &= 0x38
+		}
+		code := []byte{0xc4, 0xe0 | opMap, last, op, modrm, 1, 2, 3, 4}
+		var in decode.Inst
+		if decode.Decode(append(code[:len(code):len(code)], 0xcc, 0xcc, 0xcc, 0xcc, 0xcc), mode, &in) == nil || hostOnlyVEX(opMap, op, last) ||
+			mode != decode.Mode64 && opMap == 3 && op == 1 { // AMD ignores VPERMPD's W there
+			continue
+		}
+		all = append(all, Case{Mode: mode, Code: code, State: s})
+	}
 	return all
+}
+
+// hostOnlyVEX reports the VEX encodings of later extensions: AVX-512's mask
+// registers, VAES, VPCLMULQDQ, GFNI, AVX-VNNI and AVX-IFMA.
+func hostOnlyVEX(opMap, op, last byte) bool {
+	switch opMap {
+	case 1:
+		return op >= 0x41 && op <= 0x4b || op >= 0x90 && op <= 0x93 || op == 0x98 || op == 0x99
+	case 2:
+		return op >= 0xdc && op <= 0xdf || op == 0xcf || op >= 0x50 && op <= 0x53 || op == 0xb4 || op == 0xb5
+	}
+	return op >= 0x30 && op <= 0x33 || op == 0x44 && last&4 != 0 || op == 0xce || op == 0xcf
 }
 
 // TestUndefined: what the decoder calls undefined is #UD on the host and in the

@@ -37,11 +37,17 @@ func TestMain(m *testing.M) {
 
 func newTestCPU(t testing.TB, code []byte) *CPU {
 	t.Helper()
+	return newTestCPUOf(t, code, 0)
+}
+
+// newTestCPUOf is newTestCPU of a level.
+func newTestCPUOf(t testing.TB, code []byte, level x86.Level) *CPU {
+	t.Helper()
 	mem := guestmem.New()
 	if _, err := mem.AddRAM(0, testRAM); err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Config{Memory: mem, Translate: translate})
+	c, err := New(Config{Memory: mem, Translate: translate, Level: level})
 	if err != nil {
 		t.Fatal(err)
 	}

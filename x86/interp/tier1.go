@@ -115,7 +115,7 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 	f := &c.Frame
 	f.Tags = [2]uint64{c.unitTag(false), c.unitTag(true)}
 	f.MXCSR = c.fpu.mxcsr
-	f.FPUsable = uint8(b2u(c.xmmUsable()))
+	f.FPUsable = c.vectorsUsable()
 	misses := 0
 	for {
 		slice := min(jitSlice, c.TurnEnd-c.Instructions)
@@ -194,6 +194,17 @@ func (c *CPU) leaveUnit(x *jit.Exit) status {
 // floating-point exception is unmasked.
 func (c *CPU) xmmUsable() bool {
 	return c.CR0&(x86.CR0TS|x86.CR0EM) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.fpu.mxcsr&0x1f80 == 0x1f80
+}
+
+// vectorsUsable is Frame.FPUsable: whether XMM and YMM instructions run as on the host.
+func (c *CPU) vectorsUsable() uint8 {
+	switch {
+	case !c.xmmUsable():
+		return 0
+	case c.single == nil || c.CR4&x86.CR4OSXSAVE == 0 || c.XCR0&(xcr0SSE|xcr0AVX) != xcr0SSE|xcr0AVX:
+		return 1
+	}
+	return 2
 }
 
 // unitTag is what an entry of the table of jumps must have been made under to hold

@@ -19,8 +19,9 @@ type Cache struct {
 	insts   []inst        // of the block being translated
 	buf     buf
 
-	lookup, loadFP, toRaw Entry            // shared code
-	strings               [3][4]stringCode // by TLB and log2 of the elements' size
+	lookup, toRaw Entry            // shared code
+	loadFP        [fpYMM + 1]Entry // by level
+	strings       [3][4]stringCode // by TLB and log2 of the elements' size
 }
 
 // inBlock is more than one block takes of the cache.

@@ -21,6 +21,7 @@ var (
 	offJumps    = unsafe.Offsetof(zero.Jumps)
 	offScratch  = unsafe.Offsetof(zero.Scratch)
 	offXMM      = unsafe.Offsetof(zero.XMM)
+	offYMMH     = unsafe.Offsetof(zero.YMMH)
 	offMXCSR    = unsafe.Offsetof(zero.MXCSR)
 	offFPLoaded = unsafe.Offsetof(zero.FPLoaded)
 	offFPUsable = unsafe.Offsetof(zero.FPUsable)

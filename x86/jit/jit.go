@@ -4,6 +4,7 @@
 // operand replaced by a look into the software TLB. Whatever is not emitted, and
 // every access that the TLB does not grant, leaves the translated code with the
 // guest's state exact; the caller then runs that instruction by its definition.
+// Single runs one AVX instruction for a caller that has only that.
 package jit
 
 // Frame is the part of a vCPU's state that translated code shares with its caller
@@ -27,7 +28,7 @@ type Frame struct {
 	XMM   [16][2]uint64
 	YMMH  [16][2]uint64 // the upper halves of YMM
 	MXCSR uint32
-	// FPLoaded: the host's registers hold XMM and MXCSR. FPUsable: they may.
+	// FPLoaded: the host's registers hold XMM and MXCSR (1), and YMMH (2). FPUsable: what they may.
 	FPLoaded, FPUsable uint8
 
 	hostMXCSR uint32 //nolint:unused // enter keeps the host's there

@@ -94,7 +94,7 @@ func accessOf(op optab.Op, i, n int) (read, write bool) {
 			return true, false
 		}
 		return i > 0 || n == 2, i == 0
-	case optab.MOV, optab.MOVZX, optab.MOVSX, optab.MOVSXD, optab.SETCC, optab.POPCNT, optab.MOVNTI:
+	case optab.MOV, optab.MOVZX, optab.MOVSX, optab.MOVSXD, optab.SETCC, optab.POPCNT, optab.MOVNTI, optab.MOVBE:
 		return i > 0, i == 0
 	case optab.CMPXCHG8B, optab.CMPXCHG16B:
 		return true, true
@@ -102,10 +102,10 @@ func accessOf(op optab.Op, i, n int) (read, write bool) {
 	return true, i == 0
 }
 
-// classify says how an instruction is translated.
-func classify(in *decode.Inst) how {
+// classify says how an instruction is translated for a CPU that has x86-64-v3 or not.
+func classify(in *decode.Inst, v3 bool) how {
 	if in.Vex {
-		return howStep
+		return classifyVEX(in, v3)
 	}
 	switch op := in.Op; op {
 	case optab.NOP, optab.PREFETCH, optab.PREFETCHW:
@@ -116,6 +116,10 @@ func classify(in *decode.Inst) how {
 		optab.MOVSXD, optab.MOVNTI, optab.XADD, optab.CMPXCHG, optab.SETCC, optab.CMOVCC, optab.CRC32,
 		optab.CMPXCHG8B, optab.CMPXCHG16B:
 		return plainIf(in)
+	case optab.MOVBE: // whether CPUID offers it or not, it is there
+		if v3 {
+			return plainIf(in)
+		}
 	case optab.BT, optab.BTS, optab.BTR, optab.BTC:
 		if in.Mem && in.Row.Args[1] == optab.Gv {
 			if in.OpSize == 2 {

@@ -32,13 +32,16 @@ func (c *Cache) emitShared() {
 	e.store(8, tmp1, at(state, c.layout.RIP))
 	e.bytes(0xc3)
 
-	c.loadFP = e.entry()
+	c.loadFP[fpXMM] = e.entry()
 	for i := range uint8(16) {
 		e.inst(op{opmap: map0F, opcode: 0x10}, i, frame(offXMM+16*uintptr(i)))
 	}
 	e.inst(op{opmap: map0F, opcode: 0xae}, 2, frame(offMXCSR))
-	e.storeImm(1, frame(offFPLoaded), 1)
+	e.storeImm(1, frame(offFPLoaded), fpXMM)
 	e.bytes(0xc3)
+	if c.layout.V3 {
+		c.emitLoadYMM(e)
+	}
 	c.emitRaw(e)
 	for index := range c.strings {
 		for size := range c.strings[index] {
@@ -47,6 +50,22 @@ func (c *Cache) emitShared() {
 		}
 	}
 	c.end()
+}
+
+// emitLoadYMM emits what loads YMM registers, whose lower halves may be there
+// already: XMM instructions leave the upper ones alone.
+func (c *Cache) emitLoadYMM(e *buf) {
+	c.loadFP[fpYMM] = e.entry()
+	e.aluImm(aluCmp, 1, frame(offFPLoaded), 0)
+	loaded := e.jcc(ccNZ)
+	e.callTo(c.loadFP[fpXMM])
+	e.bind(loaded)
+	for i := range uint8(16) {
+		e.vexInst(vexOp{pp: 1, mmmmm: 3, opcode: 0x18, l: true}, i, i, frame(offYMMH+16*uintptr(i))) // vinsertf128
+		e.bytes(1)
+	}
+	e.storeImm(1, frame(offFPLoaded), fpYMM)
+	e.bytes(0xc3)
 }
 
 // emitRaw emits what turns the frame's flags of any kind but FlagsCore into FlagsRaw.

@@ -32,6 +32,7 @@ const (
 	howNothing            // it does nothing
 	howPlain              // with its operands renamed
 	howSSE                // likewise, of XMM registers
+	howVEX                // likewise, of YMM or general registers, with a VEX prefix
 	howOwn                // by code of its own
 )
 
@@ -49,7 +50,7 @@ type translation struct {
 	stubs  []stub
 	lazies []lazy
 	ended  bool
-	useFP  bool
+	fp     uint8 // what the block needs of the host's vector registers: see fpLevel
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
 	start  uint32 // where in begins
@@ -126,8 +127,8 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 			}
 			return true
 		}
-		in.how = classify(&in.Inst)
-		t.useFP = t.useFP || in.how == howSSE
+		in.how = classify(&in.Inst, t.c.layout.V3)
+		t.fp = max(t.fp, in.fpLevel())
 		if in.how == howStep || ends(in.Op) || crossing {
 			return true
 		}
@@ -187,7 +188,7 @@ func (t *translation) flagsWanted() bool { return t.wanted }
 
 // block emits the code.
 func (t *translation) block() {
-	if t.useFP {
+	if t.fp != 0 {
 		t.needFP()
 	}
 	before := true
@@ -233,6 +234,8 @@ func (t *translation) instruction() {
 		t.plain()
 	case howSSE:
 		t.sse()
+	case howVEX:
+		t.vex()
 	case howOwn:
 		t.own()
 	}
@@ -281,23 +284,23 @@ func (t *translation) emitStub(s *stub) {
 // retry has exit x lead back to the instruction at pos of the code.
 func (t *translation) retry(x, pos uint32) {
 	at := Entry(t.base + pos)
-	if t.useFP {
+	if t.fp != 0 {
 		t.c.exits[x].Retry = t.entry()
-		t.callTo(t.c.loadFP)
+		t.callTo(t.c.loadFP[t.fp])
 		t.jumpTo(at)
 		return
 	}
 	t.c.exits[x].Retry = at
 }
 
-// needFP has the host's registers hold the guest's XMM, or leaves.
+// needFP has the host's registers hold the guest's XMM or YMM, or leaves.
 func (t *translation) needFP() {
-	t.aluImm(aluCmp, 1, frame(offFPLoaded), 0)
-	ok := t.jcc(ccNZ)
-	t.aluImm(aluCmp, 1, frame(offFPUsable), 0)
+	t.aluImm(aluCmp, 1, frame(offFPLoaded), int32(t.fp))
+	ok := t.jcc(ccAE)
+	t.aluImm(aluCmp, 1, frame(offFPUsable), int32(t.fp))
 	x := t.c.step(&t.insts[0].Inst, t.insts[0].pos, 0)
-	t.stub(t.jcc(ccZ), x, stubLeave)
-	t.callTo(t.c.loadFP)
+	t.stub(t.jcc(ccB), x, stubLeave)
+	t.callTo(t.c.loadFP[t.fp])
 	t.bind(ok)
 }
 
