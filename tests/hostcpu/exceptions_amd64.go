@@ -64,6 +64,16 @@ func Skipped(r *optab.Row) string {
 	return skipReason[r.Op]
 }
 
+// vexW reports VEX.W: what stands before VEX is neither C4 nor C5.
+func vexW(code []byte) bool {
+	for i, b := range code {
+		if b&^1 == 0xc4 {
+			return b == 0xc4 && code[i+2]>>7 != 0
+		}
+	}
+	return false
+}
+
 // vendorSpecific reports encodings that AMD and Intel define differently: the
 // interpreter is an Intel processor (docs/decisions/0010-cpu-model.md).
 func vendorSpecific(in *decode.Inst, code []byte) bool {
@@ -71,7 +81,7 @@ func vendorSpecific(in *decode.Inst, code []byte) bool {
 		return true
 	}
 	// Intel ignores their VEX.W there (SDM vol. 2), AMD does not.
-	if at := bytes.IndexByte(code, 0xc4); in.Mode != decode.Mode64 && in.Vex && at >= 0 && code[at+2]>>7 != 0 {
+	if in.Mode != decode.Mode64 && in.Vex && vexW(code) {
 		switch in.Op {
 		case optab.PEXTRD, optab.PINSRD, optab.PCMPESTRI, optab.PCMPESTRM:
 			return true
