@@ -92,7 +92,8 @@ func moveRows() []Row {
 		row(MOVZX, 0x0fb6, Gv, Eb), row(MOVZX, 0x0fb7, Gv, Ew),
 		row(MOVSX, 0x0fbe, Gv, Eb), row(MOVSX, 0x0fbf, Gv, Ew),
 		row(MOVSXD, 0x63, Gv, Ed).with(Only64),
-		row(MOVBE, 0x0f38f0, Gv, Ev).mem(), row(MOVBE, 0x0f38f1, Ev, Gv).mem(),
+		row(MOVBE, 0x0f38f0, Gv, Ev).mem().pfx(PNone), row(MOVBE, 0x0f38f0, Gv, Ev).mem().pfx(P66), // F3: #UD, F2: CRC32
+		row(MOVBE, 0x0f38f1, Ev, Gv).mem().pfx(PNone), row(MOVBE, 0x0f38f1, Ev, Gv).mem().pfx(P66),
 		row(MOVNTI, 0x0fc3, Ey, Gy).pfx(PNone).mem(),
 		row(LEA, 0x8d, Gv, M),
 		row(BSWAP, 0x0fc8, Zv),
