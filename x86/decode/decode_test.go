@@ -40,6 +40,7 @@ func TestDecode(t *testing.T) {
 		{Mode64, "f2 48 0f 38 f1 c1", "crc32 rax,rcx"},
 		{Mode64, "f2 0f 38 f0 c1", "crc32 eax,cl"},
 		{Mode64, "66 0f 38 f0 01", "movbe ax,WORD PTR [rcx]"},
+		{Mode64, "f3 0f 38 f0 01", "(bad)"},
 		{Mode64, "48 66 01 c1", "add cx,ax"},                  // REX not right before the opcode
 		{Mode64, "66 48 01 c1", "add rcx,rax"},                // REX.W beats 66
 		{Mode64, "66 f3 0f 10 c1", "movss xmm0,xmm1"},         // F3 beats 66

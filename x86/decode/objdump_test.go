@@ -235,7 +235,7 @@ func known(mode Mode, in *Inst, err error, want line) bool {
 		return true
 	case optab.FCOM, optab.FCOMP, optab.FSTP, optab.FXCH: // the 8087's aliases
 		return name == "(bad)"
-	case optab.BSF, optab.BSR, optab.MOVBE: // F2 or F3 that means nothing
+	case optab.BSF, optab.BSR: // F2 or F3 that means nothing
 		return name == "(bad)"
 	case optab.MOVSXD, optab.MOVMSKPS, optab.MOVMSKPD: // width of an operand under redundant 66 or REX.W
 		return true

@@ -90,8 +90,29 @@ func (t *translation) vex() {
 	}
 	t.wanted = t.in.wanted && effectOf(in) == flagsNone // if not, nothing leaves before they are set anew
 	t.vexWrites(&o)
-	// The temporaries do for every combination: a destination may share its source's.
-	reg, v := in.Reg, in.V
+	reg, v := t.vexRegisters(&o, &rm)
+	t.vexInst(vexOf(in), reg, v, rm)
+	if o.imm {
+		t.bytes(byte(in.Imm))
+	}
+	if o.vWrite {
+		t.writeBack(in.V, v)
+	}
+	if o.regGPR {
+		t.writeBack(in.Reg, reg)
+	}
+	if o.rmWrite {
+		t.writeBack(in.RM, rm.reg)
+	}
+	t.setFlags(recipe{kind: FlagsRaw})
+}
+
+// vexRegisters returns the host registers for ModRM.reg and VEX.vvvv, with their
+// values where those count, and puts that for ModRM.rm into rm. The temporaries do for
+// every combination: a destination may share its source's.
+func (t *translation) vexRegisters(o *vexOperands, rm *rm) (reg, v uint8) {
+	in := &t.in.Inst
+	reg, v = in.Reg, in.V
 	switch {
 	case o.rmWrite:
 		rm.reg = t.hostOr(in.RM, tmp1)
@@ -114,20 +135,7 @@ func (t *translation) vex() {
 	if in.Row.Digit >= 0 {
 		reg = uint8(in.Row.Digit)
 	}
-	t.vexInst(vexOf(in), reg, v, rm)
-	if o.imm {
-		t.bytes(byte(in.Imm))
-	}
-	if o.vWrite {
-		t.writeBack(in.V, v)
-	}
-	if o.regGPR {
-		t.writeBack(in.Reg, reg)
-	}
-	if o.rmWrite {
-		t.writeBack(in.RM, rm.reg)
-	}
-	t.setFlags(recipe{kind: FlagsRaw})
+	return reg, v
 }
 
 // vexWrites saves flags whose recipe needs a general register that is about to be written.
