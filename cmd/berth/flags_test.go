@@ -20,7 +20,7 @@ var everything = []string{
 	"--disk=file=d,format=raw,readonly,serial=s,id=i,node-name=n,cache=none,aio=native,snapshot,discard=unmap,detect-zeroes=on,references=refuse,queues=3," +
 		"iops=1,iops_rd=1,iops_wr=1,iops_max=1,iops_rd_max=1,iops_wr_max=1,iops_size=1,bps=1,bps_rd=1,bps_wr=1,bps_max=1,bps_rd_max=1,bps_wr_max=1," +
 		"throttling.iops-total-max-length=1,throttling.iops-read-max-length=1,throttling.iops-write-max-length=1," +
-		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
+		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--serial=pty,file=f,socket=s,server", "--console=pty,file=f,socket=s,server", "--port=name=n,to=pty,file=f,socket=s,server",
 	"--debug-exit", "--no-reboot",
 }
