@@ -73,7 +73,7 @@ func (undiscardable) Discard(int64, int64) error { return block.ErrUnsupported }
 func TestDiscardKeepsRawFileTrue(t *testing.T) {
 	const size = 300<<10 + 512
 	meta, data := blocktest.NewMemFile(nil), undiscardable{blocktest.NewMemFile(nil)}
-	if err := create(meta, block.Creation{Values: parseOptions("data_file=d,data_file_raw=on", size), Data: undiscardable{data.MemFile.Clone()}}); err != nil {
+	if err := create(meta, block.Creation{Values: parseOptions("data_file=d,data_file_raw=on", size), Data: undiscardable{data.Clone()}}); err != nil {
 		t.Fatal(err)
 	}
 	i, err := openImage(meta, block.OpenOptions{})

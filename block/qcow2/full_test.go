@@ -47,7 +47,7 @@ func (s *scarce) Preallocate(off, n int64, _ bool) error {
 	if err := s.take(off, n); err != nil {
 		return err
 	}
-	return s.MemFile.Truncate(max(s.Size(), off+n))
+	return s.Truncate(max(s.Size(), off+n))
 }
 
 // Close leaves the file to be opened again.

@@ -84,7 +84,7 @@ func (d *Disk) Resize(size int64) error {
 		return block.ErrUnsupported
 	}
 	err := r.Resize(size)
-	d.size.Store(d.Disk.Size())
+	d.size.Store(d.Size())
 	return err
 }
 
