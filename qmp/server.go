@@ -1,0 +1,228 @@
+package qmp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Server runs the commands of a table for its sessions and sends them events. Its
+// methods may be called from any goroutine.
+type Server struct {
+	table *Table
+	log   *slog.Logger
+
+	running sync.Mutex // one command at a time that is not out of band
+
+	mu       sync.Mutex
+	sessions map[*Session]bool
+	closed   bool
+	held     map[string]*heldEvent
+	done     sync.WaitGroup // of sessions
+}
+
+// heldEvent is an event with a rate that was sent less than its time ago.
+type heldEvent struct {
+	message []byte // the last since, nil: none
+}
+
+// NewServer makes a server without sessions.
+func NewServer(t *Table, log *slog.Logger) *Server {
+	return &Server{table: t, log: log, sessions: map[*Session]bool{}, held: map[string]*heldEvent{}}
+}
+
+// Serve greets who is at the other end of conn and answers until that ends or the
+// server is closed; it closes conn. Descriptors may come with commands if conn is a
+// *net.UnixConn.
+func (s *Server) Serve(conn net.Conn) {
+	session := newSession(s, conn)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		_ = conn.Close()
+		return
+	}
+	s.sessions[session] = true
+	s.done.Add(1)
+	s.mu.Unlock()
+	session.run()
+	s.mu.Lock()
+	delete(s.sessions, session)
+	s.mu.Unlock()
+	s.done.Done()
+}
+
+// Accept serves whoever connects to l, until l is closed.
+func (s *Server) Accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go s.Serve(conn)
+	}
+}
+
+// Close ends all sessions and waits for the commands that they run. What was
+// answered before is sent first, for a second at most.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for session := range s.sessions {
+		session.hangUp()
+	}
+	s.mu.Unlock()
+	s.done.Wait()
+}
+
+// timestamp is when an event happened.
+type timestamp struct {
+	Seconds      int64 `json:"seconds"`
+	Microseconds int64 `json:"microseconds"`
+}
+
+type eventMessage struct {
+	Timestamp timestamp `json:"timestamp"`
+	Event     string    `json:"event"`
+	Data      any       `json:"data,omitempty"`
+}
+
+// Emit sends an event, which the table must have, to every session that has
+// negotiated. data is of the type that the event was defined with, nil for None.
+// It does not wait for clients.
+func (s *Server) Emit(name string, data any) {
+	e := s.table.event(name)
+	if e == nil {
+		panic("qmp: no event " + name)
+	}
+	now := time.Now()
+	message, err := s.table.encode(eventMessage{timestamp{now.Unix(), int64(now.Nanosecond() / 1000)}, name, data})
+	if err != nil {
+		s.log.Error("an event cannot be sent", "event", name, "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.Rate == 0 {
+		s.broadcast(message)
+		return
+	}
+	key := name
+	if k, ok := data.(interface{ Similar() string }); ok {
+		key += " " + k.Similar()
+	}
+	if h := s.held[key]; h != nil {
+		h.message = message
+		return
+	}
+	s.broadcast(message)
+	s.hold(key, e.Rate)
+}
+
+// hold keeps similar events back for a while. mu is held.
+func (s *Server) hold(key string, rate time.Duration) {
+	h := &heldEvent{}
+	s.held[key] = h
+	time.AfterFunc(rate, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.held, key)
+		if h.message != nil {
+			s.broadcast(h.message)
+			s.hold(key, rate)
+		}
+	})
+}
+
+// broadcast sends to all that have negotiated. mu is held.
+func (s *Server) broadcast(message []byte) {
+	for session := range s.sessions {
+		if session.negotiated.Load() {
+			session.out.add(message)
+		}
+	}
+}
+
+// execute runs a request and returns the answer's members: "return" or "error".
+func (s *Server) execute(ctx context.Context, session *Session, request any) (answer any, id any, hasID bool) {
+	m, ok := request.(map[string]any)
+	if !ok {
+		return errorAnswer(fmt.Errorf("QMP input must be a JSON object")), nil, false
+	}
+	id, hasID = m["id"]
+	name, args, oob, err := checkRequest(m, session.oob.Load())
+	if err != nil {
+		return errorAnswer(err), id, hasID
+	}
+	v, err := s.call(ctx, session, name, args, oob)
+	if err != nil {
+		return errorAnswer(err), id, hasID
+	}
+	return success{v}, id, hasID
+}
+
+type success struct {
+	Return any `json:"return"`
+}
+
+type failure struct {
+	Error *Error `json:"error"`
+}
+
+func errorAnswer(err error) failure { return failure{asError(err)} }
+
+// checkRequest takes a request apart.
+func checkRequest(m map[string]any, allowOOB bool) (name string, args map[string]any, oob bool, err error) {
+	given := ""
+	for _, k := range sortedKeys(m) {
+		v := m[k]
+		switch {
+		case k == "execute", k == "exec-oob" && allowOOB:
+			n, ok := v.(string)
+			if !ok {
+				return "", nil, false, fmt.Errorf("QMP input member '%s' must be a string", k)
+			}
+			if given != "" {
+				return "", nil, false, fmt.Errorf("QMP input member '%s' clashes with '%s'", k, given)
+			}
+			name, given = n, k
+		case k == "arguments":
+			a, ok := v.(map[string]any)
+			if !ok {
+				return "", nil, false, fmt.Errorf("QMP input member 'arguments' must be an object")
+			}
+			args = a
+		case k != "id":
+			return "", nil, false, fmt.Errorf("QMP input member '%s' is unexpected", k)
+		}
+	}
+	if given == "" {
+		return "", nil, false, fmt.Errorf("QMP input lacks member 'execute'")
+	}
+	return name, args, given == "exec-oob", nil
+}
+
+// call runs a command by name.
+func (s *Server) call(ctx context.Context, session *Session, name string, args map[string]any, oob bool) (any, error) {
+	c := s.table.command(name)
+	switch {
+	case !session.negotiated.Load() && name != "qmp_capabilities":
+		return nil, &Error{CommandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'"}
+	case c == nil:
+		return nil, &Error{CommandNotFound, fmt.Sprintf("The command %s has not been found", name)}
+	case oob && !c.OOB:
+		return nil, fmt.Errorf("The command %s does not support OOB", name)
+	}
+	v, err := s.table.arguments(c, args)
+	if err != nil {
+		return nil, err
+	}
+	if !oob {
+		s.running.Lock()
+		defer s.running.Unlock()
+	}
+	return c.run(&Call{ctx, session}, v)
+}
