@@ -196,27 +196,16 @@ func (c *CPU) find() (*block, status) {
 		}
 		lin = uint64(uint32(c.RIP + c.SegBase[x86.CS]))
 	}
-	phys, code, ok := c.fetch(lin)
+	phys, code, st := c.codeAt(lin)
+	if st != next {
+		return nil, st
+	}
+	key := c.blockKey(phys)
+	b, ok := c.confirm(c.blocks.byKey[key], lin, len(code))
 	if !ok {
 		return nil, faulted
 	}
-	if len(code) == 0 {
-		return nil, c.unimplementedText("executing code outside memory")
-	}
-	key := c.blockKey(phys)
-	b := c.blocks.byKey[key]
-	if b != nil && b.cross {
-		phys2, _, ok := c.fetch(c.after(lin, uint64(len(code))))
-		if !ok {
-			return nil, faulted
-		}
-		if phys2 != b.phys2 {
-			c.removeBlock(b)
-			b = nil
-		}
-	}
 	if b == nil {
-		var st status
 		if b, st = c.build(key, phys, lin, code); b == nil {
 			return nil, st
 		}
@@ -230,6 +219,32 @@ func (c *CPU) find() (*block, status) {
 	b.found = true
 	c.R[decode.RIP] = c.RIP - uint64(b.off)
 	return b, next
+}
+
+// codeAt is fetch of what is about to be executed; next: there is some.
+func (c *CPU) codeAt(lin uint64) (phys uint64, code []byte, st status) {
+	phys, code, ok := c.fetch(lin)
+	switch {
+	case !ok:
+		return 0, nil, faulted
+	case len(code) == 0:
+		return 0, nil, c.unimplementedText("executing code outside memory")
+	}
+	return phys, code, next
+}
+
+// confirm returns b, which is nil or was found for lin, n bytes before its page's end,
+// or nil if the instruction crosses into a page that is another now. not ok: that page faults.
+func (c *CPU) confirm(b *block, lin uint64, n int) (_ *block, ok bool) {
+	if b == nil || !b.cross {
+		return b, true
+	}
+	phys2, _, ok := c.fetch(c.after(lin, uint64(n)))
+	if ok && phys2 != b.phys2 {
+		c.removeBlock(b)
+		b = nil
+	}
+	return b, ok
 }
 
 // build decodes the block at phys and adds it.
@@ -255,12 +270,9 @@ func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
 
 // buildCrossing decodes one instruction that continues in the next linear page.
 func (c *CPU) buildCrossing(t *translator, lin uint64, code []byte) status {
-	phys2, more, ok := c.fetch(c.after(lin, uint64(len(code))))
-	if !ok {
-		return faulted
-	}
-	if len(more) == 0 {
-		return c.unimplementedText("executing code outside memory")
+	phys2, more, st := c.codeAt(c.after(lin, uint64(len(code))))
+	if st != next {
+		return st
 	}
 	second := c.holdPage(phys2)
 	var p [decode.MaxLen]byte

@@ -214,12 +214,9 @@ func (c *CPU) unitTag(global bool) uint64 { return c.sys.mem.age(global)<<2 | ui
 // findUnit is find for translated code.
 func (c *CPU) findUnit() (*block, status) {
 	lin := c.RIP
-	phys, code, ok := c.fetch(lin)
-	if !ok {
-		return nil, faulted
-	}
-	if len(code) == 0 {
-		return nil, c.unimplementedText("executing code outside memory")
+	phys, code, st := c.codeAt(lin)
+	if st != next {
+		return nil, st
 	}
 	key := c.blockKey(phys)
 	recent := &c.tier1.recent[(key>>5^key>>3&3<<10)%recentUnits]
@@ -227,18 +224,11 @@ func (c *CPU) findUnit() (*block, status) {
 	if b == nil || b.key != key {
 		b = c.blocks.byKey[key]
 	}
-	if b != nil && b.cross {
-		phys2, _, ok := c.fetch(lin + uint64(len(code)))
-		if !ok {
-			return nil, faulted
-		}
-		if phys2 != b.phys2 {
-			c.removeBlock(b)
-			b = nil
-		}
+	b, ok := c.confirm(b, lin, len(code))
+	if !ok {
+		return nil, faulted
 	}
 	if b == nil {
-		var st status
 		if b, st = c.translateUnit(key, phys, lin, code); b == nil {
 			return nil, st
 		}
@@ -259,13 +249,10 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
 	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, false)
 	if !ok { // the first instruction crosses the page
-		phys2, more, ok := c.fetch(lin + uint64(len(code)))
-		if !ok || len(more) == 0 {
+		phys2, more, st := c.codeAt(c.after(lin, uint64(len(code))))
+		if st != next {
 			c.releaseEmpty(b.page)
-			if !ok {
-				return nil, faulted
-			}
-			return nil, c.unimplementedText("executing code outside memory")
+			return nil, st
 		}
 		second := c.holdPage(phys2)
 		var p [decode.MaxLen]byte
