@@ -58,9 +58,7 @@ func (t *translation) jump() {
 	case a == optab.Jb || a == optab.Jz:
 		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
 	case in.Mem:
-		t.address()
-		t.access(8, false, 1)
-		t.load(8, tmp1, at(tmp1, 0))
+		t.load(8, tmp1, t.memory(8, false, 1))
 		t.indirect(0)
 	default:
 		t.load(8, tmp1, t.source(in.RM))
@@ -84,9 +82,7 @@ func (t *translation) call() {
 	switch {
 	case near:
 	case in.Mem:
-		t.address()
-		t.access(8, false, 1)
-		t.load(8, tmp2, at(tmp1, 0))
+		t.load(8, tmp2, t.memory(8, false, 1))
 		t.store(8, tmp2, frame(offScratch))
 		t.canonical(tmp2)
 	default:
@@ -94,10 +90,10 @@ func (t *translation) call() {
 		t.store(8, h, frame(offScratch))
 		t.canonical(h)
 	}
-	t.stack(-8, true)
+	top := t.stack(-8, true)
 	t.load(8, tmp2, t.reg(17))
 	t.lea(8, tmp2, at(tmp2, int32(t.pos)+int32(in.Len)))
-	t.store(8, tmp2, at(tmp1, 0))
+	t.store(8, tmp2, top)
 	t.moveRSP(-8)
 	if near {
 		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
@@ -126,9 +122,8 @@ func (t *translation) ret() {
 	if len(in.Row.Args) > 0 {
 		more += int32(in.Imm)
 	}
-	t.stack(0, false)
+	t.load(8, tmp1, t.stack(0, false))
 	t.moveRSP(more)
 	t.saveFlags()
-	t.load(8, tmp1, at(tmp1, 0))
 	t.indirect(more)
 }

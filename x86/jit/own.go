@@ -100,15 +100,12 @@ func (t *translation) move() {
 	switch in.Row.Args[0] {
 	case optab.AL, optab.RAXv:
 		size := sizeOf(in, in.Row.Args[0])
-		t.address()
-		t.access(size, false, 1)
+		m := t.memory(size, false, 1)
 		t.writes(rAX)
-		t.load(size, rAX, at(tmp1, 0))
+		t.load(size, rAX, m)
 	case optab.Ob, optab.Ov:
 		size := sizeOf(in, in.Row.Args[1])
-		t.address()
-		t.access(size, true, 1)
-		t.store(size, rAX, at(tmp1, 0))
+		t.store(size, rAX, t.memory(size, true, 1))
 	case optab.Zb:
 		if in.Reg&^3 == 4 && !in.Rex {
 			t.writes(in.Reg & 3)
@@ -272,9 +269,7 @@ func (t *translation) divide() {
 	in := &t.in.Inst
 	size := in.OpSize
 	if in.Mem {
-		t.address()
-		t.access(size, false, 1)
-		t.load(size, tmp2, at(tmp1, 0))
+		t.load(size, tmp2, t.memory(size, false, 1))
 	} else {
 		t.spoil()
 		t.load(size, tmp2, t.source(in.RM))

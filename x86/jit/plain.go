@@ -73,13 +73,11 @@ func (t *translation) operandE(o *operands) rm {
 	in := &t.in.Inst
 	e := regRM(0)
 	if o.e && in.Mem {
-		t.address()
 		align := uint8(1)
 		if o.align || in.Op == optab.CMPXCHG16B {
 			align = 16
 		}
-		t.access(o.eSize, o.eWrite, align)
-		e = at(tmp1, 0)
+		e = t.memory(o.eSize, o.eWrite, align)
 	}
 	if e := effectOf(in); e == flagsRead || e == flagsMix && t.in.keep {
 		t.hostFlags()

@@ -4,7 +4,7 @@ import "berth/x86/optab"
 
 // pushFlags is PUSHFQ: RF and VM are pushed as 0.
 func (t *translation) pushFlags() {
-	t.stack(-8, true)
+	top := t.stack(-8, true)
 	t.hostFlags()
 	t.saveFlags()
 	t.bytes(0x9c)       // pushfq
@@ -13,7 +13,7 @@ func (t *translation) pushFlags() {
 	t.aluImm(aluAnd, 4, regRM(tmp2), 0x8d5)
 	t.alu(aluOr, 8, tmp2, at(state, t.c.layout.Flags))
 	t.aluImm(aluAnd, 4, regRM(tmp2), ^0x30000)
-	t.store(8, tmp2, at(tmp1, 0))
+	t.store(8, tmp2, top)
 	t.moveRSP(-8)
 }
 
@@ -24,33 +24,24 @@ func (t *translation) push() {
 	in := &t.in.Inst
 	switch in.Row.Args[0] {
 	case optab.Iz, optab.IbS:
-		t.stack(-8, true)
-		t.storeImm(8, at(tmp1, 0), int32(in.Imm))
+		t.storeImm(8, t.stack(-8, true), int32(in.Imm))
 	default:
 		if in.Mem {
-			t.address()
-			t.access(8, false, 1)
-			t.load(8, tmp2, at(tmp1, 0))
+			t.load(8, tmp2, t.memory(8, false, 1))
 			t.store(8, tmp2, frame(offScratch))
-			t.stack(-8, true)
+			top := t.stack(-8, true)
 			t.load(8, tmp2, frame(offScratch))
-			t.store(8, tmp2, at(tmp1, 0))
+			t.store(8, tmp2, top)
 			break
 		}
 		n := in.Reg
 		if in.Row.Args[0] == optab.Ev {
 			n = in.RM
 		}
-		t.stack(-8, true)
-		t.store(8, t.readInto(n, tmp2), at(tmp1, 0))
+		top := t.stack(-8, true)
+		t.store(8, t.readInto(n, tmp2), top)
 	}
 	t.moveRSP(-8)
-}
-
-// stack turns RSP+disp into a host address for 8 bytes, in tmp1.
-func (t *translation) stack(disp int32, write bool) {
-	t.lea(8, tmp1, at(hostReg[rsp], disp))
-	t.access(8, write, 1)
 }
 
 func (t *translation) moveRSP(by int32) {
@@ -64,23 +55,21 @@ func (t *translation) pop() {
 	if in.Row.Args[0] == optab.Ev {
 		n = in.RM
 	}
-	t.stack(0, false)
+	top := t.stack(0, false)
 	t.writes(n)
 	h := t.hostOr(n, tmp2)
+	t.load(8, h, top)
 	if n == rsp {
-		t.load(8, h, at(tmp1, 0))
 		return
 	}
-	t.load(8, h, at(tmp1, 0))
 	t.moveRSP(8)
 	t.writeBack(n, h)
 }
 
 func (t *translation) leaveFrame() {
-	t.mov(tmp1, rBP)
-	t.access(8, false, 1)
+	saved := t.near(rBP, 0, false)
 	t.writes(rsp)
 	t.writes(rBP)
 	t.lea(8, hostReg[rsp], at(rBP, 8))
-	t.load(8, rBP, at(tmp1, 0))
+	t.load(8, rBP, saved)
 }

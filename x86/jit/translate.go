@@ -3,9 +3,7 @@ package jit
 import (
 	"errors"
 
-	"berth/x86"
 	"berth/x86/decode"
-	"berth/x86/mmu"
 	"berth/x86/optab"
 )
 
@@ -340,79 +338,4 @@ func (t *translation) writeBack(n, h uint8) {
 	if hostReg[n] == noReg {
 		t.store(8, h, t.reg(n))
 	}
-}
-
-// address puts the linear address of the memory operand into tmp1. It uses tmp2.
-func (t *translation) address() {
-	in := &t.in.Inst
-	t.offset(in)
-	if in.Seg >= x86.FS {
-		t.clobber()
-		t.alu(aluAdd, 8, tmp1, at(state, t.c.layout.SegBase+8*int32(in.Seg)))
-	}
-}
-
-// offset is address without the segment. Flags stay.
-func (t *translation) offset(in *decode.Inst) {
-	size := uint8(8)
-	if in.AddrSize == 4 {
-		size = 4
-	}
-	disp := in.Disp
-	m := rm{mem: true, reg: noReg, index: noReg}
-	switch in.Base {
-	case decode.NoReg:
-	case decode.RIP:
-		t.load(8, tmp1, t.reg(17))
-		disp += int64(t.pos) + int64(in.Len)
-		m.reg = tmp1
-	default:
-		m.reg = t.readInto(in.Base, tmp1)
-	}
-	if in.Index != decode.NoReg {
-		m.index, m.scale = t.readInto(in.Index, tmp2), in.Scale
-	}
-	switch {
-	case int64(int32(disp)) == disp:
-		m.disp = int32(disp)
-		if m.reg == noReg && m.index == noReg {
-			t.constant(tmp1, uint64(disp))
-			if size == 4 {
-				t.load(4, tmp1, regRM(tmp1))
-			}
-			return
-		}
-		t.lea(size, tmp1, m)
-	case m.reg == noReg && m.index == noReg:
-		t.constant(tmp1, uint64(disp))
-	default: // RIP-relative, just beyond
-		t.lea(8, tmp1, m)
-		t.lea(8, tmp1, at(tmp1, int32(in.Disp)))
-		t.lea(size, tmp1, at(tmp1, int32(disp-in.Disp)))
-	}
-}
-
-// access turns the linear address in tmp1 into one of the host, for size bytes,
-// which lie at a multiple of align. It uses tmp2 and the host's flags.
-func (t *translation) access(size uint8, write bool, align uint8) {
-	t.spoil()
-	tag := t.tlb + int32(tagRead)
-	if write {
-		tag = t.tlb + int32(tagWrite)
-	}
-	t.load(4, tmp2, regRM(tmp1))
-	t.shift(5, 4, tmp2, 12-tlbShift)
-	t.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
-	t.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
-	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(size))
-	x := t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count})
-	s := t.stub(t.jcc(ccA), x, stubMiss)
-	s.tag = tag
-	if align > 1 {
-		t.inst(op{opcode: 0xf6, rex: true}, 0, regRM(tmp1)) // test tmp1b, align-1
-		t.bytes(align - 1)
-		s := t.stub(t.jcc(ccNZ), x, stubMiss)
-		s.tag = tag
-	}
-	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: t.tlb + int32(tagHost)})
 }

@@ -80,13 +80,11 @@ func (t *translation) vex() {
 	o := parseVEX(in)
 	rm := regRM(in.RM)
 	if in.Mem {
-		t.address()
 		align := uint8(1)
 		if vexAligned(in.Op) {
 			align = o.memSize
 		}
-		t.access(o.memSize, o.memWrite, align)
-		rm = at(tmp1, 0)
+		rm = t.memory(o.memSize, o.memWrite, align)
 	}
 	t.wanted = t.in.wanted && effectOf(in) == flagsNone // if not, nothing leaves before they are set anew
 	t.vexWrites(&o)
