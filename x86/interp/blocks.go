@@ -180,7 +180,7 @@ func (c *CPU) flatCode() bool { return c.SegBase[x86.CS] == 0 && c.Seg[x86.CS].L
 
 // blockKey tells blocks apart: where they are and what decoding depends on.
 func (c *CPU) blockKey(phys uint64) uint64 {
-	if c.tier1 != nil && c.Mode == decode.Mode64 {
+	if c.translates() {
 		return phys<<5 | uint64(c.MMUIndex+1)<<3 | uint64(c.Mode)
 	}
 	return phys<<5 | b2u(c.flatCode())<<2 | uint64(c.Mode)

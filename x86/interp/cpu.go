@@ -1,4 +1,4 @@
-// Package interp is the soft engine's vCPU: an interpreter of pre-decoded basic blocks, which runs 64-bit code through x86/jit if asked to.
+// Package interp is the soft engine's vCPU: an interpreter of pre-decoded basic blocks, which runs 64-bit and flat 32-bit code through x86/jit if asked to.
 package interp
 
 import (
@@ -20,6 +20,10 @@ type Core struct {
 	// the run loop indexes both as one array (regSeg).
 	SegBase [6]uint64
 	_       [8]uint64 // so that any five-bit register number stays inside
+
+	// SegEnd is one past the last offset in a segment that loads and stores may touch
+	// outside 64-bit mode without any other check; 0: all need one.
+	SegEnd [6]uint64
 
 	RIP uint64
 

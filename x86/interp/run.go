@@ -59,10 +59,15 @@ func (c *CPU) Run() Exit {
 
 // runAhead runs block after block until the run loop has something to decide.
 func (c *CPU) runAhead() status {
-	if c.tier1 != nil && c.Mode == decode.Mode64 {
+	if c.translates() {
 		return c.runTranslated()
 	}
 	return c.runBlocks()
+}
+
+// translates reports that the code at hand is to be translated.
+func (c *CPU) translates() bool {
+	return c.tier1 != nil && (c.Mode == decode.Mode64 || c.sys.flat32)
 }
 
 // step runs the one instruction at RIP, past any block. RIP moves over it.

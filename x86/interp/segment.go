@@ -74,12 +74,9 @@ func (c *CPU) modeChanged() {
 		c.Mode = decode.Mode16
 	}
 	for s := range c.SegBase {
-		c.SegBase[s] = c.Seg[s].Base
-		if c.Mode == decode.Mode64 && s < x86.FS {
-			c.SegBase[s] = 0
-		}
-		c.sys.flat[s] = c.isFlat(c.Seg[s])
+		c.segmentChanged(uint8(s))
 	}
+	c.sys.flat32 = c.isFlat32()
 	c.updateMMUIndex()
 }
 
@@ -104,12 +101,25 @@ func (c *CPU) mmuIndexAt(cpl uint8) uint8 {
 	}
 }
 
-// isFlat reports that no access through s can fail a limit or type check.
-func (c *CPU) isFlat(s x86.Segment) bool {
-	if s.Limit != 0xffffffff || s.Attr&x86.AttrUnusable != 0 || s.Attr&x86.AttrP == 0 {
-		return false
+// segmentChanged recomputes what follows from one segment register and the mode.
+func (c *CPU) segmentChanged(seg uint8) {
+	s := &c.Seg[seg]
+	c.SegBase[seg] = s.Base
+	if c.Mode == decode.Mode64 && seg < x86.FS {
+		c.SegBase[seg] = 0
 	}
-	return isWritableData(s.Attr) && s.Attr&x86.AttrDC == 0
+	c.SegEnd[seg] = 0
+	if s.Attr&(x86.AttrUnusable|x86.AttrP|x86.AttrDC) == x86.AttrP && isWritableData(s.Attr) {
+		c.SegEnd[seg] = uint64(s.Limit) + 1
+	}
+}
+
+// isFlat32 reports that 32-bit protected-mode code runs with a flat address space: all
+// segments but FS and GS begin at 0 and have no limit below 4 GiB.
+func (c *CPU) isFlat32() bool {
+	flat := func(seg uint8) bool { return c.SegBase[seg] == 0 && c.SegEnd[seg] == 1<<32 }
+	return c.Mode == decode.Mode32 && c.protected() && c.flatCode() &&
+		flat(x86.DS) && flat(x86.ES) && flat(x86.SS) && c.Seg[x86.SS].Attr&x86.AttrDB != 0
 }
 
 // inLimit reports whether [off, off+size) lies within s's limit (Intel SDM vol. 3A §5.3).
@@ -128,7 +138,7 @@ func inLimit(s *x86.Segment, off, size uint64) bool {
 // checkSeg applies segment limit and type checks to [off, off+size) outside
 // 64-bit mode (Intel SDM vol. 3A §5.3, §5.4); false: exc is set.
 func (c *CPU) checkSeg(seg uint8, off, size uint64, write bool) bool {
-	if c.sys.flat[seg] && off+size <= 1<<32 {
+	if off+size <= c.SegEnd[seg] {
 		return true
 	}
 	s := &c.Seg[seg]
@@ -235,11 +245,8 @@ func (c *CPU) loadSeg(seg uint8, selector uint16) bool {
 // setSeg sets one data segment register and what depends on it.
 func (c *CPU) setSeg(seg uint8, s x86.Segment) {
 	c.Seg[seg] = s
-	c.SegBase[seg] = s.Base
-	if c.Mode == decode.Mode64 && seg < x86.FS {
-		c.SegBase[seg] = 0
-	}
-	c.sys.flat[seg] = c.isFlat(s)
+	c.segmentChanged(seg)
+	c.sys.flat32 = c.isFlat32()
 }
 
 func nullSegment(selector uint16) x86.Segment {

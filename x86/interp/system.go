@@ -12,8 +12,8 @@ import (
 // systemState is what the operating system's side of the CPU needs beyond Core.
 type systemState struct {
 	mem        memState
-	alignCheck bool    // CPL 3 with CR0.AM and AC: see aligned
-	flat       [6]bool // segments through which no access can fail a limit or type check
+	alignCheck bool // CPL 3 with CR0.AM and AC: see aligned
+	flat32     bool // see isFlat32
 	msrs       msrState
 
 	mp        x86.MPState

@@ -82,7 +82,7 @@ func (c *CPU) Translation() (t Translation) {
 // noLink is the number of no exit.
 const noLink = ^uint32(0)
 
-// runTranslated runs 64-bit code until the run loop has something to decide.
+// runTranslated runs code that translates until the run loop has something to decide.
 func (c *CPU) runTranslated() status {
 	link := noLink
 	for {
@@ -208,12 +208,17 @@ func (c *CPU) vectorsUsable() uint8 {
 }
 
 // unitTag is what an entry of the table of jumps must have been made under to hold
-// now: the same translations and privilege.
-func (c *CPU) unitTag(global bool) uint64 { return c.sys.mem.age(global)<<2 | uint64(c.MMUIndex) + 1 }
+// now: the same translations, privilege and mode.
+func (c *CPU) unitTag(global bool) uint64 {
+	return c.sys.mem.age(global)<<3 | b2u(c.Mode == decode.Mode64)<<2 | uint64(c.MMUIndex) + 1
+}
 
 // findUnit is find for translated code.
 func (c *CPU) findUnit() (*block, status) {
 	lin := c.RIP
+	if c.Mode != decode.Mode64 && lin>>32 != 0 {
+		return nil, c.raiseErr(x86.GP, 0)
+	}
 	phys, code, st := c.codeAt(lin)
 	if st != next {
 		return nil, st
@@ -247,7 +252,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 		c.clearBlocks()
 	}
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
-	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, false)
+	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, c.Mode, false)
 	if !ok { // the first instruction crosses the page
 		phys2, more, st := c.codeAt(c.after(lin, uint64(len(code))))
 		if st != next {
@@ -259,7 +264,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 		n := copy(p[:], code)
 		n += copy(p[n:], more)
 		b.cross, b.phys2 = true, phys2
-		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, true)
+		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, c.Mode, true)
 		u.End = max(u.End, pageSize+1) // undefined within the first page after all
 		if second != b.page {
 			second.add(b, 0, uint64(u.End)-pageSize)

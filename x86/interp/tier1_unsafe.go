@@ -17,6 +17,7 @@ func jitLayout() jit.Layout {
 	return jit.Layout{
 		R:       from(unsafe.Offsetof(k.R)),
 		SegBase: from(unsafe.Offsetof(k.SegBase)),
+		SegEnd:  from(unsafe.Offsetof(k.SegEnd)),
 		RIP:     from(unsafe.Offsetof(k.RIP)),
 		Flags:   from(unsafe.Offsetof(k.Flags)),
 		TLB:     from(unsafe.Offsetof(k.TLB)),

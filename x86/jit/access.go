@@ -15,21 +15,26 @@ func (t *translation) memory(size uint8, write bool, align uint8) rm {
 	return at(tmp1, 0)
 }
 
-// stack is memory for the 8 bytes at RSP+disp.
+// stack is memory for the word at RSP+disp.
 func (t *translation) stack(disp int32, write bool) rm { return t.near(rsp, disp, write) }
 
-// near is memory for the 8 bytes at disp from guest register n, which the host has.
+// near is memory for the word at disp from guest register n, which the host has.
 func (t *translation) near(n uint8, disp int32, write bool) rm {
-	t.lea(8, tmp1, at(hostReg[n], disp))
-	t.access(8, write, 1)
+	t.lea(t.word, tmp1, at(hostReg[n], disp))
+	t.access(t.word, write, 1)
 	return at(tmp1, 0)
 }
 
-// address puts the linear address of the memory operand into tmp1. It uses tmp2.
+// address puts the linear address of the memory operand into tmp1, or what access makes
+// that of. It uses tmp2.
 func (t *translation) address() {
 	in := &t.in.Inst
 	t.offset(in)
-	if in.Seg >= x86.FS {
+	switch {
+	case in.Seg < x86.FS:
+	case t.mode != decode.Mode64:
+		t.seg = in.Seg
+	default:
 		t.clobber()
 		t.alu(aluAdd, 8, tmp1, at(state, t.c.layout.SegBase+8*int32(in.Seg)))
 	}
@@ -79,6 +84,9 @@ func (t *translation) offset(in *decode.Inst) {
 // which lie at a multiple of align. It uses tmp2 and the host's flags.
 func (t *translation) access(size uint8, write bool, align uint8) {
 	t.spoil()
+	if t.seg != 0 {
+		t.inSegment(size)
+	}
 	tag := t.tlb + int32(tagRead)
 	if write {
 		tag = t.tlb + int32(tagWrite)

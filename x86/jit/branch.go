@@ -27,7 +27,7 @@ func (t *translation) edge(target int64, n uint8) {
 	t.saveFlags()
 	if target < 0 || target >= pageSize {
 		t.load(8, tmp1, t.reg(17))
-		t.lea(8, tmp1, at(tmp1, int32(target)))
+		t.lea(t.word, tmp1, at(tmp1, int32(target)))
 		x := t.exit(Exit{Kind: Far, Off: t.pos, Target: target})
 		t.far(n, x)
 		t.ended = true
@@ -58,10 +58,10 @@ func (t *translation) jump() {
 	case a == optab.Jb || a == optab.Jz:
 		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
 	case in.Mem:
-		t.load(8, tmp1, t.memory(8, false, 1))
+		t.load(t.word, tmp1, t.memory(t.word, false, 1))
 		t.indirect(0)
 	default:
-		t.load(8, tmp1, t.source(in.RM))
+		t.load(t.word, tmp1, t.source(in.RM))
 		t.indirect(0)
 	}
 }
@@ -82,30 +82,33 @@ func (t *translation) call() {
 	switch {
 	case near:
 	case in.Mem:
-		t.load(8, tmp2, t.memory(8, false, 1))
+		t.load(t.word, tmp2, t.memory(t.word, false, 1))
 		t.store(8, tmp2, frame(offScratch))
 		t.canonical(tmp2)
 	default:
-		h := t.readInto(in.RM, tmp2)
-		t.store(8, h, frame(offScratch))
-		t.canonical(h)
+		t.load(t.word, tmp2, t.source(in.RM))
+		t.store(8, tmp2, frame(offScratch))
+		t.canonical(tmp2)
 	}
-	top := t.stack(-8, true)
+	top := t.stack(-int32(t.word), true)
 	t.load(8, tmp2, t.reg(17))
-	t.lea(8, tmp2, at(tmp2, int32(t.pos)+int32(in.Len)))
-	t.store(8, tmp2, top)
-	t.moveRSP(-8)
+	t.lea(t.word, tmp2, at(tmp2, int32(t.pos)+int32(in.Len)))
+	t.store(t.word, tmp2, top)
+	t.moveRSP(-int32(t.word))
 	if near {
 		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
 		return
 	}
 	t.saveFlags()
 	t.load(8, tmp1, frame(offScratch))
-	t.indirect(-8)
+	t.indirect(-int32(t.word))
 }
 
 // canonical leaves if the address in r is not: the call faults before it stores.
 func (t *translation) canonical(r uint8) {
+	if t.word == 4 {
+		return
+	}
 	t.spoil()
 	x := t.c.step(&t.in.Inst, t.pos, t.count)
 	t.mov(tmp1, r)
@@ -118,11 +121,11 @@ func (t *translation) canonical(r uint8) {
 // ret is near RET.
 func (t *translation) ret() {
 	in := &t.in.Inst
-	more := int32(8)
+	more := int32(t.word)
 	if len(in.Row.Args) > 0 {
 		more += int32(in.Imm)
 	}
-	t.load(8, tmp1, t.stack(0, false))
+	t.load(t.word, tmp1, t.stack(0, false))
 	t.moveRSP(more)
 	t.saveFlags()
 	t.indirect(more)

@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"berth/x86/decode"
 )
 
 // No mapping of the process may be written and executed, while code is there.
@@ -21,7 +23,7 @@ func TestNoMappingIsWritableAndExecutable(t *testing.T) {
 		}
 	}()
 	code := []byte{0x48, 0x01, 0xd8, 0xeb, 0xfb} // add rax, rbx; jmp back
-	if _, ok := c.Translate(code, 0, 0, false); !ok {
+	if _, ok := c.Translate(code, 0, 0, decode.Mode64, false); !ok {
 		t.Fatal("not translated")
 	}
 	maps, err := os.ReadFile("/proc/self/maps")

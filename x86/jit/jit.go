@@ -1,4 +1,4 @@
-// Package jit is tier 1 of the soft engine: it translates blocks of 64-bit guest code to code of the host, which is amd64 too.
+// Package jit is tier 1 of the soft engine: it translates blocks of 64-bit and flat 32-bit guest code to code of the host, which is amd64.
 //
 // A guest instruction is emitted again with its registers renamed and its memory
 // operand replaced by a look into the software TLB. Whatever is not emitted, and
@@ -72,6 +72,7 @@ func JumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (JumpEntries - 1) }
 type Layout struct {
 	R       int32 // sixteen general registers, a zero, and RIP of the current page's first byte
 	SegBase int32
+	SegEnd  int32 // six: of 32-bit code's FS and GS, one past the last offset, or 0
 	RIP     int32
 	Flags   int32 // RFLAGS without the status flags
 	TLB     int32 // three mmu.TLBs

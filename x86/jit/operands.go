@@ -104,6 +104,10 @@ func accessOf(op optab.Op, i, n int) (read, write bool) {
 
 // classify says how an instruction is translated for a CPU that has x86-64-v3 or not.
 func classify(in *decode.Inst, v3 bool) how {
+	word := wordOf(in.Mode)
+	if word == 4 && stepped32(in) {
+		return howStep
+	}
 	if in.Vex {
 		return classifyVEX(in, v3)
 	}
@@ -129,7 +133,7 @@ func classify(in *decode.Inst, v3 bool) how {
 		}
 		return plainIf(in)
 	case optab.STOS, optab.MOVS:
-		if in.AddrSize != 8 || op == optab.MOVS && in.Seg >= x86.FS {
+		if in.AddrSize != word || op == optab.MOVS && in.Seg >= x86.FS {
 			return howStep
 		}
 		return howOwn
@@ -150,12 +154,12 @@ func classify(in *decode.Inst, v3 bool) how {
 	case optab.JMP, optab.CALL:
 		return howOwn
 	case optab.RET, optab.LEAVE:
-		if in.OpSize != 8 {
+		if in.OpSize != word {
 			return howStep
 		}
 		return howOwn
 	case optab.PUSHF:
-		if in.OpSize == 8 {
+		if in.OpSize == word {
 			return howOwn
 		}
 	case optab.CLI:
@@ -165,7 +169,7 @@ func classify(in *decode.Inst, v3 bool) how {
 			return howOwn
 		}
 	case optab.PUSH, optab.POP:
-		if in.OpSize != 8 || op == optab.POP && in.Mem {
+		if in.OpSize != word || op == optab.POP && in.Mem {
 			return howStep
 		}
 		return howOwn

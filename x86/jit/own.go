@@ -181,7 +181,7 @@ func (t *translation) loadAddress() {
 	}
 	h := hostReg[in.Reg]
 	t.writes(in.Reg)
-	if h != noReg && in.Base != decode.RIP && in.AddrSize == 8 && int64(int32(in.Disp)) == in.Disp {
+	if h != noReg && in.Base != decode.RIP && (in.AddrSize == 8 || in.OpSize == 4) && int64(int32(in.Disp)) == in.Disp {
 		if m, ok := t.direct(in); ok {
 			t.lea(in.OpSize, h, m)
 			return
@@ -239,7 +239,7 @@ func (t *translation) bitString() {
 		t.inst(op{opcode: 0x63, w: true}, tmp2, t.source(in.Reg)) // movsxd
 	}
 	t.shift(7, 8, tmp2, bits)
-	t.lea(8, tmp1, rm{mem: true, reg: tmp1, index: tmp2, scale: bits - 3})
+	t.lea(in.AddrSize, tmp1, rm{mem: true, reg: tmp1, index: tmp2, scale: bits - 3})
 	t.access(size, in.Op != optab.BT, 1)
 	t.load(4, tmp2, t.source(in.Reg))
 	t.aluImm(aluAnd, 4, regRM(tmp2), int32(size)*8-1) // or the host would look beyond the operand again

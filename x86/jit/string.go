@@ -20,31 +20,44 @@ func (t *translation) string() {
 	t.u32(0x400)
 	t.stub(t.jcc(ccNZ), x, stubLeave)
 	if in.Rep || in.RepN {
+		t.cut(rCX, rSI, rDI)
 		code := t.c.strings[t.index][log2(size)]
 		if move {
 			t.callTo(code.move)
 		} else {
 			t.callTo(code.store)
 		}
+		t.cut(rSI, rDI)
 		t.stub(t.jcc(ccB), x, stubLeave)
 		return
 	}
 	if move {
-		t.mov(tmp1, rSI)
+		t.load(t.word, tmp1, regRM(rSI))
 		t.access(size, false, 1)
 		t.load(size, tmp2, at(tmp1, 0))
 		t.store(8, tmp2, frame(offScratch))
-		t.mov(tmp1, rDI)
+		t.load(t.word, tmp1, regRM(rDI))
 		t.access(size, true, 1)
 		t.load(8, tmp2, frame(offScratch))
 		t.store(size, tmp2, at(tmp1, 0))
-		t.lea(8, rSI, at(rSI, int32(size)))
+		t.lea(t.word, rSI, at(rSI, int32(size)))
 	} else {
-		t.mov(tmp1, rDI)
+		t.load(t.word, tmp1, regRM(rDI))
 		t.access(size, true, 1)
 		t.store(size, rAX, at(tmp1, 0))
 	}
-	t.lea(8, rDI, at(rDI, int32(size)))
+	t.lea(t.word, rDI, at(rDI, int32(size)))
+}
+
+// cut clears the upper halves of 32-bit code's registers: the addresses and the count
+// that a routine for 64 bits is given, and addresses it has moved past 4 GiB, where no
+// page is. Flags stay.
+func (t *translation) cut(regs ...uint8) {
+	if t.word == 4 {
+		for _, r := range regs {
+			t.load(4, r, regRM(r))
+		}
+	}
 }
 
 // page turns the linear address in tmp1 into its offset in its page and returns an

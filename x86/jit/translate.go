@@ -40,6 +40,8 @@ type translation struct {
 	c      *Cache
 	index  uint8 // of the TLB
 	tlb    int32 // offset of the TLB's first entry from the frame
+	mode   decode.Mode
+	word   uint8 // bytes of RIP, RSP and what is pushed: see wordOf
 	insts  []inst
 	in     *inst
 	pos    uint16 // of in
@@ -52,6 +54,7 @@ type translation struct {
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
 	start  uint32 // where in begins
+	seg    uint8  // not 0: a segment that access is to add and check
 }
 
 // stub is code out of line that leaves the block.
@@ -83,11 +86,12 @@ type side struct {
 
 // Translate makes the block that begins at offset pos of its page. code is what
 // lies there: to the end of the page, or, for an instruction that reaches beyond,
-// crossing set, that instruction. index is which TLB its accesses go through. not ok: its first
-// instruction does not fit in code.
-func (c *Cache) Translate(code []byte, pos uint16, index uint8, crossing bool) (u Unit, ok bool) {
+// crossing set, that instruction. index is which TLB its accesses go through. mode is that of the
+// code segment, 64 or 32 bits; of the latter, ES, CS, SS and DS are flat. not ok: its first instruction
+// does not fit in code.
+func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode, crossing bool) (u Unit, ok bool) {
 	t := translation{
-		c: c, index: index, insts: c.insts[:0],
+		c: c, index: index, insts: c.insts[:0], mode: mode, word: wordOf(mode),
 		tlb:   c.layout.TLB + int32(index)*int32(tlbBytes),
 		flags: recipe{kind: FlagsCore, saved: true},
 	}
@@ -112,7 +116,7 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 	for len(t.insts) < maxInstructions {
 		t.insts = append(t.insts, inst{pos: pos})
 		in := &t.insts[len(t.insts)-1]
-		err := decode.Decode(code, decode.Mode64, &in.Inst)
+		err := decode.Decode(code, t.mode, &in.Inst)
 		if errors.Is(err, decode.ErrTruncated) && len(code) < decode.MaxLen {
 			t.insts = t.insts[:len(t.insts)-1]
 			return len(t.insts) > 0
@@ -125,6 +129,7 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 			}
 			return true
 		}
+		in.modernise()
 		in.how = classify(&in.Inst, t.c.layout.V3)
 		t.fp = max(t.fp, in.fpLevel())
 		if in.how == howStep || ends(in.Op) || crossing {

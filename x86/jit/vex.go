@@ -73,6 +73,10 @@ func parseVEX(in *decode.Inst) (o vexOperands) {
 // vex emits in with its general registers renamed.
 func (t *translation) vex() {
 	in := &t.in.Inst
+	if in.Op == optab.VZEROUPPER && t.word == 4 {
+		t.zeroUpper()
+		return
+	}
 	if in.Op == optab.VZEROUPPER {
 		t.bytes(0xc5, 0xf8|in.L<<2, 0x77)
 		return
