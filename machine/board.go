@@ -56,6 +56,7 @@ type platform interface {
 type transport interface {
 	Start() error
 	Pause()
+	Resume()
 	Reset()
 	Close() error
 }

@@ -26,19 +26,28 @@ type Config struct {
 	Accelerator accel.Accelerator
 	Console     chardev.Port // the host's end of the byte device that is on standard input and output
 	Log         *slog.Logger
+	// Notify is told what happens to the VM, from any goroutine; it must not wait. nil: nobody is.
+	Notify func(Notice)
 }
 
-// Machine is one VM. Run owns it; PowerButton, Stop and Kill are safe from
-// any goroutine.
+// Machine is one VM. Run owns it; Do, PowerButton, Stop, Quit and Kill are safe
+// from any goroutine.
 type Machine struct {
-	cfg     Config
-	log     *slog.Logger
-	board   *board
-	vcpus   []*vcpu
-	initial initialState
-	reports chan report
-	events  chan event // of the guest
-	wishes  chan event // of the user
+	cfg      Config
+	log      *slog.Logger
+	board    *board
+	vcpus    []*vcpu
+	initial  initialState
+	reports  chan report
+	events   chan event  // of the guest
+	wishes   chan event  // of the user
+	requests chan func() // for Run's goroutine
+	ended    chan struct{}
+
+	// Run's own:
+	status      Status
+	engineClock bool // the engine's clock is paused
+	loop        resetLoop
 }
 
 // event is something that ends or resets the VM, said by a device or a user.
@@ -46,6 +55,7 @@ type event struct {
 	kind   eventKind
 	code   int
 	detail string
+	cause  Cause // of a wish
 }
 
 type eventKind uint8
@@ -68,6 +78,10 @@ func New(cfg Config) (*Machine, error) {
 		reports: make(chan report, cfg.Spec.CPUs.Count),
 		events:  make(chan event, 1), // the first of the guest's events decides
 		wishes:  make(chan event, 2), // a stop, and a kill because that takes too long
+
+		requests: make(chan func()),
+		ended:    make(chan struct{}),
+		status:   Prelaunch,
 	}
 	var err error
 	if m.board, err = newBoard(cfg, m.post); err != nil {
@@ -121,49 +135,47 @@ func (m *Machine) say(to chan<- event, e event) {
 }
 
 // PowerButton presses the ACPI power button; the guest decides what follows.
-func (m *Machine) PowerButton() { m.board.pm.PowerButton() }
+func (m *Machine) PowerButton() {
+	m.notify(Notice{Kind: NoticePowerDown})
+	m.board.pm.PowerButton()
+}
 
 // Stop ends the VM at once at its user's wish.
-func (m *Machine) Stop() { m.say(m.wishes, event{kind: eventStop}) }
+func (m *Machine) Stop() { m.say(m.wishes, event{kind: eventStop, cause: ByUser}) }
 
 // Kill ends the VM at once, even one whose console nobody reads any more and
 // whose disks have hours of work to do; why is reported in the outcome. What was
 // on its way to either is lost, as when the power fails.
 func (m *Machine) Kill(why string) {
 	m.board.abandon()
-	m.say(m.wishes, event{kind: eventKill, detail: "stopped at once by " + why})
+	m.say(m.wishes, event{kind: eventKill, detail: "stopped at once by " + why, cause: BySignal})
 }
 
-// Run starts the vCPUs and returns when the VM has ended. An error means that
-// the host, not the guest, failed.
+// Run starts the vCPUs, unless the spec says that somebody else will, and returns
+// when the VM has ended. An error means that the host, not the guest, failed.
 func (m *Machine) Run() (Outcome, error) {
+	defer close(m.ended)
 	defer m.logCounts()
 	if err := m.board.start(); err != nil {
 		return Outcome{}, err
 	}
-	m.board.clock.Resume()
-	m.askAll(running)
-	var loop resetLoop
+	if !m.cfg.Spec.Paused {
+		if err := m.goOn(); err != nil {
+			return Outcome{}, err
+		}
+	}
 	for {
-		outcome, reset, err := m.wait()
-		m.pauseAll()
-		if !reset || err != nil {
+		outcome, over, err := m.wait()
+		if err != nil {
+			m.pauseAll()
 			m.board.drain()
 			return outcome, err
 		}
-		if m.cfg.Spec.NoReboot {
+		if over {
+			m.pauseAll()
 			m.board.drain()
-			return Outcome{Kind: Rebooted, Detail: "the guest reset itself"}, nil
+			return outcome, nil
 		}
-		if loop.again(time.Now()) {
-			m.board.drain()
-			return Outcome{Kind: ResetLoop, Detail: fmt.Sprintf("reset loop: the guest reset itself %d times, each within %s", resetLoopCount, resetLoopWindow)}, nil
-		}
-		m.log.Info("the guest reset itself")
-		if err := m.reset(); err != nil {
-			return Outcome{}, fmt.Errorf("resetting: %w", err)
-		}
-		m.askAll(running)
 	}
 }
 
@@ -192,58 +204,112 @@ func (m *Machine) logCounts() {
 	}
 }
 
-// wait returns at the first event: an outcome, or reset. Wishes go first, so
-// that a guest that resets itself without end is stopped all the same.
-func (m *Machine) wait() (o Outcome, reset bool, err error) {
+// wait acts on the next event or request; over: it was the VM's end. Wishes go
+// first, so that a guest that resets itself without end is stopped all the same.
+func (m *Machine) wait() (o Outcome, over bool, err error) {
 	select {
 	case e := <-m.wishes:
-		o, reset = m.happened(e)
-		return o, reset, nil
+		o = m.wished(e)
+		return o, true, nil
 	default:
 	}
 	select {
 	case e := <-m.wishes:
-		o, reset = m.happened(e)
+		return m.wished(e), true, nil
+	case f := <-m.requests:
+		f()
+		return o, false, nil
 	case e := <-m.events:
-		o, reset = m.happened(e)
+		return m.happened(e)
 	case r := <-m.reports:
 		return m.reported(r)
 	}
-	return o, reset, nil
 }
 
-// happened turns an event into an outcome, or a reset.
-func (m *Machine) happened(e event) (o Outcome, reset bool) {
+// wished is the end that the user wants.
+func (m *Machine) wished(e event) Outcome {
+	m.notify(Notice{Kind: NoticeShutdown, Cause: e.cause})
+	if e.kind == eventKill {
+		return Outcome{Kind: Killed, Detail: e.detail}
+	}
+	return Outcome{Kind: Left}
+}
+
+// happened acts on what a device says of the guest.
+func (m *Machine) happened(e event) (o Outcome, over bool, err error) {
 	switch e.kind {
 	case eventReset:
-		return o, true
+		return m.guestReset()
 	case eventDebugExit:
-		return Outcome{Kind: DebugExit, Code: e.code}, false
+		return m.end(Outcome{Kind: DebugExit, Code: e.code}, GuestShutdown)
 	case eventPanic:
-		if m.cfg.Spec.OnPanic == "reset" {
-			m.log.Warn("the guest's kernel panicked, and is reset")
-			return o, true
-		}
-		return Outcome{Kind: Panicked, Detail: "the guest's kernel panicked"}, false
-	case eventStop:
-		return Outcome{Kind: Left}, false
-	case eventKill:
-		return Outcome{Kind: Killed, Detail: e.detail}, false
+		return m.panicked()
 	}
-	return Outcome{Kind: PowerOff}, false
+	return m.poweredOff()
 }
 
-// reported turns a vCPU's report into an outcome, or a reset.
-func (m *Machine) reported(r report) (o Outcome, reset bool, err error) {
+func (m *Machine) panicked() (o Outcome, over bool, err error) {
+	switch {
+	case m.cfg.Spec.OnPanic == "reset":
+		m.log.Warn("the guest's kernel panicked, and is reset")
+		m.notify(Notice{Kind: NoticePanicked, Guest: true, Action: "reset"})
+		return m.guestReset()
+	case m.cfg.Spec.NoShutdown:
+		m.notify(Notice{Kind: NoticePanicked, Guest: true, Action: "pause"})
+		return o, false, m.halt(Panic)
+	}
+	m.notify(Notice{Kind: NoticePanicked, Guest: true, Action: "poweroff"})
+	return m.end(Outcome{Kind: Panicked, Detail: "the guest's kernel panicked"}, GuestPanic)
+}
+
+func (m *Machine) poweredOff() (o Outcome, over bool, err error) {
+	if m.cfg.Spec.NoShutdown {
+		m.notify(Notice{Kind: NoticeShutdown, Guest: true, Cause: GuestShutdown})
+		return o, false, m.halt(ShutDown)
+	}
+	return m.end(Outcome{Kind: PowerOff}, GuestShutdown)
+}
+
+// end is the guest's end of the VM.
+func (m *Machine) end(o Outcome, cause Cause) (Outcome, bool, error) {
+	m.notify(Notice{Kind: NoticeShutdown, Guest: true, Cause: cause})
+	return o, true, nil
+}
+
+// guestReset is the guest's reset of itself.
+func (m *Machine) guestReset() (o Outcome, over bool, err error) {
+	m.pauseAll()
+	if m.cfg.Spec.NoReboot {
+		if m.cfg.Spec.NoShutdown {
+			return m.poweredOff()
+		}
+		return m.end(Outcome{Kind: Rebooted, Detail: "the guest reset itself"}, GuestReset)
+	}
+	if m.loop.again(time.Now()) {
+		return m.end(Outcome{Kind: ResetLoop, Detail: fmt.Sprintf("reset loop: the guest reset itself %d times, each within %s", resetLoopCount, resetLoopWindow)}, GuestReset)
+	}
+	m.log.Info("the guest reset itself")
+	if err := m.reset(); err != nil {
+		return o, false, fmt.Errorf("resetting: %w", err)
+	}
+	m.notify(Notice{Kind: NoticeReset, Guest: true, Cause: GuestReset})
+	if m.status == Running { // not halted between the guest's wish and now
+		m.askAll(running)
+	}
+	return o, false, nil
+}
+
+// reported acts on why a vCPU left its engine.
+func (m *Machine) reported(r report) (o Outcome, over bool, err error) {
 	if r.err != nil {
 		return o, false, fmt.Errorf("vCPU %d: %w", r.id, r.err)
 	}
 	o = Outcome{VCPU: r.id, Detail: r.exit.Detail, RIP: r.exit.RIP, Bytes: r.exit.Bytes}
 	switch r.exit.Reason {
 	case accel.ExitPowerOff:
-		o.Kind = PowerOff
+		return m.poweredOff()
 	case accel.ExitReset:
-		return o, true, nil
+		return m.guestReset()
 	case accel.ExitShutdown:
 		o.Kind, o.Detail = TripleFault, "triple fault: the guest could not deliver an exception"
 	default:
@@ -252,7 +318,7 @@ func (m *Machine) reported(r report) (o Outcome, reset bool, err error) {
 			o.Detail = r.exit.Reason.String()
 		}
 	}
-	return o, false, nil
+	return m.end(o, ByError)
 }
 
 func (m *Machine) askAll(s runState) {

@@ -232,6 +232,7 @@ func TestTimeStampCountersAgree(t *testing.T) {
 	}
 	agree("power-on")
 	m.board.clock.Resume()
+	m.status = Running
 	if err := m.reset(); err != nil {
 		t.Fatal(err)
 	}

@@ -35,8 +35,10 @@ func (m *Machine) saveInitial() error {
 // their counters are set.
 func (m *Machine) reset() error {
 	m.dropEvents()
-	m.board.clock.Pause()
-	defer m.board.clock.Resume()
+	if m.status == Running {
+		m.board.clock.Pause()
+		defer m.board.clock.Resume()
+	}
 	if err := m.board.reset(); err != nil {
 		return err
 	}

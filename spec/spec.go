@@ -44,6 +44,10 @@ type Machine struct {
 	DebugExit bool `json:"debugExit,omitempty"`
 	// NoReboot turns a guest's reset into the end of the VM, status 0.
 	NoReboot bool `json:"noReboot,omitempty"`
+	// NoShutdown keeps a VM whose guest powered off or panicked, halted, for whoever controls it.
+	NoShutdown bool `json:"noShutdown,omitempty"`
+	// Paused has nothing run before whoever controls the VM says so.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // Boot is what the machine starts with.

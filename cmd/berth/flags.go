@@ -63,6 +63,8 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.text("on-panic", "`WHAT` happens when the guest's kernel panicked: stop, reset or ignore", func(m *spec.Machine) *string { return &m.OnPanic })
 	d.toggle("debug-exit", "a guest's write of v to port 0xf4 ends the VM with status v*2+1", func(m *spec.Machine) *bool { return &m.DebugExit })
 	d.toggle("no-reboot", "end when the guest resets itself, with status 0", func(m *spec.Machine) *bool { return &m.NoReboot })
+	d.toggle("no-shutdown", "keep a VM whose guest powered off or panicked, for who controls it", func(m *spec.Machine) *bool { return &m.NoShutdown })
+	d.toggle("paused", "run nothing before who controls the VM says so", func(m *spec.Machine) *bool { return &m.Paused })
 	flags.StringVar(&f.dryRun, "dry-run", "", "print the resulting machine file, as `FORMAT` json or yaml, and do nothing")
 	flags.Lookup("dry-run").NoOptDefVal = "json"
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say more on standard error")
