@@ -116,9 +116,8 @@ type InstructionCounter interface {
 // TranslationCounter is a VCPU that may run guest code translated. Called by the
 // thread that owns the vCPU.
 type TranslationCounter interface {
-	// Translated returns how many of Instructions ran as translated code, and how
-	// often that was left, by the reason's name; nil: nothing is translated.
-	Translated() (instructions uint64, exits map[string]uint64)
+	// Translation returns the vCPU's counters; not ok: nothing is translated.
+	Translation() (t Translation, ok bool)
 }
 
 // NMIInjector is a VCPU whose NMI pin can be pulsed: LINT1 of its local APIC, which

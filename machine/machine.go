@@ -195,8 +195,9 @@ func (m *Machine) logCounts() {
 				m.log.Debug("ended", "vCPU", c.id, "instructions", n.Instructions())
 			}
 			if t, ok := v.(accel.TranslationCounter); ok {
-				if ran, exits := t.Translated(); exits != nil {
-					m.log.Debug("ended", "vCPU", c.id, "translated", ran, "exits", exits)
+				if t, ok := t.Translation(); ok {
+					m.log.Debug("ended", append([]any{"vCPU", c.id}, t.Ran()...)...)
+					m.log.Debug("translation", append([]any{"vCPU", c.id}, t.Made()...)...)
 				}
 			}
 			return nil

@@ -127,17 +127,23 @@ func (c *cpu) GetState(s *x86.State) error {
 // Instructions implements accel.InstructionCounter.
 func (c *cpu) Instructions() uint64 { return c.cpu.Instructions }
 
-// Translated implements accel.TranslationCounter.
-func (c *cpu) Translated() (instructions uint64, exits map[string]uint64) {
-	if c.vm.engine == Interp {
-		return 0, nil
+// Translation implements accel.TranslationCounter.
+func (c *cpu) Translation() (a accel.Translation, ok bool) {
+	t, ok := c.cpu.Translation()
+	if !ok {
+		return a, false
 	}
-	t := c.cpu.Translation()
-	exits = map[string]uint64{}
+	a = accel.Translation{
+		Instructions: c.cpu.Instructions, Translated: t.Ran, CPU: interp.ThreadTime(), Translating: t.Time,
+		Blocks: t.Blocks, BlockCode: t.Instructions, Crossing: t.Crossing, Removed: t.Removed, Flushes: t.Clears,
+		Held: t.Held, Bytes: t.Bytes, Lookups: t.Lookups, Recent: t.Recent,
+		TLBMisses: t.Exits[jit.Miss], JumpMisses: t.Exits[jit.Far] + t.Exits[jit.Indirect],
+		Exits: map[string]uint64{},
+	}
 	for kind, n := range t.Exits {
-		exits[jit.Kind(kind).String()] = n
+		a.Exits[jit.Kind(kind).String()] = n
 	}
-	return t.Ran, exits
+	return a, true
 }
 
 // SetState implements accel.VCPU.

@@ -334,6 +334,9 @@ func granules(off, n uint64) uint64 {
 func (c *CPU) removeBlock(b *block) {
 	delete(c.blocks.byKey, b.key)
 	c.kill(b)
+	if b.unit != nil {
+		c.tier1.stats.Removed++
+	}
 	c.blocks.held -= b.weight()
 	c.blocks.changed = true
 	c.takeFromPage(b.page, b)

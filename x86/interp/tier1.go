@@ -60,25 +60,6 @@ func (t *tier1) release() {
 	_ = t.cache.Release()
 }
 
-// Translation counts what was translated and how translated code was left.
-type Translation struct {
-	Blocks, Instructions uint64    // translated, again after a Clear
-	Clears               uint64    // how often everything was forgotten
-	Bytes                int       // of code held
-	Exits                [8]uint64 // by jit.Kind
-	Ran                  uint64    // instructions run as translated code
-	Stepped              uint64    // instructions run by their definition where translated code was left for that
-}
-
-// Translation returns the vCPU's counters, for which it must not be running.
-func (c *CPU) Translation() (t Translation) {
-	if c.tier1 != nil {
-		t = c.tier1.stats
-		t.Bytes = c.tier1.cache.Used()
-	}
-	return t
-}
-
 // noLink is the number of no exit.
 const noLink = ^uint32(0)
 
@@ -225,9 +206,12 @@ func (c *CPU) findUnit() (*block, status) {
 	}
 	key := c.blockKey(phys)
 	recent := &c.tier1.recent[(key>>5^key>>3&3<<10)%recentUnits]
+	c.tier1.stats.Lookups++
 	b := *recent
 	if b == nil || b.key != key {
 		b = c.blocks.byKey[key]
+	} else {
+		c.tier1.stats.Recent++
 	}
 	b, ok := c.confirm(b, lin, len(code))
 	if !ok {
@@ -251,6 +235,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 	if c.tier1.cache.Full() {
 		c.clearBlocks()
 	}
+	defer c.tier1.stats.timed()()
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
 	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, c.Mode, false)
 	if !ok { // the first instruction crosses the page
@@ -264,6 +249,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 		n := copy(p[:], code)
 		n += copy(p[n:], more)
 		b.cross, b.phys2 = true, phys2
+		c.tier1.stats.Crossing++
 		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, c.Mode, true)
 		u.End = max(u.End, pageSize+1) // undefined within the first page after all
 		if second != b.page {

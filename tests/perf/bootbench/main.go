@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,8 +27,10 @@ type row struct {
 	name string
 	args []string
 	// cpu holds the CPU-seconds of each run, from the start of the process to the marker.
-	cpu  []float64
-	mips float64 // of the last run as a whole, where the program counts instructions
+	cpu []float64
+	// Of the last run as a whole, where the program counts: millions of instructions a
+	// second, nanoseconds to translate one, and the share of the vCPU's time for that.
+	mips, each, share string
 }
 
 func main() {
@@ -121,15 +122,20 @@ func (r *row) run(limit time.Duration) error {
 			r.cpu = append(r.cpu, cpu)
 		}
 	}
-	state, err := p.Wait()
+	_, err = p.Wait()
 	if !seen || err != nil {
 		return fmt.Errorf("no userland within %s (%w): %s", limit, err, p.Errors())
 	}
-	if m := regexp.MustCompile(`instructions=(\d+)`).FindStringSubmatch(p.Errors()); m != nil {
-		n, _ := strconv.ParseFloat(m[1], 64)
-		r.mips = n / 1e6 / (state.UserTime() + state.SystemTime()).Seconds()
-	}
+	r.mips, r.each, r.share = counted(p.Errors(), "MIPS"), counted(p.Errors(), `"ns per instruction"`), counted(p.Errors(), `"share of CPU"`)
 	return nil
+}
+
+// counted is what the log of berth run -v has behind a key; "-": nothing.
+func counted(log, key string) string {
+	if m := regexp.MustCompile(regexp.QuoteMeta(key) + `=(\S+)`).FindStringSubmatch(log); m != nil {
+		return m[1]
+	}
+	return "-"
 }
 
 func median(v []float64) float64 {
@@ -138,13 +144,9 @@ func median(v []float64) float64 {
 }
 
 func report(rows []*row, out io.Writer) {
-	fmt.Fprintf(out, "%-44s %8s %8s %8s %8s\n", "kernel to userland, CPU-seconds", "min", "median", "max", "MIPS")
+	fmt.Fprintf(out, "%-44s %8s %8s %8s %8s %15s %8s\n", "kernel to userland, CPU-seconds", "min", "median", "max", "MIPS", "ns to translate", "of CPU")
 	for _, r := range rows {
-		mips := "-"
-		if r.mips > 0 {
-			mips = fmt.Sprintf("%.0f", r.mips)
-		}
-		fmt.Fprintf(out, "%-44s %8.2f %8.2f %8.2f %8s\n", r.name, slices.Min(r.cpu), median(r.cpu), slices.Max(r.cpu), mips)
+		fmt.Fprintf(out, "%-44s %8.2f %8.2f %8.2f %8s %15s %8s\n", r.name, slices.Min(r.cpu), median(r.cpu), slices.Max(r.cpu), r.mips, r.each, r.share)
 	}
 	fmt.Fprintf(out, "berth/TCG, each as its user gets it: %.2f\n", median(rows[0].cpu)/median(rows[1].cpu))
 	fmt.Fprintf(out, "berth/TCG, payload unpacked by the guest: %.2f\n", median(rows[2].cpu)/median(rows[1].cpu))
