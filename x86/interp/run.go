@@ -104,7 +104,9 @@ func (c *CPU) decodeHere(in *decode.Inst) status {
 		if c.RIP > limit {
 			return c.raiseErr(x86.GP, 0)
 		}
-		room = min(room, limit-c.RIP+1)
+		if limit != 0xffffffff { // else it is the processor's choice (SDM vol. 3A §5.3): here code wraps
+			room = min(room, limit-c.RIP+1)
+		}
 		lin = uint64(uint32(c.RIP + c.SegBase[x86.CS]))
 	}
 	_, code, ok := c.fetch(lin)
