@@ -62,6 +62,9 @@ func TestProgramsAnswerRight(t *testing.T) {
 		{"./work hash 100000", "138327"},
 		{"./work chase 1000", "1156852"},
 		{"./work histogram 1", "167520373858"},
+		{"./work386 states 100000", "523833186728745059"},
+		{"./work386 hash 100000", "138327"},
+		{"./work386 sha256 2", fmt.Sprintf("%x", sha256.Sum256(make([]byte, 2<<20)))},
 		{"./perl script.pl 3", "80729152"},
 	} {
 		if got := run(t, dir, c.command); got != c.want {

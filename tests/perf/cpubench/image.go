@@ -36,11 +36,13 @@ func makePrograms(here, dir string) error {
 			return err
 		}
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "work"), "./work")
-	build.Dir = here
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOAMD64=v1")
-	if err := command(build); err != nil {
-		return err
+	for name, arch := range map[string]string{"work": "amd64", "work386": "386"} {
+		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), "./work")
+		build.Dir = here
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch, "GOAMD64=v1")
+		if err := command(build); err != nil {
+			return err
+		}
 	}
 	for _, name := range append([]string{"busybox"}, debian...) {
 		path, err := exec.LookPath(name)

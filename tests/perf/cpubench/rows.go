@@ -41,6 +41,10 @@ var rows = []row{
 	{"shell", "i=0; while [ $i -lt %d ]; do ./busybox echo $i; i=$((i+1)); done | ./busybox sha256sum", 200},
 	{"perl", "./perl script.pl %d", 500},
 	{"Go signals", "./work signals %d", 600},
+	// 32-bit programs.
+	{"states 386", "./work386 states %d", 50_000_000},
+	{"hash 386", "./work386 hash %d", 5_000_000},
+	{"sha256 386", "./work386 sha256 %d", 5},
 }
 
 // textSize is the size of the file text in KiB.
