@@ -63,6 +63,18 @@ const maxPath = 107
 // Listen makes the socket at path, which only its owner may connect to. One that
 // a process left there is replaced.
 func Listen(path string) (*Socket, error) {
+	l, err := ListenPrivate(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Socket{listener: l}
+	s.changed.L = &s.mu
+	go s.serve()
+	return s, nil
+}
+
+// ListenPrivate is Listen for who accepts connections itself.
+func ListenPrivate(path string) (*net.UnixListener, error) {
 	if err := makeWay(path); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
@@ -78,10 +90,7 @@ func Listen(path string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, cause(err))
 	}
-	s := &Socket{listener: l.(*net.UnixListener)}
-	s.changed.L = &s.mu
-	go s.serve()
-	return s, nil
+	return l.(*net.UnixListener), nil
 }
 
 // Dial connects to the socket that another process listens on at path. When that

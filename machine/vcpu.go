@@ -27,6 +27,7 @@ const (
 // and requests change under mu, and the thread obeys between two Runs.
 type vcpu struct {
 	id     int
+	thread int        // its OS thread
 	engine accel.VCPU // used by the thread alone, but for Kick
 
 	mu       sync.Mutex
@@ -55,6 +56,7 @@ func startVCPU(id int, vm accel.VM, threadName string, reports chan<- report) (*
 			ready <- fmt.Errorf("naming the thread of vCPU %d: %w", id, err)
 			return
 		}
+		c.thread = unix.Gettid()
 		engine, err := vm.NewVCPU(id)
 		c.engine = engine
 		ready <- err

@@ -146,22 +146,33 @@ func (s *Server) broadcast(message []byte) {
 	}
 }
 
-// execute runs a request and returns the answer's members: "return" or "error".
-func (s *Server) execute(ctx context.Context, session *Session, request any) (answer any, id any, hasID bool) {
+// answer is what a request is answered, and what is to happen then.
+type answer struct {
+	members any // "return" or "error"
+	id      any
+	hasID   bool
+	then    []func()
+}
+
+// execute runs a request.
+func (s *Server) execute(ctx context.Context, session *Session, request any) (a answer) {
 	m, ok := request.(map[string]any)
 	if !ok {
-		return errorAnswer(fmt.Errorf("QMP input must be a JSON object")), nil, false
+		return answer{members: errorAnswer(fmt.Errorf("QMP input must be a JSON object"))}
 	}
-	id, hasID = m["id"]
+	a.id, a.hasID = m["id"]
 	name, args, oob, err := checkRequest(m, session.oob.Load())
 	if err != nil {
-		return errorAnswer(err), id, hasID
+		a.members = errorAnswer(err)
+		return a
 	}
-	v, err := s.call(ctx, session, name, args, oob)
-	if err != nil {
-		return errorAnswer(err), id, hasID
+	c := &Call{Context: ctx, Session: session}
+	v, err := s.call(c, name, args, oob)
+	if a.members = (success{v}); err != nil {
+		a.members = errorAnswer(err)
 	}
-	return success{v}, id, hasID
+	a.then = c.then
+	return a
 }
 
 type success struct {
@@ -206,10 +217,10 @@ func checkRequest(m map[string]any, allowOOB bool) (name string, args map[string
 }
 
 // call runs a command by name.
-func (s *Server) call(ctx context.Context, session *Session, name string, args map[string]any, oob bool) (any, error) {
+func (s *Server) call(call *Call, name string, args map[string]any, oob bool) (any, error) {
 	c := s.table.command(name)
 	switch {
-	case !session.negotiated.Load() && name != "qmp_capabilities":
+	case !call.Session.negotiated.Load() && name != "qmp_capabilities":
 		return nil, &Error{CommandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'"}
 	case c == nil:
 		return nil, &Error{CommandNotFound, fmt.Sprintf("The command %s has not been found", name)}
@@ -224,5 +235,5 @@ func (s *Server) call(ctx context.Context, session *Session, name string, args m
 		s.running.Lock()
 		defer s.running.Unlock()
 	}
-	return c.run(&Call{ctx, session}, v)
+	return c.run(call, v)
 }

@@ -119,22 +119,29 @@ func (s *Session) serve(ctx context.Context, r request) {
 		s.send(errorAnswer(r.err))
 		return
 	}
-	answer, id, hasID := s.server.execute(ctx, s, r.value)
-	if !hasID {
-		s.send(answer)
-		return
-	}
-	switch a := answer.(type) {
+	a := s.server.execute(ctx, s, r.value)
+	switch members := a.members.(type) {
 	case success:
-		s.send(struct {
-			success
-			ID any `json:"id"`
-		}{a, id})
+		if a.hasID {
+			s.send(struct {
+				success
+				ID any `json:"id"`
+			}{members, a.id})
+			break
+		}
+		s.send(members)
 	case failure:
-		s.send(struct {
-			ID any `json:"id"`
-			failure
-		}{id, a})
+		if a.hasID {
+			s.send(struct {
+				ID any `json:"id"`
+				failure
+			}{a.id, members})
+			break
+		}
+		s.send(members)
+	}
+	for _, f := range a.then {
+		f()
 	}
 }
 

@@ -24,7 +24,12 @@ type Command struct {
 type Call struct {
 	context.Context
 	Session *Session
+
+	then []func()
 }
+
+// Then has f run once the answer is on its way, before the session's next request.
+func (c *Call) Then(f func()) { c.then = append(c.then, f) }
 
 // None is what a command without arguments is given, and one without an answer returns.
 type None struct{}

@@ -37,7 +37,9 @@ type Machine struct {
 	Serial  Char   `json:"serial,omitzero"`
 	Console Char   `json:"console,omitzero"`
 	Ports   []Port `json:"ports,omitempty"`
-	PVPanic string `json:"pvpanic" words:"isa pci off"`
+	// Controls are where the VM is controlled from.
+	Controls []Control `json:"control,omitempty"`
+	PVPanic  string    `json:"pvpanic" words:"isa pci off"`
 	// OnPanic is what happens when the guest's kernel says by pvpanic that it panicked.
 	OnPanic string `json:"onPanic" words:"stop reset ignore"`
 	// DebugExit maps port 0xf4: a write of v ends the monitor with status v<<1|1.
@@ -140,7 +142,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("cpu %w", err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkChars} {
+	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkChars, m.checkControls} {
 		if err := check(); err != nil {
 			return err
 		}

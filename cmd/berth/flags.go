@@ -54,6 +54,12 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.value("console", "", "a virtio console (hvc0), and `WHERE` it goes, as with --serial", func(m *spec.Machine) setter { return &m.Console })
 	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, file=PATH or socket=PATH[,server=on]; may be repeated",
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
+	d.list("qmp", "QMP socket `WHERE`: unix:PATH or tcp:HOST:PORT[,server=on[,wait=off]]; may be repeated",
+		func(m *spec.Machine) { m.Controls = nil }, func(m *spec.Machine, s string) error {
+			c, err := spec.ParseControl("qmp", s)
+			m.Controls = append(m.Controls, c)
+			return err
+		})
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (jit if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
 	d.text("cpu", "`LEVEL` of x86-64 that the guest sees: v1, v2, v3, or max, all that the engine and the host have", func(m *spec.Machine) *string { return &m.CPU })

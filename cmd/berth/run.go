@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"berth/machine"
+	"berth/monitor"
 	"berth/spec"
 )
 
@@ -105,8 +106,17 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if err != nil {
 		return err
 	}
+	mon, err := monitor.New(monitor.Config{Spec: m, Accelerator: accelerator.Name(), KVM: hostHasKVM(), Package: "berth", Log: log})
+	if err != nil {
+		return err
+	}
+	control, err := openControls(m.Controls, mon)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.close() }() // the VM has ended: nobody is left to tell
 	console := newConsole(stdin, stdout, stderr, interactive)
-	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: console, Log: log})
+	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: console, Log: log, Notify: mon.Notice})
 	if err != nil {
 		return err
 	}
@@ -135,6 +145,9 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		defer watchSize(vm, stdin)()
 	}
 	defer watchSignals(vm, stderr)()
+	if err := control.serve(vm, stderr); err != nil {
+		return err
+	}
 	outcome, err := vm.Run()
 	if err != nil {
 		return err

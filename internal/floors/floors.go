@@ -28,6 +28,7 @@ boot/direct
 # the machine
 block/backend
 machine
+monitor
 
 # what a person types
 doctor image

@@ -1,0 +1,46 @@
+package monitor
+
+import "berth/qmp"
+
+type (
+	nameInfo struct {
+		Name *string `json:"name"`
+	}
+	kvmInfo struct {
+		Enabled bool `json:"enabled"`
+		Present bool `json:"present"`
+	}
+	memoryInfo struct {
+		Base    uint64  `json:"base-memory"`
+		Plugged *uint64 `json:"plugged-memory"`
+	}
+	currentMachine struct {
+		Wakeup bool `json:"wakeup-suspend-support"`
+	}
+	ioThread struct {
+		ID     string `json:"id"`
+		Thread int64  `json:"thread-id"`
+	}
+)
+
+// hostCommands are those about the VM as a whole.
+func (m *Monitor) hostCommands() []qmp.Command {
+	type none = qmp.None
+	return []qmp.Command{
+		qmp.Define("query-name", "The VM's name.", func(*qmp.Call, *none) (nameInfo, error) {
+			return nameInfo{&m.cfg.Spec.Name}, nil
+		}),
+		qmp.Define("query-kvm", "Whether the guest runs on KVM, and whether the host has it.", func(*qmp.Call, *none) (kvmInfo, error) {
+			return kvmInfo{m.cfg.Accelerator == "kvm", m.cfg.KVM}, nil
+		}),
+		qmp.Define("query-memory-size-summary", "How much memory the guest has.", func(*qmp.Call, *none) (memoryInfo, error) {
+			return memoryInfo{uint64(m.cfg.Spec.Memory.Size), new(uint64)}, nil
+		}),
+		qmp.Define("query-current-machine", "What the board can do.", func(*qmp.Call, *none) (currentMachine, error) {
+			return currentMachine{}, nil
+		}),
+		qmp.Define("query-iothreads", "Threads made for disks by name: there are none.", func(*qmp.Call, *none) ([]ioThread, error) {
+			return nil, nil
+		}),
+	}
+}

@@ -1,0 +1,120 @@
+// Package monitor is the control of a running VM: QEMU's QMP commands over package machine.
+package monitor
+
+import (
+	"log/slog"
+	"net"
+	"slices"
+
+	"berth/machine"
+	"berth/qmp"
+	"berth/spec"
+)
+
+// The version of QEMU's protocol that commands and answers follow.
+const major, minor, micro = 7, 2, 0
+
+// Config is what a monitor knows of its VM beside the machine itself.
+type Config struct {
+	Spec        spec.Machine
+	Accelerator string // "kvm" or "soft"
+	KVM         bool   // the host has KVM, used or not
+	Package     string // berth's own version
+	Log         *slog.Logger
+}
+
+// Monitor answers QMP sessions about one VM. Its methods may be called from any
+// goroutine.
+type Monitor struct {
+	cfg    Config
+	vm     *machine.Machine
+	server *qmp.Server
+}
+
+// New makes the monitor of a VM that is not there yet: machine.New wants Notice.
+func New(c Config) (*Monitor, error) {
+	m := &Monitor{cfg: c}
+	t, err := m.table()
+	if err != nil {
+		return nil, err
+	}
+	m.server = qmp.NewServer(t, c.Log)
+	return m, nil
+}
+
+// table is everything that the monitor understands and says.
+func (m *Monitor) table() (*qmp.Table, error) {
+	v := qmp.Version{QEMU: qmp.Triple{Major: major, Minor: minor, Micro: micro}, Package: m.cfg.Package}
+	return qmp.NewTable(v, slices.Concat(m.runCommands(), m.cpuCommands(), m.hostCommands()), events())
+}
+
+// Attach gives the monitor its VM, before any session begins.
+func (m *Monitor) Attach(vm *machine.Machine) { m.vm = vm }
+
+// Accept serves whoever connects to l until l is closed.
+func (m *Monitor) Accept(l net.Listener) { m.server.Accept(l) }
+
+// Serve answers who is at the other end of conn until that ends.
+func (m *Monitor) Serve(conn net.Conn) { m.server.Serve(conn) }
+
+// Close ends the sessions. The VM has ended.
+func (m *Monitor) Close() { m.server.Close() }
+
+// events are those that a VM may emit.
+func events() []qmp.Event {
+	return []qmp.Event{
+		qmp.DefineEvent[qmp.None]("STOP", "The VM's vCPUs and devices have stopped.", 0),
+		qmp.DefineEvent[qmp.None]("RESUME", "They go on.", 0),
+		qmp.DefineEvent[qmp.None]("POWERDOWN", "The power button was pressed.", 0),
+		qmp.DefineEvent[ending]("RESET", "The VM was reset, by the guest or from outside.", 0),
+		qmp.DefineEvent[ending]("SHUTDOWN", "The VM ends, or is kept halted if its spec says so.", 0),
+		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
+	}
+}
+
+// ending is the data of RESET and SHUTDOWN.
+type ending struct {
+	Guest  bool          `json:"guest"`
+	Reason shutdownCause `json:"reason"`
+}
+
+type shutdownCause string
+
+// Values implements qmp.Enum.
+func (shutdownCause) Values() []string {
+	return []string{
+		"none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal", "host-ui", "guest-shutdown", "guest-reset",
+		"guest-panic", "subsystem-reset", "snapshot-load",
+	}
+}
+
+type panicked struct {
+	Action panicAction `json:"action"`
+}
+
+type panicAction string
+
+// Values implements qmp.Enum.
+func (panicAction) Values() []string { return []string{"pause", "poweroff", "run"} }
+
+// Notice emits what happens to the VM as an event.
+func (m *Monitor) Notice(n machine.Notice) {
+	switch n.Kind {
+	case machine.NoticeStop:
+		m.server.Emit("STOP", nil)
+	case machine.NoticeResume:
+		m.server.Emit("RESUME", nil)
+	case machine.NoticePowerDown:
+		m.server.Emit("POWERDOWN", nil)
+	case machine.NoticeReset:
+		m.server.Emit("RESET", ending{n.Guest, shutdownCause(n.Cause)})
+	case machine.NoticeShutdown:
+		m.server.Emit("SHUTDOWN", ending{n.Guest, shutdownCause(n.Cause)})
+	case machine.NoticePanicked:
+		action := panicAction(n.Action)
+		if n.Action == "reset" {
+			action = "run"
+		}
+		m.server.Emit("GUEST_PANICKED", panicked{action})
+	}
+}
