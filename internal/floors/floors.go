@@ -10,7 +10,7 @@ internal/floors internal/suggest internal/thread
 spec guestmem kvmapi irq clock x86
 
 # mechanisms
-bus x86/optab x86/mmu block block/inflate chardev qmp
+bus x86/optab x86/mmu block block/inflate chardev qmp netdev
 x86/decode x86/fp
 x86/jit
 x86/interp
