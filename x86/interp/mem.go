@@ -2,7 +2,6 @@ package interp
 
 import (
 	"encoding/binary"
-	"math/bits"
 	"sync/atomic"
 
 	"berth/guestmem"
@@ -20,16 +19,10 @@ const (
 type memState struct {
 	regs mmu.Regs // as the control registers stand
 
-	// Which TLB entries hold something, by MMUIndex: a flush visits only these.
-	filled, global, large [3][mmu.TLBSize / 64]uint64
+	tlb  tlbState
+	ages ages
 
-	phys [3][mmu.TLBSize]uint64 // the entries' guest-physical pages
-
-	// generation changes whenever a translation that was handed out may have
-	// become wrong; fetches made under an older one are forgotten.
-	generation uint64
-	globals    uint64 // likewise of translations that are global
-	fetches    [fetchEntries]fetchEntry
+	fetches [fetchEntries]fetchEntry
 
 	buf [64]byte // for I/O and page-crossing accesses: escapes to IO implementations
 }
@@ -38,12 +31,12 @@ const fetchEntries = 256
 
 // fetchEntry remembers where the code of one linear page lies.
 type fetchEntry struct {
-	page       uint64
-	generation uint64 // of memState, or globals; 0 is none
-	global     bool
-	user       bool
-	phys       uint64
-	code       []byte
+	page   uint64
+	age    uint64 // that its translation holds under; 0 is none
+	global bool
+	user   bool
+	phys   uint64
+	code   []byte
 }
 
 // canonical reports whether va can be translated: 48-bit addresses are
@@ -104,34 +97,6 @@ func (c *CPU) walk(va uint64, a mmu.Access) (pg mmu.Page, ok bool) {
 		c.exc = exception{vector: x86.PF, hasError: true, code: code, cr2: va}
 	}
 	return pg, ok
-}
-
-// fill puts a RAM page into the TLB. It grants writes only where nobody must
-// hear of them.
-func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Access) {
-	page := va & pageMask
-	if c.DR[7]&0xff != 0 && c.watched(page) || c.sys.alignCheck {
-		return
-	}
-	i := va / pageSize % mmu.TLBSize
-	e := &c.TLB[c.MMUIndex][i]
-	host := region.HostAddr() + uintptr(pg.Phys-region.GPA)
-	*e = mmu.Entry{Read: page, Write: mmu.NoPage(i), Add: host - uintptr(page), Host: host}
-	if pg.Writable && !region.ReadOnly && c.writeUnseen(pg.Phys, a) {
-		e.Write = page
-	}
-	m, w, bit := &c.sys.mem, i/64, uint64(1)<<(i%64)
-	m.phys[c.MMUIndex][i] = pg.Phys
-	m.filled[c.MMUIndex][w] |= bit
-	setBit(&m.global[c.MMUIndex][w], bit, pg.Global)
-	setBit(&m.large[c.MMUIndex][w], bit, pg.Shift > 12)
-}
-
-func setBit(w *uint64, bit uint64, on bool) {
-	*w &^= bit
-	if on {
-		*w |= bit
-	}
 }
 
 // writeUnseen reports whether stores to a RAM page may bypass the page's flags.
@@ -357,12 +322,14 @@ func (c *CPU) ldChunk(va, n uint64) ([]byte, bool) {
 // ldBytes loads len(p) ≥ 1 bytes, however many pages they span, whatever their
 // alignment. If it faults p is partly filled.
 func (c *CPU) ldBytes(va uint64, p []byte) bool {
-	if h := c.readPtr(va, uint64(len(p))-1); h != nil {
-		loadHostBytes(hostBytes(h, uint64(len(p))), p)
-		return true
-	}
 	for len(p) > 0 {
-		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
+		n := min(uint64(len(p)), pageSize-va%pageSize)
+		if h := c.readPtr(va, n-1); h != nil {
+			loadHostBytes(hostBytes(h, n), p[:n])
+			va, p = c.after(va, n), p[n:]
+			continue
+		}
+		n = min(n, 16)
 		b, ok := c.ldChunk(va, n)
 		if !ok {
 			return false
@@ -379,12 +346,14 @@ func (c *CPU) stBytes(va uint64, p []byte) bool {
 	if !c.probeWrite(va, uint64(len(p))) {
 		return false
 	}
-	if h := c.writePtr(va, uint64(len(p))-1); h != nil {
-		storeHostBytes(hostBytes(h, uint64(len(p))), p)
-		return true
-	}
 	for len(p) > 0 {
-		n := min(uint64(len(p)), 16, pageSize-va%pageSize)
+		n := min(uint64(len(p)), pageSize-va%pageSize)
+		if h := c.writePtr(va, n-1); h != nil {
+			storeHostBytes(hostBytes(h, n), p[:n])
+			va, p = c.after(va, n), p[n:]
+			continue
+		}
+		n = min(n, 16)
 		b := c.sys.mem.buf[:n]
 		copy(b, p)
 		if !c.storePiece(va, b, 1) {
@@ -429,7 +398,7 @@ func (c *CPU) fetch(va uint64) (phys uint64, code []byte, ok bool) {
 	m := &c.sys.mem
 	user := c.MMUIndex == mmuUser
 	f := &m.fetches[va/pageSize%fetchEntries]
-	if f.page == page && f.user == user && f.generation == m.age(f.global) {
+	if f.page == page && f.user == user && f.age == m.ages.of(f.global) {
 		return f.phys + off, f.code[off:], true
 	}
 	pg, ok := c.walk(va, mmu.Fetch)
@@ -441,16 +410,8 @@ func (c *CPU) fetch(va uint64) (phys uint64, code []byte, ok bool) {
 		return pg.Phys | off, nil, true
 	}
 	start := pg.Phys - r.GPA
-	*f = fetchEntry{page, m.age(pg.Global), pg.Global, user, pg.Phys, r.Host[start : start+pageSize : start+pageSize]}
+	*f = fetchEntry{page, m.ages.hold(va, &pg), pg.Global, user, pg.Phys, r.Host[start : start+pageSize : start+pageSize]}
 	return pg.Phys | off, f.code[off:], true
-}
-
-// age is the generation that a translation holds under.
-func (m *memState) age(global bool) uint64 {
-	if global {
-		return m.globals
-	}
-	return m.generation
 }
 
 // fetchedGlobal reports that the translation of va, which fetch has returned, is global.
@@ -500,85 +461,4 @@ func (c *CPU) sys64(va uint64) (uint64, bool) {
 	v, ok := c.ld64(va)
 	c.MMUIndex = old
 	return v, ok
-}
-
-// flushTLB forgets all translations, or with keepGlobal those not global.
-func (c *CPU) flushTLB(keepGlobal bool) {
-	m := &c.sys.mem
-	m.generation++
-	if !keepGlobal {
-		m.globals++
-	}
-	for t := range m.filled {
-		for w, set := range m.filled[t] {
-			if keepGlobal {
-				set &^= m.global[t][w]
-			}
-			m.filled[t][w] &^= set
-			for ; set != 0; set &= set - 1 {
-				c.empty(t, w*64+bits.TrailingZeros64(set))
-			}
-		}
-	}
-}
-
-// initTLB makes a TLB of any contents empty.
-func (c *CPU) initTLB() {
-	for t := range c.TLB {
-		for i := range c.TLB[t] {
-			c.empty(t, i)
-		}
-		c.sys.mem.filled[t] = [mmu.TLBSize / 64]uint64{}
-	}
-	c.sys.mem.generation++
-	c.sys.mem.globals++
-}
-
-// flushPage forgets the translation of va, and all of a large page's pieces if
-// any is held (Intel SDM vol. 3A §4.10.4.1).
-func (c *CPU) flushPage(va uint64) {
-	m := &c.sys.mem
-	m.generation++
-	m.globals++
-	page := va & pageMask
-	i := va / pageSize % mmu.TLBSize
-	for t := range c.TLB {
-		if c.TLB[t][i].Read == page {
-			c.drop(t, int(i))
-		}
-		for w, set := range m.large[t] {
-			for set &= m.filled[t][w]; set != 0; set &= set - 1 {
-				// 1 GiB covers every size of mapping; dropping too much is harmless.
-				if n := w*64 + bits.TrailingZeros64(set); (c.TLB[t][n].Read^va)>>30 == 0 {
-					c.drop(t, n)
-				}
-			}
-		}
-	}
-}
-
-// empty has an entry grant nothing.
-func (c *CPU) empty(t, i int) {
-	none := mmu.NoPage(uint64(i))
-	c.TLB[t][i].Read, c.TLB[t][i].Write = none, none
-}
-
-func (c *CPU) drop(t, i int) {
-	c.empty(t, i)
-	c.sys.mem.filled[t][i/64] &^= 1 << (i % 64)
-}
-
-// revokeWrites takes the direct write permission from pages that have it and match.
-func (c *CPU) revokeWrites(match func(phys uint64) bool) {
-	m := &c.sys.mem
-	for t := range m.filled {
-		for w, set := range m.filled[t] {
-			for ; set != 0; set &= set - 1 {
-				i := w*64 + bits.TrailingZeros64(set)
-				if e := &c.TLB[t][i]; e.Write == e.Read && match(m.phys[t][i]) {
-					e.Write = mmu.NoPage(uint64(i))
-				}
-			}
-		}
-	}
 }

@@ -191,7 +191,7 @@ func (c *CPU) vectorsUsable() uint8 {
 // unitTag is what an entry of the table of jumps must have been made under to hold
 // now: the same translations, privilege and mode.
 func (c *CPU) unitTag(global bool) uint64 {
-	return c.sys.mem.age(global)<<3 | b2u(c.Mode == decode.Mode64)<<2 | uint64(c.MMUIndex) + 1
+	return c.sys.mem.ages.of(global)<<3 | b2u(c.Mode == decode.Mode64)<<2 | uint64(c.MMUIndex) + 1
 }
 
 // findUnit is find for translated code.

@@ -2,7 +2,7 @@
 package mmu
 
 // TLBSize is the number of entries of each TLB, a power of two.
-const TLBSize = 1024
+const TLBSize = 4096
 
 // NoPage is what a tag of the i-th entry holds if no page: the address of a page
 // that belongs to an entry far from it, so that no address which looks there, nor
