@@ -98,7 +98,7 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run --console ", "file= null pty server= socket= stdio"},
 		{"berth run --numa ", "dist, node,"},
 		{"berth run --cpus 4,", "cores= maxcpus= sockets= threads="},
-		{"berth ", "completion image doctor run"},
+		{"berth re", "reset resume"},
 		{"berth run --on-panic ", "ignore reset stop"},
 	} {
 		bash.tab(c.typed, 1)

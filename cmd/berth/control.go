@@ -6,10 +6,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"berth/chardev"
 	"berth/machine"
 	"berth/monitor"
+	"berth/rundir"
 	"berth/spec"
 )
 
@@ -21,9 +23,13 @@ type controls struct {
 	dialed    []net.Conn
 }
 
-// openControls opens the sockets of a VM that is not there yet.
-func openControls(list []spec.Control, mon *monitor.Monitor) (*controls, error) {
+// openControls opens the sockets of a VM that is not there yet, one in its
+// directory, if it has one, among them.
+func openControls(list []spec.Control, dir *rundir.Dir, mon *monitor.Monitor) (*controls, error) {
 	c := &controls{monitor: mon}
+	if dir != nil {
+		list = append(slices.Clone(list), spec.Control{Protocol: "qmp", Socket: dir.Path(rundir.QMPSocket), Server: true})
+	}
 	for _, s := range list {
 		if err := c.open(s); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", s.Protocol, err), c.close())

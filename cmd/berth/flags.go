@@ -14,6 +14,9 @@ type runFlags struct {
 	given   []func(*spec.Machine) error // what the command line says, in its order
 	dryRun  string
 	verbose bool
+	detach  bool // run it in the background
+	// detached: this is the process in the background.
+	detached bool
 }
 
 // machine returns the completed and validated machine that the arguments and
@@ -71,6 +74,9 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.toggle("no-reboot", "end when the guest resets itself, with status 0", func(m *spec.Machine) *bool { return &m.NoReboot })
 	d.toggle("no-shutdown", "keep a VM whose guest powered off or panicked, for who controls it", func(m *spec.Machine) *bool { return &m.NoShutdown })
 	d.toggle("paused", "run nothing before who controls the VM says so", func(m *spec.Machine) *bool { return &m.Paused })
+	flags.BoolVarP(&f.detach, "detach", "d", false, "run the VM in the background; it needs a --name")
+	flags.BoolVar(&f.detached, "detached", false, "be the process in the background")
+	flags.Lookup("detached").Hidden = true
 	flags.StringVar(&f.dryRun, "dry-run", "", "print the resulting machine file, as `FORMAT` json or yaml, and do nothing")
 	flags.Lookup("dry-run").NoOptDefVal = "json"
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say more on standard error")

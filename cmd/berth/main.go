@@ -80,6 +80,7 @@ func rootCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(runCommand(stdin, stdout, stderr), doctorCommand(stdout), imageCommand(stdin, stdout, stderr), completionCommand(stdout), guardCmd())
+	root.AddCommand(vmCommands(stdin, stdout, stderr)...)
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,12 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
+	"berth/chardev"
 	"berth/machine"
 	"berth/monitor"
+	"berth/rundir"
 	"berth/spec"
 )
 
-const runLong = `Run one virtual machine in the foreground, its serial console on this terminal
+const runLong = `Run one virtual machine, its serial console on this terminal
 unless --serial or --console says otherwise.
 
 Only the guest's bytes go to standard output; berth's own words go to standard
@@ -28,6 +31,9 @@ error. On a terminal, Ctrl-A X leaves and Ctrl-A H lists the keys.
 
 A machine file, YAML or JSON, says the same as the flags do; flags override it,
 and --dry-run prints one. Files named in it are relative to its own folder.
+
+With --detach it runs in the background: ps lists such VMs, console shows
+their serial port, stop ends them.
 
 SIGTERM and SIGINT press the power button; a second one stops the VM at once.
 
@@ -46,7 +52,7 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 	f := &runFlags{}
 	c := &cobra.Command{
 		Use:     "run [MACHINE.yaml] [flags]",
-		Short:   "Run a virtual machine in the foreground",
+		Short:   "Run a virtual machine",
 		Long:    runLong,
 		Example: runExample,
 		Args:    func(_ *cobra.Command, args []string) error { return checkArgs(args) },
@@ -58,7 +64,13 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 			if f.dryRun != "" {
 				return printMachine(stdout, m, f.dryRun)
 			}
-			return runMachine(m, f.verbose, stdin, stdout, stderr)
+			if f.detach && !f.detached {
+				if m.Name == spec.Default().Name {
+					return errors.New("--detach: give the VM a --name, by which it is found again")
+				}
+				return detach(os.Args[2:], m, stdout, stderr)
+			}
+			return runMachine(m, f.verbose, f.detached, stdin, stdout, stderr)
 		},
 	}
 	f.declare(c.Flags())
@@ -95,9 +107,9 @@ func printMachine(w io.Writer, m spec.Machine, format string) error {
 }
 
 // runMachine builds the VM, ties it to the terminal and the signals, and
-// returns how it ended as an exitError.
-func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.Writer) error {
-	interactive := m.OnStdio() && term.IsTerminal(int(stdin.Fd()))
+// returns how it ended as an exitError. A detached one is a process in the background.
+func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, stderr io.Writer) error {
+	interactive := !detached && m.OnStdio() && term.IsTerminal(int(stdin.Fd()))
 	if interactive {
 		stderr = crlfWriter{stderr}
 	}
@@ -106,17 +118,28 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 	if err != nil {
 		return err
 	}
+	dir, err := holdName(m)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Remove() }() // what stays is cleaned up by whoever looks next
 	mon, err := monitor.New(monitor.Config{Spec: m, Accelerator: accelerator.Name(), KVM: hostHasKVM(), Package: "berth", Log: log})
 	if err != nil {
 		return err
 	}
-	control, err := openControls(m.Controls, mon)
+	control, err := openControls(m.Controls, dir, mon)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = control.close() }() // the VM has ended: nobody is left to tell
 	console := newConsole(stdin, stdout, stderr, interactive)
-	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: console, Log: log, Notify: mon.Notice})
+	var host chardev.Port = console
+	if detached {
+		if host, err = newLoggedConsole(dir); err != nil {
+			return err
+		}
+	}
+	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: host, Log: log, Notify: mon.Notice})
 	if err != nil {
 		return err
 	}
@@ -129,12 +152,53 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		log.Warn("naming the process", "err", err)
 	}
 	introduce(stderr, accelerator.Name(), why, vm)
-	if interactive {
-		raw, err := makeRaw(stdin)
+	if !detached {
+		leave, err := tie(m, vm, console, interactive, stdin, stderr)
 		if err != nil {
 			return err
 		}
-		defer raw.restore()
+		defer leave()
+	}
+	defer watchSignals(vm, stderr)()
+	if err := control.serve(vm, stderr); err != nil {
+		return err
+	}
+	if detached {
+		if err := background(dir); err != nil {
+			return err
+		}
+	}
+	outcome, err := vm.Run()
+	if err != nil {
+		return err
+	}
+	return ended(outcome, verbose)
+}
+
+// holdName makes the directory by which other commands find a VM that has a name; nil without.
+func holdName(m spec.Machine) (*rundir.Dir, error) {
+	if m.Name == spec.Default().Name {
+		return nil, nil
+	}
+	d, err := rundir.Create(rundir.Root(), m.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.WriteSpec(m); err != nil {
+		return nil, errors.Join(err, d.Remove())
+	}
+	return d, nil
+}
+
+// tie joins the VM to the terminal that it was started from.
+func tie(m spec.Machine, vm *machine.Machine, console *console, interactive bool, stdin *os.File, stderr io.Writer) (leave func(), err error) {
+	leave = func() {}
+	if interactive {
+		raw, err := makeRaw(stdin)
+		if err != nil {
+			return nil, err
+		}
+		leave = raw.restore
 		fmt.Fprintln(stderr, "berth: Ctrl-A X leaves, Ctrl-A H for help")
 	}
 	if m.OnStdio() {
@@ -142,17 +206,13 @@ func runMachine(m spec.Machine, verbose bool, stdin *os.File, stdout, stderr io.
 		go console.pump()
 	}
 	if interactive && m.Console.To == "stdio" {
-		defer watchSize(vm, stdin)()
+		restore, unwatch := leave, watchSize(vm, stdin)
+		leave = func() {
+			unwatch()
+			restore()
+		}
 	}
-	defer watchSignals(vm, stderr)()
-	if err := control.serve(vm, stderr); err != nil {
-		return err
-	}
-	outcome, err := vm.Run()
-	if err != nil {
-		return err
-	}
-	return ended(outcome, verbose)
+	return leave, nil
 }
 
 // introduce says what runs the VM and where its pseudo-terminals are.
