@@ -284,7 +284,18 @@ func (k *Core) settleFlags() {
 		k.Res, k.Src, k.CC = f.FlagA<<sh, f.FlagB<<sh, ccSub|w
 	case jit.FlagsCmp:
 		k.Res, k.Src, k.CC = (f.FlagA-f.FlagB)<<sh, f.FlagB<<sh, ccSub|w
+	case jit.FlagsTest:
+		k.Res, k.CC = (f.FlagA&f.FlagB)<<sh, ccLogic|w
 	}
+	step := ccInc
+	switch {
+	case kind&jit.FlagsDec != 0:
+		step = ccDec
+	case kind&jit.FlagsInc == 0:
+		return
+	}
+	w = uint8(kind >> jit.FlagsStepWidth & 3)
+	k.Src, k.Res, k.CC = b2u(k.cf()), f.FlagC<<(64-8<<w), step|w
 }
 
 // rawFlags has the frame hold the flags as FlagsRaw.

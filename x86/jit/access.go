@@ -83,7 +83,7 @@ func (t *translation) offset(in *decode.Inst) {
 // access turns the linear address in tmp1 into one of the host, for size bytes,
 // which lie at a multiple of align. It uses tmp2 and the host's flags.
 func (t *translation) access(size uint8, write bool, align uint8) {
-	t.spoil()
+	t.clobber()
 	if t.seg != 0 {
 		t.inSegment(size)
 	}

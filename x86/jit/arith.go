@@ -71,33 +71,21 @@ func (t *translation) arith(o *operands) bool {
 	return true
 }
 
-// testRegs is TEST of registers, whose result no register holds but for TEST r, r.
+// testRegs is TEST of registers.
 func (t *translation) testRegs(size uint8, a, b value, r recipe) bool {
 	r.a = a
-	switch {
-	case a == b:
+	if a == b {
 		h := t.readInto(a.reg, tmp1)
 		t.test(size, h, regRM(h))
-	case !t.in.wanted:
-		if b.reg == noReg {
-			t.inst(sized(size, 0xf7), 0, t.source(a.reg))
-			t.immediateOf(size, b.imm)
-		} else {
-			h := t.readInto(a.reg, tmp1)
-			t.test(size, h, t.source(b.reg))
-		}
-		r = recipe{kind: FlagsRaw}
-	default:
-		t.load(8, tmp1, t.source(a.reg))
-		if b.reg == noReg {
-			t.aluImm(aluAnd, size, regRM(tmp1), b.imm)
-		} else {
-			t.alu(aluAnd, size, tmp1, t.source(b.reg))
-		}
-		t.store(8, tmp1, frame(offFlagA))
-		t.storeImm(4, frame(offFlagKind), int32(r.word()))
-		r.saved = true
-		r.a = value{reg: noReg}
+		t.setFlags(r)
+		return true
+	}
+	r.kind, r.b = FlagsTest, b
+	if b.reg == noReg {
+		t.inst(sized(size, 0xf7), 0, t.source(a.reg))
+		t.immediateOf(size, b.imm)
+	} else {
+		t.test(size, t.readInto(a.reg, tmp1), t.source(b.reg))
 	}
 	t.setFlags(r)
 	return true

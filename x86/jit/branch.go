@@ -5,12 +5,10 @@ import "berth/x86/optab"
 // branch is Jcc.
 func (t *translation) branch() {
 	in := &t.in.Inst
-	t.hostFlags()
-	t.wanted = true
-	t.saveFlags()
-	from := t.jcc(in.Opcode & 15)
+	t.hostFlags(needsCarry(in))
 	t.sides = append(t.sides, side{
-		from: from, target: int64(t.pos) + int64(in.Len) + int64(in.Imm), count: t.count + 1, pos: t.pos,
+		from: t.jcc(in.Opcode & 15), target: int64(t.pos) + int64(in.Len) + int64(in.Imm),
+		in: t.in, count: t.count + 1, flags: t.flags,
 	})
 }
 
@@ -68,10 +66,7 @@ func (t *translation) jump() {
 
 // indirect goes on at the address in tmp1; moved is what was added to RSP.
 func (t *translation) indirect(moved int32) {
-	if !t.flags.saved {
-		// tmp2 is free
-		t.saveFlags()
-	}
+	t.saveFlags() // tmp2 is free
 	t.far(t.count+1, t.exit(Exit{Kind: Indirect, Off: t.pos, Count: t.count, Target: int64(moved)}))
 }
 
@@ -79,6 +74,7 @@ func (t *translation) indirect(moved int32) {
 func (t *translation) call() {
 	in := &t.in.Inst
 	near := in.Row.Args[0] == optab.Jz
+	t.clobber() // while tmp2 is free
 	switch {
 	case near:
 	case in.Mem:
@@ -109,7 +105,7 @@ func (t *translation) canonical(r uint8) {
 	if t.word == 4 {
 		return
 	}
-	t.spoil()
+	t.clobber()
 	x := t.c.step(&t.in.Inst, t.pos, t.count)
 	t.mov(tmp1, r)
 	t.shift(7, 8, tmp1, 47)

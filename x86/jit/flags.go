@@ -67,15 +67,31 @@ type recipe struct {
 	width uint8  // log2 of bytes
 	a, b  value
 	host  bool // the host's flags are the guest's
-	saved bool // the frame says so
+	lost  bool // but CF is not
+	saved bool // the frame says so, but for step
+	step  step
 }
 
+// step is an INC or DEC that came after: CF is as before, the other flags follow from its result.
+type step struct {
+	kind  uint32 // FlagsInc or FlagsDec with the width; 0: there was none
+	reg   uint8  // the guest register that has the result, unless saved
+	saved bool
+}
+
+// pending reports that the frame does not know of it.
+func (s *step) pending() bool { return s.kind != 0 && !s.saved }
+
 // word is FlagKind for the recipe.
-func (r *recipe) word() uint32 { return r.kind | uint32(r.width)<<flagsWidthShift }
+func (r *recipe) word() uint32 { return r.kind | uint32(r.width)<<flagsWidthShift | r.step.kind }
+
+// allSaved reports that the frame says all.
+func (r *recipe) allSaved() bool { return r.saved && !r.step.pending() }
 
 // uses reports that the recipe needs guest register n.
 func (r *recipe) uses(n uint8) bool {
-	return r.kind >= FlagsLogic && (r.a.isReg(n) || r.kind >= FlagsAdd && r.b.isReg(n))
+	return r.step.pending() && r.step.reg == n ||
+		!r.saved && r.kind >= FlagsLogic && (r.a.isReg(n) || r.kind >= FlagsAdd && r.b.isReg(n))
 }
 
 // reads reports that the result depends on the flags.
@@ -89,22 +105,26 @@ func reads(op optab.Op) bool {
 
 // saveFlags puts the flags into the frame, without touching the host's.
 func (t *translation) saveFlags() {
-	if t.flags.saved {
+	if t.flags.allSaved() {
 		return
 	}
-	t.flags.saved = true
 	t.storeFlags(&t.flags)
+	t.flags.saved, t.flags.step.saved = true, true
 }
 
 // storeFlags emits that; in a stub it is emitted a second time.
 func (t *translation) storeFlags(r *recipe) {
+	if r.step.pending() {
+		t.store(8, t.readInto(r.step.reg, tmp2), frame(offFlagC))
+		if r.saved {
+			t.storeStep(&r.step)
+			return
+		}
+	}
 	switch r.kind {
-	case FlagsCore:
-		return
 	case FlagsRaw:
 		t.mov(tmp2, rAX)
-		t.bytes(0x9f)                                         // lahf
-		t.inst(op{opmap: map0F, opcode: 0x90}, 0, regRM(rAX)) // seto al
+		t.raw()
 		t.store(2, rAX, frame(offFlagA))
 		t.mov(rAX, tmp2)
 	default:
@@ -116,6 +136,11 @@ func (t *translation) storeFlags(r *recipe) {
 	t.storeImm(4, frame(offFlagKind), int32(r.word()))
 }
 
+// storeStep tells the frame, which knows the rest.
+func (t *translation) storeStep(s *step) {
+	t.storeImm(1, frame(offFlagKind+stepShift/8), int32(s.kind>>stepShift))
+}
+
 func (t *translation) storeValue(v value, off uintptr) {
 	if v.reg == noReg {
 		t.storeImm(8, frame(off), v.imm)
@@ -124,18 +149,21 @@ func (t *translation) storeValue(v value, off uintptr) {
 	t.store(8, t.readInto(v.reg, tmp2), frame(off))
 }
 
-// hostFlags makes the host's flags the guest's. It may use tmp2, which then holds nothing.
-func (t *translation) hostFlags() {
+// hostFlags makes the host's flags the guest's; carry: CF too. It may use tmp2, which then holds
+// nothing.
+func (t *translation) hostFlags(carry bool) {
 	r := &t.flags
-	if r.host {
+	if r.host && !(carry && r.lost) {
 		return
 	}
-	r.host = true
 	switch {
 	case r.kind == FlagsCore:
 		t.aluImm(aluCmp, 4, frame(offFlagKind), int32(FlagsRaw))
 		t.lazies = append(t.lazies, lazy{from: t.jcc(ccNZ), back: t.here(), exit: t.exit(Exit{Kind: Lazy, Off: t.pos, Count: t.count}), retry: t.start})
 		r.kind, r.saved = FlagsRaw, true
+		if r.step.saved { // what the frame has of it is in there
+			r.step = step{}
+		}
 		t.loadRaw()
 	case r.kind == FlagsRaw:
 		t.loadRaw()
@@ -144,6 +172,36 @@ func (t *translation) hostFlags() {
 	default:
 		t.again(r, false)
 	}
+	t.stepAgain(&r.step)
+	r.host, r.lost = true, false
+}
+
+// stepAgain sets all of the host's flags but CF as an INC or DEC did.
+func (t *translation) stepAgain(s *step) {
+	switch {
+	case s.kind == 0:
+		return
+	case s.saved:
+		t.load(8, tmp2, frame(offFlagC))
+	default:
+		t.mov(tmp2, t.readInto(s.reg, tmp2))
+	}
+	digit := uint8(0)
+	if s.kind&FlagsDec != 0 {
+		digit = 1
+	}
+	o := sized(1<<(s.kind>>FlagsStepWidth), 0xff)
+	t.inst(o, digit^1, regRM(tmp2))
+	t.inst(o, digit, regRM(tmp2))
+}
+
+// needsCarry: a condition code that looks at CF.
+func needsCarry(in *decode.Inst) bool {
+	switch in.Op {
+	case optab.JCC, optab.SETCC, optab.CMOVCC:
+		return in.Opcode&0xa == 2
+	}
+	return true
 }
 
 // lazy is where flags of a kind not known are to become FlagsRaw.
@@ -197,6 +255,8 @@ func (t *translation) again(r *recipe, saved bool) {
 		t.test(size, tmp2, regRM(tmp2))
 	case FlagsCmp:
 		with(aluCmp)
+	case FlagsTest:
+		with(aluAnd)
 	case FlagsAdd:
 		with(aluSub)
 		with(aluAdd)
@@ -206,32 +266,32 @@ func (t *translation) again(r *recipe, saved bool) {
 	}
 }
 
-// spoil is clobber where the flags may be known to the host alone.
-func (t *translation) spoil() {
-	if t.flags.host && t.flags.kind == FlagsRaw {
-		t.saveFlags()
-	}
-	t.clobber()
+// clobber says that the host's flags are about to change. If they are known to the host alone and
+// may be asked for they are saved, which uses tmp2.
+func (t *translation) clobber() {
+	t.keepRaw()
+	t.flags.host, t.flags.lost = false, false
 }
 
-// clobber says that the host's flags are no longer the guest's.
-func (t *translation) clobber() {
-	r := &t.flags
-	r.host = false
-	if r.kind == FlagsRaw && !r.saved { // nobody will ask: see want
-		*r = recipe{kind: FlagsCore, saved: true}
+// keepRaw saves flags that the host alone knows, if they may be asked for.
+func (t *translation) keepRaw() {
+	switch r := &t.flags; {
+	case r.kind != FlagsRaw || r.saved:
+	case t.wanted:
+		t.saveFlags()
+	default:
+		*r = recipe{kind: FlagsCore, saved: true, host: r.host}
 	}
 }
 
 // writes says that guest register n is about to change: a recipe that needs its
 // old value is saved, if the flags may still be asked for.
 func (t *translation) writes(n uint8) {
-	if t.flags.uses(n) && !t.flags.saved {
-		if t.flagsWanted() {
-			t.saveFlags()
-		}
-		if !t.flags.saved { // nobody will ask: what they are is not known any more
-			t.flags = recipe{kind: FlagsCore, saved: true}
-		}
+	switch {
+	case !t.flags.uses(n):
+	case t.wanted:
+		t.saveFlags()
+	default: // nobody will ask: what they are is not known any more
+		t.flags = recipe{kind: FlagsCore, saved: true}
 	}
 }

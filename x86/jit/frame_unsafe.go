@@ -16,6 +16,7 @@ var (
 	offFlagB    = unsafe.Offsetof(zero.FlagB)
 	offFlagKind = unsafe.Offsetof(zero.FlagKind)
 	offExit     = unsafe.Offsetof(zero.Exit)
+	offFlagC    = unsafe.Offsetof(zero.FlagC)
 	offVA       = unsafe.Offsetof(zero.VA)
 	offTags     = unsafe.Offsetof(zero.Tags)
 	offJumps    = unsafe.Offsetof(zero.Jumps)

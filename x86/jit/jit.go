@@ -10,12 +10,14 @@ package jit
 // Frame is the part of a vCPU's state that translated code shares with its caller
 // alone. It lies outside the Go heap.
 type Frame struct {
-	// FlagA, FlagB and FlagKind say what the six status flags are: see the Flags constants.
+	// FlagA, FlagB, FlagKind and FlagC say what the six status flags are: see the Flags constants.
 	FlagA, FlagB uint64
 	FlagKind     uint32
 
 	Exit uint32 // index of the Exit that was taken
 	VA   uint64 // of a Miss
+
+	FlagC uint64
 
 	Budget int64 // instructions left before translated code returns
 
@@ -44,11 +46,19 @@ const (
 	FlagsAdd   // of the sum FlagA, one operand of which is FlagB
 	FlagsSub   // of the difference FlagA, whose subtrahend is FlagB
 	FlagsCmp   // of FlagA - FlagB
+	FlagsTest  // of FlagA AND FlagB
 
 	FlagsKind = 0xff
 	// FlagsWidth is log2 of the operands' bytes.
 	FlagsWidth      = 3 << flagsWidthShift
 	flagsWidthShift = 8
+
+	// FlagsInc and FlagsDec: since then FlagC was the result of an INC or DEC, so only CF is as the
+	// kind says. From FlagsStepWidth up is log2 of its bytes.
+	FlagsInc       = 1 << stepShift
+	FlagsDec       = 2 << stepShift
+	FlagsStepWidth = stepShift + 2
+	stepShift      = 16
 )
 
 // Jump is an entry of the table that maps linear addresses to translated code.

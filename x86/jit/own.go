@@ -26,12 +26,12 @@ func (t *translation) own() {
 		}
 		t.again1(in)
 	case optab.LAHF:
-		t.hostFlags()
+		t.hostFlags(true)
 		t.writes(rAX)
 		t.again1(in)
 	case optab.SAHF, optab.CLC, optab.STC, optab.CMC:
 		if in.Op == optab.CMC || t.in.keep {
-			t.hostFlags()
+			t.hostFlags(true)
 		}
 		t.again1(in)
 		t.setFlags(recipe{kind: FlagsRaw})
@@ -216,7 +216,7 @@ func (t *translation) direct(in *decode.Inst) (m rm, ok bool) {
 
 // direction is CLD and STD.
 func (t *translation) direction() {
-	t.spoil()
+	t.clobber()
 	if t.in.Op == optab.CLD {
 		t.aluImm(aluAnd, 4, at(state, t.c.layout.Flags), ^0x400)
 	} else {
@@ -232,7 +232,7 @@ func (t *translation) bitString() {
 		bits = 6
 	}
 	t.address()
-	t.spoil()
+	t.clobber()
 	if size == 8 {
 		t.load(8, tmp2, t.source(in.Reg))
 	} else {
@@ -245,7 +245,7 @@ func (t *translation) bitString() {
 	t.aluImm(aluAnd, 4, regRM(tmp2), int32(size)*8-1) // or the host would look beyond the operand again
 	t.store(8, tmp2, frame(offScratch))
 	if t.in.keep {
-		t.hostFlags()
+		t.hostFlags(true)
 	}
 	t.wanted = false
 	t.load(8, tmp2, frame(offScratch))
@@ -255,7 +255,7 @@ func (t *translation) bitString() {
 
 // clearInterrupts is CLI at CPL 0.
 func (t *translation) clearInterrupts() {
-	t.spoil()
+	t.clobber()
 	x := t.c.step(&t.in.Inst, t.pos, t.count)
 	t.aluImm(aluCmp, 1, at(state, t.c.layout.CPL), 0)
 	t.stub(t.jcc(ccNZ), x, stubLeave)
@@ -271,7 +271,7 @@ func (t *translation) divide() {
 	if in.Mem {
 		t.load(size, tmp2, t.memory(size, false, 1))
 	} else {
-		t.spoil()
+		t.clobber()
 		t.load(size, tmp2, t.source(in.RM))
 	}
 	x := t.c.step(&t.in.Inst, t.pos, t.count)

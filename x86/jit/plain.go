@@ -8,7 +8,7 @@ import (
 func (t *translation) plain() {
 	in := &t.in.Inst
 	o := parse(in)
-	if t.arith(&o) {
+	if t.arith(&o) || t.incDec(&o) {
 		return
 	}
 	e := t.operandE(&o)
@@ -80,7 +80,7 @@ func (t *translation) operandE(o *operands) rm {
 		e = t.memory(o.eSize, o.eWrite, align)
 	}
 	if e := effectOf(in); e == flagsRead || e == flagsMix && t.in.keep {
-		t.hostFlags()
+		t.hostFlags(needsCarry(in))
 	}
 	switch effectOf(in) {
 	case flagsSet, flagsMix:
@@ -192,8 +192,5 @@ func (t *translation) setFlags(r recipe) {
 	case flagsSet, flagsMix:
 		r.host = true
 		t.flags = r
-		if r.kind == FlagsRaw && !r.saved && t.in.wanted {
-			t.saveFlags()
-		}
 	}
 }

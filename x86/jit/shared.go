@@ -73,28 +73,19 @@ func (c *Cache) emitLoadYMM(e *buf) {
 func (c *Cache) emitRaw(e *buf) {
 	c.toRaw = e.entry()
 	e.load(4, tmp2, frame(offFlagKind))
-	e.test(4, tmp2, regRM(tmp2))
+	e.test(1, tmp2, regRM(tmp2))
 	core := e.jcc(ccZ)
-	e.bytes(0x50) // push rax
+	e.push(rAX)
 	e.load(8, rAX, frame(offFlagA))
-	var done []uint32
-	for kind := FlagsLogic; kind <= FlagsCmp; kind++ {
+	e.loadZX(2, tmp2, regRM(tmp2)) // without the step
+	e.aluImm(aluCmp, 4, regRM(tmp2), int32(FlagsRaw))
+	done := []uint32{e.jcc(ccZ)}
+	for kind := FlagsLogic; kind <= FlagsTest; kind++ {
 		for w := range uint8(4) {
 			e.aluImm(aluCmp, 4, regRM(tmp2), int32(kind|uint32(w)<<flagsWidthShift))
 			other := e.jcc(ccNZ)
-			size, b := uint8(1)<<w, frame(offFlagB)
-			switch kind {
-			case FlagsLogic:
-				e.test(size, rAX, regRM(rAX))
-			case FlagsCmp:
-				e.alu(aluCmp, size, rAX, b)
-			case FlagsAdd:
-				e.alu(aluSub, size, rAX, b)
-				e.alu(aluAdd, size, rAX, b)
-			case FlagsSub:
-				e.alu(aluAdd, size, rAX, b)
-				e.alu(aluCmp, size, rAX, b)
-			}
+			e.flagsOf(kind, 1<<w)
+			e.raw()
 			done = append(done, e.jmp())
 			e.bind(other)
 		}
@@ -102,12 +93,58 @@ func (c *Cache) emitRaw(e *buf) {
 	for _, d := range done {
 		e.bind(d)
 	}
-	e.bytes(0x9f)                                         // lahf
-	e.inst(op{opmap: map0F, opcode: 0x90}, 0, regRM(rAX)) // seto al
-	e.store(2, rAX, frame(offFlagA))
+	e.emitStep()
 	e.storeImm(4, frame(offFlagKind), int32(FlagsRaw))
-	e.bytes(0x58) // pop rax
+	e.pop(rAX)
 	e.test(4, state, regRM(state))
 	e.bind(core)
 	e.bytes(0xc3)
+}
+
+// flagsOf sets the host's flags from RAX, which is FlagA, and FlagB.
+func (e *buf) flagsOf(kind uint32, size uint8) {
+	b := frame(offFlagB)
+	switch kind {
+	case FlagsLogic:
+		e.test(size, rAX, regRM(rAX))
+	case FlagsCmp:
+		e.alu(aluCmp, size, rAX, b)
+	case FlagsTest:
+		e.test(size, rAX, b)
+	case FlagsAdd:
+		e.alu(aluSub, size, rAX, b)
+		e.alu(aluAdd, size, rAX, b)
+	case FlagsSub:
+		e.alu(aluAdd, size, rAX, b)
+		e.alu(aluCmp, size, rAX, b)
+	}
+}
+
+// raw puts the host's flags into RAX as FlagsRaw has them.
+func (e *buf) raw() {
+	e.bytes(0x9f)                                         // lahf
+	e.inst(op{opmap: map0F, opcode: 0x90}, 0, regRM(rAX)) // seto al
+}
+
+// emitStep applies the frame's INC or DEC, if there is one, to the flags in RAX and stores them in FlagA.
+func (e *buf) emitStep() {
+	var done []uint32
+	e.loadZX(1, tmp2, frame(offFlagKind+stepShift/8))
+	for w := range uint8(4) {
+		for digit, kind := range [2]uint32{FlagsInc, FlagsDec} {
+			e.aluImm(aluCmp, 4, regRM(tmp2), int32(kind>>stepShift|uint32(w)<<(FlagsStepWidth-stepShift)))
+			other := e.jcc(ccNZ)
+			e.load(8, tmp2, frame(offFlagC))
+			e.bytes(0x04, 0x7f, 0x9e) // add al, 127; sahf
+			e.inst(sized(1<<w, 0xff), uint8(digit)^1, regRM(tmp2))
+			e.inst(sized(1<<w, 0xff), uint8(digit), regRM(tmp2))
+			e.raw()
+			done = append(done, e.jmp())
+			e.bind(other)
+		}
+	}
+	for _, d := range done {
+		e.bind(d)
+	}
+	e.store(2, rAX, frame(offFlagA))
 }

@@ -5,7 +5,7 @@ import "berth/x86/optab"
 // pushFlags is PUSHF: RF and VM are pushed as 0.
 func (t *translation) pushFlags() {
 	top := t.stack(-int32(t.word), true)
-	t.hostFlags()
+	t.hostFlags(true)
 	t.saveFlags()
 	t.bytes(0x9c)       // pushfq
 	t.bytes(0x41, 0x5d) // pop tmp2

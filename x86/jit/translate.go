@@ -80,8 +80,9 @@ const (
 type side struct {
 	from   uint32
 	target int64
+	in     *inst
 	count  uint8
-	pos    uint16
+	flags  recipe
 }
 
 // Translate makes the block that begins at offset pos of its page. code is what
@@ -187,8 +188,6 @@ func mayLeave(in *inst) bool {
 	return in.Mem
 }
 
-func (t *translation) flagsWanted() bool { return t.wanted }
-
 // block emits the code.
 func (t *translation) block() {
 	if t.fp != 0 {
@@ -198,7 +197,11 @@ func (t *translation) block() {
 	for i := range t.insts {
 		t.in = &t.insts[i]
 		t.pos, t.count = t.in.pos, uint8(i)
-		t.wanted, t.start = before, t.here()
+		t.wanted = before
+		if mayLeave(t.in) {
+			t.keepRaw() // before it begins: when it begins again the host's flags are others
+		}
+		t.start = t.here()
 		t.instruction()
 		before = t.in.wanted
 	}
@@ -210,8 +213,7 @@ func (t *translation) block() {
 	for i := range t.sides {
 		s := &t.sides[i]
 		t.bind(s.from)
-		t.flags = recipe{kind: FlagsCore, saved: true} // branch saved them
-		t.pos = s.pos
+		t.in, t.pos, t.flags = s.in, s.in.pos, s.flags
 		t.edge(s.target, s.count)
 	}
 	for i := range t.stubs {
@@ -272,8 +274,8 @@ func (t *translation) emitStub(s *stub) {
 	case stubRIP:
 		t.store(8, tmp1, at(state, t.c.layout.RIP))
 	}
-	if !s.flags.saved && s.what != stubRIP {
-		if s.flags.kind == FlagsRaw {
+	if !s.flags.allSaved() {
+		if s.flags.kind == FlagsRaw && !s.flags.saved {
 			panic("jit: flags lost")
 		}
 		t.storeFlags(&s.flags)
