@@ -153,7 +153,7 @@ func (d *differ) bothFault(want, got uint8) bool {
 		stack && got == x86.GP && d.has(func(in *decode.Inst) bool { return in.Op == optab.CALL }) ||
 		want == x86.GP && got == x86.SSFault && d.has(d.misaligned) ||
 		want == x86.SSFault && got == x86.GP && d.has(d.misaligned) ||
-		want == x86.PF && got == x86.GP && d.c.Mode != decode.Mode64 && d.has(func(in *decode.Inst) bool {
+		want == x86.PF && (got == x86.GP || got == x86.SSFault) && d.c.Mode != decode.Mode64 && d.has(func(in *decode.Inst) bool {
 			return in.Op == optab.MASKMOVDQU || in.Op == optab.MASKMOVQ || longOperand(in) || in.Op == optab.BOUND ||
 				in.Row.Args != nil && in.Row.Args[0] == optab.Mt
 		})

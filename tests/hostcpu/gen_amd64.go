@@ -11,6 +11,9 @@ import (
 
 // Generator makes random cases from the instruction table.
 type Generator struct {
+	// Longest, not 0, has every case be a sequence of up to so many instructions.
+	Longest int
+
 	rng   *rand.Rand
 	rows  []optab.Row
 	skip  func(*optab.Row) bool
@@ -60,6 +63,9 @@ func (g *Generator) one(slot int) (Case, bool) {
 	n := 1
 	if g.chance(15) {
 		n = 2 + g.rng.IntN(2)
+	}
+	if g.Longest != 0 {
+		n = 1 + g.rng.IntN(g.Longest)
 	}
 	for range n {
 		at := len(c.Code)

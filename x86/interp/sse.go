@@ -143,6 +143,9 @@ func (c *CPU) sseAvailable(in *decode.Inst, k *sseKind) status {
 		}
 	}
 	mmx := k.mmx && rowMMX(in.Row, in.Mem)
+	if mmx {
+		c.takeX87()
+	}
 	if k.do == doUD || c.CR0&x86.CR0EM != 0 || c.CR4&x86.CR4OSFXSR == 0 && !(mmx && in.Row.Prefix == optab.PNone && !needsSSE(in.Op)) {
 		return c.raise(x86.UD)
 	}

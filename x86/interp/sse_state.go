@@ -45,6 +45,9 @@ func (c *CPU) sseState(in *decode.Inst) status {
 	case optab.STMXCSR:
 		va, ok := c.sseAddr(in, 4, false, true)
 		return done(ok && c.st32(va, c.fpu.mxcsr))
+	}
+	c.takeX87()
+	switch in.Op {
 	case optab.FXSAVE, optab.FXRSTOR:
 		if c.CR0&(x86.CR0EM|x86.CR0TS) != 0 {
 			return c.raise(x86.NM)

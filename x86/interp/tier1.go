@@ -97,6 +97,7 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 	f.Tags = [2]uint64{c.unitTag(false), c.unitTag(true)}
 	f.MXCSR = c.fpu.mxcsr
 	f.FPUsable = c.vectorsUsable()
+	f.X87 = c.x87Home()
 	misses := 0
 	for {
 		slice := min(jitSlice, c.TurnEnd-c.Instructions)
@@ -125,6 +126,12 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 			c.rawFlags()
 			code = x.Retry
 			continue
+		case jit.Load:
+			if c.lendX87() {
+				code = x.Retry
+				continue
+			}
+			return noLink, c.leaveUnit(x)
 		case jit.Edge:
 			c.RIP = c.R[decode.RIP] + uint64(x.Target)
 			link = n

@@ -4,22 +4,24 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"berth/x86/jit"
 )
 
 // Translation counts what was translated, how often it was looked for and how
 // translated code was left. What runs without leaving translated code is not counted:
 // jumps that the table of jumps answers and accesses that the TLB grants.
 type Translation struct {
-	Blocks, Instructions uint64        // translated, again after a Clear
-	Crossing             uint64        // of Blocks, those of one instruction in two pages
-	Time                 time.Duration // of the vCPU's thread that it took: measured of some, see sampled
-	Lookups, Recent      uint64        // of a block by its address; of these, found in the small table
-	Removed              uint64        // blocks whose code was written, or whose second page moved
-	Clears               uint64        // how often everything was forgotten
-	Held, Bytes          int           // blocks and bytes of code held now
-	Exits                [8]uint64     // by jit.Kind
-	Ran                  uint64        // instructions run as translated code
-	Stepped              uint64        // instructions run by their definition where translated code was left for that
+	Blocks, Instructions uint64            // translated, again after a Clear
+	Crossing             uint64            // of Blocks, those of one instruction in two pages
+	Time                 time.Duration     // of the vCPU's thread that it took: measured of some, see sampled
+	Lookups, Recent      uint64            // of a block by its address; of these, found in the small table
+	Removed              uint64            // blocks whose code was written, or whose second page moved
+	Clears               uint64            // how often everything was forgotten
+	Held, Bytes          int               // blocks and bytes of code held now
+	Exits                [jit.Kinds]uint64 // by jit.Kind
+	Ran                  uint64            // instructions run as translated code
+	Stepped              uint64            // instructions run by their definition where translated code was left for that
 }
 
 // sampled: of so many blocks one is timed, for reading the clock takes longer than

@@ -8,6 +8,7 @@ import (
 
 // execX87 runs one instruction of the x87 family.
 func (c *CPU) execX87(in *decode.Inst) status {
+	c.takeX87()
 	if in.Op == optab.FWAIT {
 		if c.CR0&(x86.CR0MP|x86.CR0TS) == x86.CR0MP|x86.CR0TS {
 			return c.raise(x86.NM)

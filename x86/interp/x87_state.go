@@ -20,6 +20,7 @@ type fpuState struct {
 	fdp   uint64
 	mxcsr uint32
 	ferr  bool           // FERR# may be asserted
+	lent  bool           // Core.Frame holds the x87 and MMX state meanwhile: see lendX87
 	xmm   *[16][2]uint64 // Core.Frame's
 	ymmh  *[16][2]uint64 // likewise
 	arith fp.Arith
@@ -46,6 +47,7 @@ const (
 
 // saveFPU fills f with the x87, MMX and SSE state.
 func (c *CPU) saveFPU(f *x86.FPU) {
+	c.takeX87()
 	s := &c.fpu
 	for i := range f.ST {
 		f.ST[i] = *s.st(uint8(i))
@@ -56,6 +58,7 @@ func (c *CPU) saveFPU(f *x86.FPU) {
 
 // loadFPU replaces the x87, MMX and SSE state by f; reserved bits are dropped.
 func (c *CPU) loadFPU(f *x86.FPU) {
+	c.takeX87()
 	s := &c.fpu
 	s.setStatusWord(f.FSW)
 	for i := range f.ST {
@@ -277,17 +280,13 @@ func (c *CPU) x87Image(in *decode.Inst) status {
 		}
 		c.getEnv(p, in)
 		if all {
-			for i := range uint8(8) {
-				*s.st(i) = getF80(p[n+10*int(i):])
-			}
+			s.getRegisters(p[n:])
 		}
 		return next
 	}
 	c.putEnv(p, in)
 	if all {
-		for i := range uint8(8) {
-			putF80(p[n+10*int(i):], *s.st(i))
-		}
+		s.putRegisters(p[n:])
 	}
 	if !c.stBytes(va, p) {
 		return faulted
@@ -299,6 +298,20 @@ func (c *CPU) x87Image(in *decode.Inst) status {
 		s.summarize()
 	}
 	return next
+}
+
+// getRegisters takes the registers from an image, ST0 first.
+func (s *fpuState) getRegisters(p []byte) {
+	for i := range uint8(8) {
+		*s.st(i) = getF80(p[10*int(i):])
+	}
+}
+
+// putRegisters is its inverse.
+func (s *fpuState) putRegisters(p []byte) {
+	for i := range uint8(8) {
+		putF80(p[10*int(i):], *s.st(i))
+	}
 }
 
 func getF80(p []byte) x86.F80 {

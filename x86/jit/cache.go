@@ -19,7 +19,8 @@ type Cache struct {
 	insts   []inst        // of the block being translated
 	buf     buf
 
-	lookup, toRaw Entry            // shared code
+	lookup, toRaw Entry // shared code
+	loadX87       Entry
 	loadFP        [fpYMM + 1]Entry // by level
 	strings       [3][4]stringCode // by TLB and log2 of the elements' size
 }

@@ -40,6 +40,11 @@ TEXT ·enter(SB), NOSPLIT, $8-24
 	MOVQ R11, 96(R13)
 	MOVQ R14, Frame_Budget(R15)
 	MOVQ 0(SP), BP
+	CMPB Frame_X87(R15), $const_X87Loaded
+	JNE  saved
+	FSAVE Frame_X87Image(R15) // the host's x87 state is initial again, as Go has it
+	MOVB $const_X87Saved, Frame_X87(R15)
+saved:
 	CMPB Frame_FPLoaded(R15), $0
 	JEQ  done
 	STMXCSR Frame_MXCSR(R15)

@@ -21,7 +21,7 @@ func effectOf(in *decode.Inst) effect {
 	case optab.ADD, optab.OR, optab.AND, optab.SUB, optab.XOR, optab.CMP, optab.TEST, optab.NEG, optab.MUL, optab.IMUL,
 		optab.DIV, optab.IDIV, optab.BSF, optab.BSR, optab.TZCNT, optab.LZCNT, optab.POPCNT, optab.XADD, optab.CMPXCHG,
 		optab.COMISS, optab.COMISD, optab.UCOMISS, optab.UCOMISD, optab.PTEST, optab.PCMPESTRI, optab.PCMPESTRM,
-		optab.PCMPISTRI, optab.PCMPISTRM, optab.VTESTPS, optab.VTESTPD, optab.ANDN, optab.BEXTR, optab.BLSI, optab.BLSMSK,
+		optab.PCMPISTRI, optab.PCMPISTRM, optab.VTESTPS, optab.VTESTPD, optab.FCOMI, optab.FCOMIP, optab.FUCOMI, optab.FUCOMIP, optab.ANDN, optab.BEXTR, optab.BLSI, optab.BLSMSK,
 		optab.BLSR, optab.BZHI:
 		return flagsSet
 	case optab.SHL, optab.SHR, optab.SAR, optab.SHLD, optab.SHRD, optab.ROL, optab.ROR, optab.RCL, optab.RCR:
@@ -29,7 +29,7 @@ func effectOf(in *decode.Inst) effect {
 	case optab.ADC, optab.SBB, optab.INC, optab.DEC, optab.BT, optab.BTS, optab.BTR, optab.BTC, optab.CMPXCHG8B, optab.CMPXCHG16B,
 		optab.SAHF, optab.CLC, optab.STC, optab.CMC:
 		return flagsMix
-	case optab.LAHF, optab.JCC, optab.SETCC, optab.CMOVCC, optab.PUSHF:
+	case optab.LAHF, optab.JCC, optab.SETCC, optab.CMOVCC, optab.PUSHF, optab.FCMOVCC:
 		return flagsRead
 	}
 	return flagsNone
@@ -159,7 +159,7 @@ func (t *translation) hostFlags(carry bool) {
 	switch {
 	case r.kind == FlagsCore:
 		t.aluImm(aluCmp, 4, frame(offFlagKind), int32(FlagsRaw))
-		t.lazies = append(t.lazies, lazy{from: t.jcc(ccNZ), back: t.here(), exit: t.exit(Exit{Kind: Lazy, Off: t.pos, Count: t.count}), retry: t.start})
+		t.lazies = append(t.lazies, lazy{from: t.jcc(ccNZ), back: t.here(), exit: t.exit(Exit{Kind: Lazy, Off: t.pos, Count: t.count}), retry: t.start, x87: t.x87})
 		r.kind, r.saved = FlagsRaw, true
 		if r.step.saved { // what the frame has of it is in there
 			r.step = step{}
@@ -205,14 +205,17 @@ func needsCarry(in *decode.Inst) bool {
 }
 
 // lazy is where flags of a kind not known are to become FlagsRaw.
-type lazy struct{ from, back, exit, retry uint32 }
+type lazy struct {
+	from, back, exit, retry uint32
+	x87                     bool // as stub.x87
+}
 
 func (t *translation) emitLazy(l *lazy) {
 	t.bind(l.from)
 	t.callTo(t.c.toRaw)
 	t.bindTo(t.jcc(ccNZ), l.back)
 	t.leave(l.exit)
-	t.retry(l.exit, l.retry)
+	t.retry(l.exit, l.retry, l.x87)
 }
 
 // loadRaw takes the host's flags from the frame.

@@ -26,6 +26,11 @@ var (
 	offMXCSR    = unsafe.Offsetof(zero.MXCSR)
 	offFPLoaded = unsafe.Offsetof(zero.FPLoaded)
 	offFPUsable = unsafe.Offsetof(zero.FPUsable)
+	offX87      = unsafe.Offsetof(zero.X87)
+	offX87Image = unsafe.Offsetof(zero.X87Image)
+	offFIP      = unsafe.Offsetof(zero.FIP)
+	offFDP      = unsafe.Offsetof(zero.FDP)
+	offFOP      = unsafe.Offsetof(zero.FOP)
 )
 
 // The software TLB as translated code sees it.

@@ -33,6 +33,13 @@ type Frame struct {
 	// FPLoaded: the host's registers hold XMM and MXCSR (1), and YMMH (2). FPUsable: what they may.
 	FPLoaded, FPUsable uint8
 
+	// X87Image is x87 and MMX state as FNSAVE of 64-bit mode stores it, its pointers
+	// meaningless; FIP, FDP and FOP are those. X87 says whether they hold the guest's.
+	X87Image [108]byte
+	X87      uint8
+	FOP      uint16
+	FIP, FDP uint64
+
 	hostMXCSR uint32 //nolint:unused // enter keeps the host's there
 }
 
@@ -108,11 +115,14 @@ const (
 	Indirect      // it goes to RIP, likewise; the instruction at Off went there
 	Dead          // the block to be entered, at Off, has been removed
 	Lazy          // the flags are wanted as FlagsRaw; then Retry
+	Load          // Frame.X87 is to be X87Saved, then Retry; or it is a Step
+
+	Kinds = iota // how many there are
 )
 
 // String is the kind's name in reports.
 func (k Kind) String() string {
-	return [...]string{"miss", "step", "edge", "spent", "far", "indirect", "dead", "lazy"}[k]
+	return [...]string{"miss", "step", "edge", "spent", "far", "indirect", "dead", "lazy", "load"}[k]
 }
 
 // Exit describes one way out of translated code.

@@ -19,7 +19,8 @@ type operands struct {
 	destG         bool // the destination is g
 	acc           bool // e is the accumulator, though there is no ModRM
 	unsupported   bool
-	xmmE, xmmG    bool
+	xmmE, xmmG    bool // XMM or MMX registers
+	mmx           bool // one of them is an MMX register
 	align         bool
 }
 
@@ -51,6 +52,10 @@ func parse(in *decode.Inst) (o operands) {
 			o.e, o.eSize, o.eRead, o.eWrite, o.xmmE = true, sizeOf(in, a), r, w, true
 		case optab.Gb, optab.Gw, optab.Gd, optab.Gv, optab.Gy:
 			o.g, o.gSize, o.gRead, o.gWrite, o.destG = true, sizeOf(in, a), r, w, i == 0
+		case optab.Pq:
+			o.g, o.gSize, o.gRead, o.gWrite, o.xmmG, o.mmx, o.destG = true, 8, r, w, true, true, i == 0
+		case optab.Qd, optab.Qq, optab.Nq:
+			o.e, o.eSize, o.eRead, o.eWrite, o.xmmE, o.mmx = true, in.Width(a), r, w, true, true
 		case optab.Vx:
 			o.g, o.gSize, o.gRead, o.gWrite, o.xmmG, o.destG = true, 16, r, w, true, i == 0
 		case optab.AL, optab.RAXv:
@@ -179,6 +184,9 @@ func classify(in *decode.Inst, v3 bool) how {
 		}
 		return howOwn
 	default:
+		if op >= optab.FirstX87 && op <= optab.LastX87 {
+			return classifyX87(in)
+		}
 		if op >= optab.FirstSSE && op <= optab.LastSSE {
 			return classifySSE(in)
 		}

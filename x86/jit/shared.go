@@ -42,6 +42,7 @@ func (c *Cache) emitShared() {
 	if c.layout.V3 {
 		c.emitLoadYMM(e)
 	}
+	c.emitLoadX87(e)
 	c.emitRaw(e)
 	for index := range c.strings {
 		for size := range c.strings[index] {

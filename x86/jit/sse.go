@@ -5,7 +5,7 @@ import (
 	"berth/x86/optab"
 )
 
-// classifySSE: XMM instructions that every x86-64-v2 host has and that change
+// classifySSE: XMM and MMX instructions that every x86-64-v2 host has and that change
 // nothing but registers, memory and MXCSR's flags.
 func classifySSE(in *decode.Inst) how {
 	switch in.Op {
@@ -13,20 +13,20 @@ func classifySSE(in *decode.Inst) how {
 		optab.AESDEC, optab.AESDECLAST, optab.AESIMC, optab.AESKEYGENASSIST:
 		return howStep
 	}
-	if in.Row.Prefix == optab.PNone {
-		// MMX's rows have no prefix, and neither have some of SSE's: those with V or W.
-		for _, a := range in.Row.Args {
-			switch a {
-			case optab.Pq, optab.Qd, optab.Qq, optab.Nq, optab.M:
-				return howStep
-			}
-		}
+	if in.Op == optab.EMMS {
+		return howMMX
 	}
 	o := parse(in)
 	if o.unsupported || len(in.Row.Args) == 0 || !o.xmmE && !o.xmmG {
 		return howStep
 	}
-	return howSSE
+	if !o.mmx {
+		return howSSE
+	}
+	if in.Mem && (in.Op == optab.CVTPI2PS || in.Op == optab.CVTPI2PD) {
+		return howStep // whether they enter MMX state differs between CPUs
+	}
+	return howMMX
 }
 
 // aligned: a 16-byte memory operand must stand at a multiple of 16.
@@ -41,6 +41,10 @@ func aligned(op optab.Op) bool {
 // sse emits in with its general registers renamed.
 func (t *translation) sse() {
 	in := &t.in.Inst
+	if in.Op == optab.EMMS {
+		t.bytes(0x0f, 0x77)
+		return
+	}
 	o := parse(in)
 	t.xmmAccess(&o)
 	o.align = o.eSize == 16 && aligned(in.Op)

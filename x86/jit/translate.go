@@ -19,6 +19,8 @@ type inst struct {
 	how    how
 	wanted bool // the flags after it may be asked for
 	keep   bool // of flagsMix: those before it matter
+	loads  bool // it is the block's first that uses x87 registers
+	points bool // it stores where it is for the x87: see wantPointers
 }
 
 // how an instruction is translated.
@@ -31,6 +33,8 @@ const (
 	howPlain              // with its operands renamed
 	howSSE                // likewise, of XMM registers
 	howVEX                // likewise, of YMM or general registers, with a VEX prefix
+	howX87                // as it is, but for memory
+	howMMX                // as howSSE, of MMX registers or both
 	howOwn                // by code of its own
 )
 
@@ -51,6 +55,7 @@ type translation struct {
 	lazies []lazy
 	ended  bool
 	fp     uint8 // what the block needs of the host's vector registers: see fpLevel
+	x87    bool  // the host's x87 registers are the guest's, at the point being emitted
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
 	start  uint32 // where in begins
@@ -65,13 +70,14 @@ type stub struct {
 	what  stubKind
 	tag   int32  // of a miss: the TLB tag's offset
 	retry uint32 // where the instruction begins, in the code
+	x87   bool   // the x87 registers were loaded
 }
 
 type stubKind uint8
 
 const (
 	stubMiss  stubKind = iota // tmp1 is VA less the tag
-	stubRetry                 // likewise with a Retry, but no VA
+	stubRetry                 // leaves, and has a Retry
 	stubLeave                 // only leaves
 	stubRIP                   // tmp1 is the RIP to go to
 )
@@ -100,6 +106,7 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 		return u, false
 	}
 	t.want()
+	t.wantPointers()
 	t.buf = c.begin()
 	dead := c.add(Exit{Kind: Dead, Off: pos})
 	t.stub(0, dead, stubLeave)
@@ -133,6 +140,8 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 		in.modernise()
 		in.how = classify(&in.Inst, t.c.layout.V3)
 		t.fp = max(t.fp, in.fpLevel())
+		in.loads = in.usesX87() && !t.x87
+		t.x87 = t.x87 || in.loads
 		if in.how == howStep || ends(in.Op) || crossing {
 			return true
 		}
@@ -185,7 +194,7 @@ func mayLeave(in *inst) bool {
 		optab.STOS, optab.MOVS:
 		return true
 	}
-	return in.Mem
+	return in.Mem || in.loads
 }
 
 // block emits the code.
@@ -194,6 +203,7 @@ func (t *translation) block() {
 		t.needFP()
 	}
 	before := true
+	t.x87 = false
 	for i := range t.insts {
 		t.in = &t.insts[i]
 		t.pos, t.count = t.in.pos, uint8(i)
@@ -239,6 +249,12 @@ func (t *translation) instruction() {
 		t.plain()
 	case howSSE:
 		t.sse()
+	case howX87:
+		t.needX87()
+		t.doX87()
+	case howMMX:
+		t.needX87()
+		t.sse()
 	case howVEX:
 		t.vex()
 	case howOwn:
@@ -257,7 +273,7 @@ func (t *translation) leave(x uint32) {
 
 // stub has the jump at from lead to a stub.
 func (t *translation) stub(from, x uint32, what stubKind) *stub {
-	t.stubs = append(t.stubs, stub{from: from, exit: x, flags: t.flags, what: what, retry: t.start})
+	t.stubs = append(t.stubs, stub{from: from, exit: x, flags: t.flags, what: what, retry: t.start, x87: t.x87})
 	return &t.stubs[len(t.stubs)-1]
 }
 
@@ -281,21 +297,27 @@ func (t *translation) emitStub(s *stub) {
 		t.storeFlags(&s.flags)
 	}
 	t.leave(s.exit)
-	if s.what == stubMiss {
-		t.retry(s.exit, s.retry)
+	if s.what == stubMiss || s.what == stubRetry {
+		t.retry(s.exit, s.retry, s.x87)
 	}
 }
 
-// retry has exit x lead back to the instruction at pos of the code.
-func (t *translation) retry(x, pos uint32) {
+// retry has exit x lead back to the instruction at pos of the code. x87: the x87
+// registers were loaded there.
+func (t *translation) retry(x, pos uint32, x87 bool) {
 	at := Entry(t.base + pos)
-	if t.fp != 0 {
-		t.c.exits[x].Retry = t.entry()
-		t.callTo(t.c.loadFP[t.fp])
-		t.jumpTo(at)
+	if t.fp == 0 && !x87 {
+		t.c.exits[x].Retry = at
 		return
 	}
-	t.c.exits[x].Retry = at
+	t.c.exits[x].Retry = t.entry()
+	if t.fp != 0 {
+		t.callTo(t.c.loadFP[t.fp])
+	}
+	if x87 {
+		t.callTo(t.c.loadX87)
+	}
+	t.jumpTo(at)
 }
 
 // needFP has the host's registers hold the guest's XMM or YMM, or leaves.

@@ -28,7 +28,7 @@ func classifyVEX(in *decode.Inst, v3 bool) how {
 // fpLevel is what the instruction needs of the host's vector registers.
 func (in *inst) fpLevel() uint8 {
 	switch {
-	case in.how == howSSE:
+	case in.how == howSSE, in.how == howMMX && usesXMM(in.Row):
 		return fpXMM
 	case in.how == howVEX && in.Op < optab.FirstBMI:
 		return fpYMM
