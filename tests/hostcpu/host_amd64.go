@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/x86"
+	"berth/x86/decode"
 )
 
 // runner is runner.asm, assembled.
@@ -45,11 +46,16 @@ type Host struct {
 	mem      []byte
 	file     *os.File
 	to, from *os.File
+	shared   int // offset of the shared part
 }
 
 // NewHost starts the runner.
-func NewHost() (h *Host, err error) {
-	h = &Host{}
+func NewHost() (*Host, error) { return startHost(runner, fileSize, sharedOff) }
+
+// startHost starts a runner that shares size bytes with it, of which those from
+// shared on are not the case's memory.
+func startHost(runner []byte, size, shared int) (h *Host, err error) {
+	h = &Host{shared: shared}
 	defer func() {
 		if err != nil {
 			_ = h.Close()
@@ -60,18 +66,18 @@ func NewHost() (h *Host, err error) {
 		return nil, fmt.Errorf("hostcpu: memfd: %w", err)
 	}
 	h.file = os.NewFile(uintptr(fd), "hostcpu")
-	if err := h.file.Truncate(fileSize); err != nil {
+	if err := h.file.Truncate(int64(size)); err != nil {
 		return nil, err
 	}
-	h.mem, err = unix.Mmap(fd, 0, fileSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	h.mem, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("hostcpu: mmap: %w", err)
 	}
-	return h, h.start()
+	return h, h.start(runner)
 }
 
 // start writes the runner to a file of its own and executes it.
-func (h *Host) start() error {
+func (h *Host) start(runner []byte) error {
 	exe, err := unix.MemfdCreate("runner", unix.MFD_CLOEXEC)
 	if err != nil {
 		return err
@@ -126,42 +132,52 @@ func (h *Host) Run(image []byte, cases []Case, results []Result) error {
 	copy(h.mem[imageOff:imageOff+sandboxSize], image)
 	layCode(h.mem[sandboxSize:sandboxSize+codeSize], cases)
 	for i := range cases {
-		h.putCase(h.mem[casesOff+i*caseSize:], i, &cases[i])
+		putCase(h.mem[casesOff+i*caseSize:], startRIP(i, cases[i].Mode), cases[i].Mode, &cases[i].State)
 	}
-	binary.LittleEndian.PutUint64(h.mem[sharedOff:], uint64(len(cases)))
-	if _, err := h.to.Write([]byte{1}); err != nil {
-		return fmt.Errorf("hostcpu: runner: %w", err)
-	}
-	if err := h.from.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		return err
-	}
-	if _, err := h.from.Read(make([]byte, 1)); err != nil {
-		i := binary.LittleEndian.Uint64(h.mem[sharedOff+8:])
-		return fmt.Errorf("hostcpu: the runner hangs or died in case %d (% x): %w", i, cases[min(i, uint64(len(cases)-1))].Code, err)
+	if i, err := h.batch(len(cases)); err != nil {
+		return fmt.Errorf("hostcpu: the runner hangs or died in case %d (% x): %w", i, cases[i].Code, err)
 	}
 	for i := range cases {
-		h.getResult(h.mem[resultsOff+i*resultSize:], &cases[i], &results[i])
+		p := h.mem[resultsOff+i*resultSize:]
+		getResult(p, cases[i].Mode, &results[i])
+		copy(results[i].Memory[:], p[resultMemory:])
 	}
 	return nil
 }
 
-func (h *Host) putCase(p []byte, i int, c *Case) {
-	le := binary.LittleEndian
-	for n, r := range contextRegs {
-		le.PutUint64(p[8*n:], c.State.GPR[r])
+// batch has the runner run n cases. An error comes with the case it is in.
+func (h *Host) batch(n int) (at int, err error) {
+	binary.LittleEndian.PutUint64(h.mem[h.shared:], uint64(n))
+	if _, err := h.to.Write([]byte{1}); err != nil {
+		return 0, err
 	}
-	cs, ss := selectors(c.Mode)
-	le.PutUint64(p[8*16:], startRIP(i, c.Mode))
-	le.PutUint64(p[8*17:], c.State.RFLAGS)
-	le.PutUint64(p[8*18:], uint64(cs)|uint64(ss)<<48)
-	le.PutUint64(p[8*19:], c.State.FSBase)
-	le.PutUint64(p[8*20:], c.State.GSBase)
-	le.PutUint64(p[8*21:], uint64(ss)|uint64(ss)<<16)
-	copy(p[caseFX:caseFX+fxSize], c.State.FX[:])
-	copy(p[caseFX+fxSize:], c.State.YMMH[:])
+	if err := h.from.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return 0, err
+	}
+	if _, err := h.from.Read(make([]byte, 1)); err != nil {
+		return int(min(binary.LittleEndian.Uint64(h.mem[h.shared+8:]), uint64(n-1))), err
+	}
+	return 0, nil
 }
 
-func (h *Host) getResult(p []byte, c *Case, r *Result) {
+func putCase(p []byte, rip uint64, m decode.Mode, s *State) {
+	le := binary.LittleEndian
+	for n, r := range contextRegs {
+		le.PutUint64(p[8*n:], s.GPR[r])
+	}
+	cs, ss := selectors(m)
+	le.PutUint64(p[8*16:], rip)
+	le.PutUint64(p[8*17:], s.RFLAGS)
+	le.PutUint64(p[8*18:], uint64(cs)|uint64(ss)<<48)
+	le.PutUint64(p[8*19:], s.FSBase)
+	le.PutUint64(p[8*20:], s.GSBase)
+	le.PutUint64(p[8*21:], uint64(ss)|uint64(ss)<<16)
+	copy(p[caseFX:caseFX+fxSize], s.FX[:])
+	copy(p[caseFX+fxSize:], s.YMMH[:])
+}
+
+// getResult reads a result but for its memory.
+func getResult(p []byte, m decode.Mode, r *Result) {
 	le := binary.LittleEndian
 	for n, reg := range contextRegs {
 		r.State.GPR[reg] = le.Uint64(p[8*n:])
@@ -174,10 +190,9 @@ func (h *Host) getResult(p []byte, c *Case, r *Result) {
 	}
 	r.State.FSBase, r.State.GSBase = le.Uint64(p[8*23:]), le.Uint64(p[8*24:])
 	r.Stop = ""
-	if cs, _ := selectors(c.Mode); le.Uint16(p[8*18:]) != cs {
+	if cs, _ := selectors(m); le.Uint16(p[8*18:]) != cs {
 		r.Stop = fmt.Sprintf("CS is %#x", le.Uint16(p[8*18:]))
 	}
 	copy(r.State.FX[:], p[resultFX:])
 	copy(r.State.YMMH[:], p[resultFX+fxSize:])
-	copy(r.Memory[:], p[resultMemory:])
 }

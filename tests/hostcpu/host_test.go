@@ -302,18 +302,20 @@ func TestRegressions(t *testing.T) {
 	}
 }
 
-// TestRunnerIsAssembled: runner.elf is runner.asm.
+// TestRunnerIsAssembled: runner.elf and sequences.elf are runner.asm.
 func TestRunnerIsAssembled(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "runner.elf")
-	if msg, err := exec.Command("nasm", "-f", "bin", "-o", out, "runner.asm").CombinedOutput(); err != nil {
-		t.Fatalf("nasm (Debian package nasm): %v: %s", err, msg)
-	}
-	built, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(built, runner) {
-		t.Error("runner.elf is not what nasm makes of runner.asm")
+	out := filepath.Join(t.TempDir(), "out.elf")
+	for define, want := range map[string][]byte{"CASES_": runner, "SEQUENCES": seqRunner} {
+		if msg, err := exec.Command("nasm", "-f", "bin", "-D", define, "-o", out, "runner.asm").CombinedOutput(); err != nil {
+			t.Fatalf("nasm (Debian package nasm): %v: %s", err, msg)
+		}
+		built, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(built, want) {
+			t.Errorf("what nasm makes of runner.asm with %s is not in the tree", define)
+		}
 	}
 }
 

@@ -3,7 +3,11 @@
 ; its fault); the handler saves the interrupted state as the result, puts the
 ; next case's state in the signal frame and returns into it.
 ;
-; Build: nasm -f bin -o runner.elf runner.asm (TestRunnerIsAssembled checks)
+; With SEQUENCES it runs those of seq_amd64.go: their code can be written and has an
+; image of its own, and the first faults of a case go on at the addresses it names.
+;
+; Build: nasm -f bin -o runner.elf runner.asm; nasm -f bin -DSEQUENCES -o sequences.elf
+; runner.asm (TestRunnerIsAssembled checks)
 ;
 ; fd 0: a byte starts a batch; fd 1: a byte says it is done; fd 3: the memory below.
 
@@ -11,16 +15,33 @@ bits 64
 
 %define ORIGIN   0x6f0000000000
 %define SANDBOX  0x10000000        ; file offset 0
-%define SANDBOXN 0x2000
+%define WRITTEN  0x2000            ; of the sandbox, what cases may write
 %define CODE     0x20000000        ; file offset SANDBOXN
-%define CODEN    0x10000
 %define SHARED   0x6e0000000000    ; the rest of the file
 %define IMAGE    0x1000            ; in SHARED
+%ifdef SEQUENCES
+%define SANDBOXN 0x3000
+%define CODEN    0x4000
+%define CODEPROT 7
+%define CASES    0x4000
+%define CASESIZE 0x5000            ; from 0x1000 on it is the code
+%define COUNTERS 0x10008000        ; a page more, zero at first
+%define FIXES    0x380             ; in a case: how many, then where
+%define MAXCASES 128
+%define RESSIZE  0x7000
+%define FAULTS   0x380             ; in a result: how many, then vector, error code, RIP, CR2 of each
+%define MEMORY   0x1000            ; in a result: the sandbox; after it the code
+%else
+%define SANDBOXN WRITTEN
+%define CODEN    0x10000
+%define CODEPROT 5
 %define CASES    0x3000
 %define CASESIZE 0x380
 %define MAXCASES 1024
-%define RESULTS  (CASES + MAXCASES*CASESIZE)
 %define RESSIZE  0x2400
+%define MEMORY   0x400
+%endif
+%define RESULTS  (CASES + MAXCASES*CASESIZE)
 %define SHAREDN  (RESULTS + MAXCASES*RESSIZE)
 %define FXCOPY   416               ; of the FXSAVE image: the kernel owns the bytes from 464
 
@@ -48,7 +69,7 @@ phdr:
 	mov rdi, %1
 	mov rsi, %2
 	mov edx, %3
-	mov r10d, 0x100001             ; shared, fixed, no replacement
+	mov r10d, 0x108001             ; shared, fixed, no replacement, all of it now
 	mov r8d, 3
 	mov r9, %4
 	mov eax, 9
@@ -58,8 +79,12 @@ phdr:
 %endmacro
 
 start:
-	map SANDBOX, SANDBOXN, 3, 0
-	map CODE, CODEN, 5, SANDBOXN
+	map SANDBOX, WRITTEN, 3, 0
+%ifdef SEQUENCES
+	map SANDBOX + WRITTEN, SANDBOXN - WRITTEN, 1, WRITTEN
+	map COUNTERS, 0x1000, 3, SANDBOXN + CODEN + 0x3000
+%endif
+	map CODE, CODEN, CODEPROT, SANDBOXN
 	map SHARED, SHAREDN, 3, SANDBOXN + CODEN
 	mov eax, 131                   ; sigaltstack
 	lea rdi, [rel altstack]
@@ -116,7 +141,31 @@ handler:                           ; rdx: ucontext
 	imul rdi, rbp, RESSIZE
 	lea rax, [rbx+RESULTS]
 	add rdi, rax
-	lea r15, [rdi+0x400]
+%ifdef SEQUENCES
+	cmp byte [r12+UC_REGS+8*20], 3
+	je .last
+	imul rsi, rbp, CASESIZE
+	lea rsi, [rsi+rbx+CASES+FIXES]
+	mov rcx, [rdi+FAULTS]
+	cmp rcx, [rsi]
+	jae .last
+	inc qword [rdi+FAULTS]
+	mov rsi, [rsi+8+8*rcx]
+	shl ecx, 5
+	lea rdi, [rdi+FAULTS+8+rcx]
+	mov rax, [r12+UC_REGS+8*20]
+	stosq
+	mov rax, [r12+UC_REGS+8*19]
+	stosq
+	mov rax, rsi
+	xchg rax, [r12+UC_REGS+8*16]
+	stosq
+	mov rax, [r12+UC_REGS+8*22]
+	stosq
+	ret
+.last:
+%endif
+	lea r15, [rdi+MEMORY]
 	lea rsi, [r12+UC_REGS]
 	mov ecx, 23
 	rep movsq
@@ -127,7 +176,7 @@ handler:                           ; rdx: ucontext
 	mov [rdi+16], ax
 	mov ax, es
 	mov [rdi+18], ax
-	lea rdi, [r15-0x400+0xe0]
+	lea rdi, [r15-MEMORY+0xe0]
 	mov rsi, [r12+UC_FP]
 	mov ecx, FXCOPY/8
 	rep movsq
@@ -140,8 +189,13 @@ handler:                           ; rdx: ucontext
 .noymm:
 	mov rdi, r15
 	mov esi, SANDBOX
-	mov ecx, SANDBOXN/8
+	mov ecx, WRITTEN/8
 	rep movsq
+%ifdef SEQUENCES
+	mov esi, CODE
+	mov ecx, CODEN/8
+	rep movsq
+%endif
 	inc rbp
 	cmp rbp, [rbx]
 	jb .load
@@ -163,10 +217,24 @@ handler:                           ; rdx: ucontext
 	mov [rbx+8], rbp
 	lea rsi, [rbx+IMAGE]
 	mov edi, SANDBOX
-	mov ecx, SANDBOXN/8
+	mov ecx, WRITTEN/8
 	rep movsq
 	imul rsi, rbp, CASESIZE
 	lea rsi, [rsi+rbx+CASES]
+%ifdef SEQUENCES
+	mov rdx, rsi
+	add rsi, 0x1000
+	mov edi, CODE
+	mov ecx, CODEN/8
+	rep movsq
+	mov rsi, rdx
+	imul rdi, rbp, RESSIZE
+	xor eax, eax
+	mov [rdi+rbx+RESULTS+FAULTS], rax
+	mov edi, COUNTERS
+	mov ecx, 16
+	rep stosq
+%endif
 	lea rdi, [r12+UC_REGS]
 	mov ecx, 19
 	rep movsq

@@ -122,11 +122,15 @@ type ports struct {
 	cpu    *interp.CPU
 	vector uint8
 	hit    bool
+	goesOn func(vector uint8) bool // if set, asked whether the case is not over
 }
 
 func (p *ports) Read(_ uint64, b []byte) { clear(b) }
 
 func (p *ports) Write(addr uint64, _ []byte) {
+	if p.goesOn != nil && p.goesOn(uint8(addr)) {
+		return
+	}
 	p.vector, p.hit = uint8(addr), true
 	p.cpu.Kick()
 }
@@ -161,7 +165,7 @@ func (s *Soft) Run(image []byte, cases []Case, results []Result) error {
 }
 
 func (s *Soft) run(i int, c *Case, r *Result) error {
-	st := startState(i, c)
+	st := startState(startRIP(i, c.Mode), c.Mode, &c.State)
 	if s.level == x86.LevelV3 {
 		st.XCR0 = 7
 	}
@@ -179,11 +183,14 @@ func (s *Soft) run(i int, c *Case, r *Result) error {
 		}
 		return nil
 	}
-	return s.collect(st, c, r)
+	if err := s.collect(st, c.Mode, r); err != nil {
+		return err
+	}
+	return s.mem.Read(gpaSandbox, r.Memory[:])
 }
 
 // collect takes the interrupted state from the exception frame.
-func (s *Soft) collect(st *x86.State, c *Case, r *Result) error {
+func (s *Soft) collect(st *x86.State, m decode.Mode, r *Result) error {
 	le := binary.LittleEndian
 	r.State.GPR = st.GPR
 	r.State.FSBase, r.State.GSBase = st.Seg[x86.FS].Base, st.Seg[x86.GS].Base
@@ -202,20 +209,20 @@ func (s *Soft) collect(st *x86.State, c *Case, r *Result) error {
 	if r.Vector == x86.PF {
 		r.CR2 = st.CR2
 	}
-	if cs, _ := selectors(c.Mode); le.Uint16(f[8:]) != cs {
+	if cs, _ := selectors(m); le.Uint16(f[8:]) != cs {
 		r.Stop = "CS changed"
 	}
-	return s.mem.Read(gpaSandbox, r.Memory[:])
+	return nil
 }
 
-// startState is the x86.State of case i.
-func startState(i int, c *Case) *x86.State {
-	cs, ss := selectors(c.Mode)
-	codeSegBase, dataBase := bases(c.Mode)
+// startState is the x86.State that a case at rip starts in.
+func startState(rip uint64, m decode.Mode, s *State) *x86.State {
+	cs, ss := selectors(m)
+	codeSegBase, dataBase := bases(m)
 	const user = x86.AttrP | x86.AttrS | x86.AttrAccessed | x86.AttrRW | 3<<5
 	flat := x86.Segment{Selector: ss, Limit: 0xffffffff, Attr: user | x86.AttrDB | x86.AttrG}
 	code := x86.Segment{Selector: cs, Limit: 0xffffffff, Attr: user | x86.AttrCode | x86.AttrG}
-	switch c.Mode {
+	switch m {
 	case decode.Mode64:
 		code.Attr |= x86.AttrL
 	case decode.Mode32:
@@ -226,17 +233,17 @@ func startState(i int, c *Case) *x86.State {
 	}
 	null := x86.Segment{Attr: x86.AttrUnusable}
 	st := &x86.State{
-		Version: 1, GPR: c.State.GPR, RIP: startRIP(i, c.Mode), RFLAGS: c.State.RFLAGS,
+		Version: 1, GPR: s.GPR, RIP: rip, RFLAGS: s.RFLAGS,
 		CR0: x86.CR0PE | x86.CR0MP | x86.CR0ET | x86.CR0NE | x86.CR0WP | x86.CR0AM | x86.CR0PG,
 		CR3: gpaPML4, CR4: x86.CR4PAE | x86.CR4OSFXSR | x86.CR4OSXMMEXCPT | x86.CR4OSXSAVE | x86.CR4FSGSBASE,
 		EFER: x86.EFERLME | x86.EFERLMA | x86.EFERNXE | x86.EFERSCE,
-		XCR0: 3, FPU: c.State.fpu(), MP: x86.MPRunnable,
+		XCR0: 3, FPU: s.fpu(), MP: x86.MPRunnable,
 		GDT: x86.Table{Base: monitorBase + gpaGDT, Limit: 0x7f},
 		IDT: x86.Table{Base: monitorBase + gpaIDT, Limit: 32*16 - 1},
 	}
 	st.DR[6], st.DR[7] = 0xffff0ff0, 0x400
 	st.Seg = [8]x86.Segment{flat, code, flat, flat, null, null, null, null}
-	st.Seg[x86.FS].Base, st.Seg[x86.GS].Base = c.State.FSBase, c.State.GSBase
+	st.Seg[x86.FS].Base, st.Seg[x86.GS].Base = s.FSBase, s.GSBase
 	st.Seg[x86.TR] = x86.Segment{Selector: 0x40, Base: monitorBase + gpaTSS, Limit: 0x67, Attr: x86.AttrP | 0xb}
 	return st
 }
