@@ -65,7 +65,7 @@ func (t *translation) needX87() {
 	if t.x87 {
 		return
 	}
-	t.spoil()
+	t.clobber()
 	t.aluImm(aluCmp, 1, frame(offX87), int32(X87Saved))
 	loaded := t.jcc(ccA)
 	x := t.c.step(&t.in.Inst, t.pos, t.count)
