@@ -215,16 +215,30 @@ func (r *SeqResult) at(rip uint64, m decode.Mode) (in decode.Inst, ok bool) {
 	return in, decode.Decode(r.Memory[sandboxSize+rip-codeBase:], m, &in) == nil
 }
 
+// strays reports a fault in the middle of an instruction: a return address was changed.
+func (s *Sequence) strays(at [][]uint64, f *seqFault) bool {
+	for c := range at {
+		end := at[c][len(at[c])-1]
+		if f.RIP > at[c][0] && f.RIP < end && f.Vector != x86.BP && !slices.Contains(at[c], f.RIP) {
+			return true
+		}
+	}
+	return false
+}
+
 // compareHost compares with the host, by the rules of Compare.
 func (s *Sequence) compareHost(want, got *SeqResult) []string {
 	d := differ{c: &Case{Mode: s.Mode}, last: &decode.Inst{Row: &optab.Row{}}}
 	unclear := false
+	var code [seqCodeSize]byte
+	at, _ := s.Lay(code[:])
 	s.compareFaults(&d, want, got, func(w, g *seqFault) {
 		d.insts = nil
 		if in, ok := want.at(w.RIP, s.Mode); ok {
 			d.insts = []decode.Inst{in}
 			unclear = unclear || d.entersMMXEarly() || d.has(piecemeal) || w.Vector == x86.XM && d.has(fused) || isCMPS(&in)
 		}
+		unclear = unclear || s.strays(at, w)
 		a, b := Result{Vector: w.Vector, Error: w.Error, CR2: w.CR2}, Result{Vector: g.Vector, Error: g.Error, CR2: g.CR2}
 		d.exception(&a, &b)
 		d.check("rip", w.RIP, g.RIP)

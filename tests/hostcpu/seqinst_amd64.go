@@ -90,7 +90,9 @@ func (q *seqGen) memory(b *builder) bool {
 		return false
 	}
 	mod := byte(1 + q.rng.IntN(2))
-	if base&7 != 5 && q.chance(25) {
+	if base == x86.RSP {
+		index = 4
+	} else if base&7 != 5 && q.chance(25) {
 		mod = 0
 	}
 	if base&7 == 4 || index != 4 {
@@ -100,7 +102,10 @@ func (q *seqGen) memory(b *builder) bool {
 	}
 	b.disp = make([]byte, [3]int{0, 1, 4}[mod])
 	d := int64(q.rng.IntN(256) - 128)
-	if mod == 2 {
+	switch {
+	case base == x86.RSP: // below what is on the stack
+		d = -128 + int64(q.rng.IntN(80))
+	case mod == 2:
 		d *= 8
 	}
 	copy(b.disp, binary.LittleEndian.AppendUint64(nil, uint64(d)))
@@ -326,6 +331,9 @@ func (s *Sequence) define() bool {
 func (q *seqGen) point(b *builder, out *seqInst) bool {
 	in := &b.in
 	t := b.target()
+	if t >= 0x1300 && t < 0x1700 {
+		t -= 0x400 // not the stack: a return address that is changed leads into the middle of instructions
+	}
 	want := sandboxBase + t
 	seg := uint64(0)
 	if in.Seg == x86.FS {
