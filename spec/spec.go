@@ -33,6 +33,8 @@ type Machine struct {
 	NUMA   NUMA   `json:"numa,omitzero"`
 	Boot   Boot   `json:"boot"`
 	Disks  []Disk `json:"disks,omitempty"`
+	// CloudInit is what cloud-init in the guest is told.
+	CloudInit CloudInit `json:"cloudInit,omitzero"`
 	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
 	Serial  Char   `json:"serial,omitzero"`
 	Console Char   `json:"console,omitzero"`

@@ -93,6 +93,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"memory":      keyed(spec.Keys(spec.Memory{})),
 		"cpus":        keyed(spec.Keys(spec.CPUs{})),
 		"serial":      keyed(spec.Keys(spec.Char{})),
+		"cloud-init":  keyed(spec.Keys(spec.CloudInit{})),
 		"qmp":         keyed(spec.Keys(spec.Control{})),
 		"console":     keyed(spec.Keys(spec.Char{})),
 		"port":        keyed(spec.Keys(spec.Port{})),

@@ -22,7 +22,7 @@ var everything = []string{
 		"throttling.iops-total-max-length=1,throttling.iops-read-max-length=1,throttling.iops-write-max-length=1," +
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--serial=pty,file=f,socket=s,server", "--console=pty,file=f,socket=s,server", "--port=name=n,to=pty,file=f,socket=s,server",
-	"--qmp=socket=q,tcp=localhost:1,server", "--debug-exit", "--no-reboot", "--no-shutdown", "--paused",
+	"--cloud-init=u,meta-data=m,network-config=n,ssh-key=s", "--qmp=socket=q,tcp=localhost:1,server", "--debug-exit", "--no-reboot", "--no-shutdown", "--paused",
 }
 
 // leaves calls f for every field that holds no other fields, by its keys in a machine file.

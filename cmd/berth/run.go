@@ -123,6 +123,11 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 		return err
 	}
 	defer func() { _ = dir.Remove() }() // what stays is cleaned up by whoever looks next
+	removeSeed, err := addSeed(&m)
+	if err != nil {
+		return err
+	}
+	defer removeSeed()
 	mon, err := monitor.New(monitor.Config{Spec: m, Accelerator: accelerator.Name(), KVM: hostHasKVM(), Package: "berth", Log: log})
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ machine
 monitor
 
 # what a person types
-doctor image rundir
+doctor image rundir cloudinit
 cmd/berth
 
 # what is measured and tested from outside
