@@ -1,6 +1,7 @@
 package hostcpu
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -88,6 +89,9 @@ func (g *seqRows) sequence(seed, n uint64, image []byte) *Sequence {
 // make makes a sequence, or nil if it does not fit.
 func (q *seqGen) make() *Sequence {
 	q.s = &Sequence{Mode: decode.Mode64, State: randomState(q.rng)}
+	if q.chance(25) {
+		q.s.Mode = decode.Mode32
+	}
 	s := q.s
 	q.left = 5 + q.rng.IntN(56)
 	q.start()
@@ -126,10 +130,40 @@ func (q *seqGen) start() {
 	}
 	st.RFLAGS &^= 1 << 10
 	q.ptr = [2]uint8{pickOf(q.rng, []uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI}), uint8(8 + q.rng.IntN(8))}
+	if q.s.Mode == decode.Mode32 {
+		q.start32()
+	}
 	for i, p := range q.ptr {
 		q.val[i] = sandboxBase + 0x800 + 16*uint64(q.rng.IntN(0x100))
 		st.GPR[p] = q.val[i]
 	}
+}
+
+// start32 keeps to the registers that 32-bit code has.
+func (q *seqGen) start32() {
+	st := &q.s.State
+	for i := range st.GPR {
+		st.GPR[i] &= 0xffffffff
+		if i >= 8 {
+			st.GPR[i] = 0
+		}
+	}
+	st.FSBase, st.GSBase = 0, 0
+	for q.ptr[1] = q.ptr[0]; q.ptr[1] == q.ptr[0]; {
+		q.ptr[1] = pickOf(q.rng, []uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI})
+	}
+}
+
+// bare is code without its REX prefix where there is none.
+func (q *seqGen) bare(code []byte) []byte {
+	i := 0
+	for i < len(code)-1 && bytes.IndexByte([]byte{0x66, 0xf0, 0xf2, 0xf3}, code[i]) >= 0 {
+		i++
+	}
+	if q.s.Mode == decode.Mode64 || code[i]&0xf0 != 0x40 {
+		return code
+	}
+	return slices.Delete(slices.Clone(code), i, i+1)
 }
 
 // open begins a chunk.
@@ -143,8 +177,14 @@ func (q *seqGen) open() bool {
 	return true
 }
 
-// add adds an instruction.
+// add adds an instruction, which has REX where 64-bit code may.
 func (q *seqGen) add(in seqInst) {
+	in.code = q.bare(in.code)
+	q.append(in)
+}
+
+// append adds an instruction as it is.
+func (q *seqGen) append(in seqInst) {
 	c := &q.s.Chunks[q.chunk]
 	in.undef = q.undef
 	c.insts = append(c.insts, in)
@@ -195,7 +235,7 @@ func (q *seqGen) avoid(n uint8) bool {
 // free is a register that may be spoilt.
 func (q *seqGen) free() uint8 {
 	for {
-		if n := uint8(q.rng.IntN(16)); !q.avoid(n) {
+		if n := uint8(q.rng.IntN(4 << q.s.Mode)); !q.avoid(n) {
 			return n
 		}
 	}
@@ -455,6 +495,9 @@ func (q *seqGen) fault() {
 	case 4:
 		mem(sandboxBase + uint64(q.rng.IntN(16)) - 12)
 	case 5:
+		if q.s.Mode != decode.Mode64 {
+			return
+		}
 		q.emit(binary.LittleEndian.AppendUint64([]byte{0x48 | r>>3, 0xb8 | r&7}, 1<<47-8+uint64(q.rng.IntN(10))))
 		q.emit(append([]byte{0x48 | r>>3, 0x8b, 0x80 | r&7}, make([]byte, 4+b2i(r&7 == 4))...))
 		if r&7 == 4 {

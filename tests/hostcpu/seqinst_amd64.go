@@ -247,7 +247,7 @@ func (q *seqGen) finish(b *builder) bool {
 	if out.ref != refNone {
 		out.tail = len(b.bytes) - len(b.prefixes) - len(b.opcode) - len(b.modrm) - 4
 	}
-	q.add(out)
+	q.append(out)
 	q.after(in)
 	return true
 }

@@ -1,6 +1,9 @@
 package hostcpu
 
-import "berth/x86"
+import (
+	"berth/x86"
+	"berth/x86/decode"
+)
 
 // victim adds an instruction that is to be modified, and returns its label, its
 // length and how many of its last bytes may be anything.
@@ -10,7 +13,11 @@ func (q *seqGen) victim() (label, size, free int) {
 	r := q.free()
 	v := q.rng.Uint32()
 	var code []byte
-	switch q.rng.IntN(6) {
+	kind := q.rng.IntN(6)
+	if kind == 3 && q.s.Mode != decode.Mode64 {
+		kind = 0
+	}
+	switch kind {
 	case 0:
 		code, free = movImm(r, v), 4
 	case 1:
@@ -28,7 +35,8 @@ func (q *seqGen) victim() (label, size, free int) {
 		}
 		free = 5
 	}
-	q.emit(code)
+	code = q.bare(code)
+	q.append(seqInst{code: code})
 	for i := range uint8(16) { // whatever it is by now
 		q.clobber(i)
 	}

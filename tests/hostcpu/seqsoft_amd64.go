@@ -236,7 +236,7 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 		r.Hung = true
 		return nil
 	}
-	if err := s.settle(st, r); err != nil {
+	if err := s.settle(st, q.Mode, r); err != nil {
 		return err
 	}
 	if err := s.mem.Read(gpaSandbox, r.Memory[:sandboxSize]); err != nil {
@@ -246,7 +246,7 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 }
 
 // settle takes the state from the frame, and leaves the handler's instructions out.
-func (s *seqSoft) settle(st *x86.State, r *SeqResult) error {
+func (s *seqSoft) settle(st *x86.State, m decode.Mode, r *SeqResult) error {
 	switch st.RIP - (monitorBase + gpaSeqStubs + 32*uint64(r.Vector)) {
 	case 2:
 		r.Instructions--
@@ -255,5 +255,5 @@ func (s *seqSoft) settle(st *x86.State, r *SeqResult) error {
 	default:
 		return fmt.Errorf("hostcpu: the handler was left at %#x", st.RIP)
 	}
-	return s.collect(st, decode.Mode64, &r.Result)
+	return s.collect(st, m, &r.Result)
 }
