@@ -15,12 +15,15 @@ type tier1 struct {
 	jumps  *jumpTable
 	recent [recentUnits]*block // found lately, by key
 
+	alone bool // the next unit is to be one whose accesses are checked each for itself
+
 	stats Translation
 }
 
 const (
 	recentUnits = 1 << 12
 	noKey       = ^uint64(0)
+	aloneKey    = 1 << 63 // of a key: the unit that Split exits lead to
 	// Bytes of translated code: all vCPUs of a machine share the group's, one has at
 	// most and at least so much.
 	groupCode = 128 << 20
@@ -66,6 +69,7 @@ const noLink = ^uint32(0)
 // runTranslated runs code that translates until the run loop has something to decide.
 func (c *CPU) runTranslated() status {
 	link := noLink
+	c.tier1.alone = false
 	for {
 		clears := c.tier1.stats.Clears
 		b, st := c.findUnit()
@@ -80,6 +84,9 @@ func (c *CPU) runTranslated() status {
 		link, st = c.enterUnit(b.unit.Entry)
 		if st != again {
 			return st
+		}
+		if c.tier1.alone { // no instruction has run
+			continue
 		}
 		if atomic.LoadUint32(&c.Pending) != 0 {
 			return next
@@ -138,6 +145,10 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 		case jit.Spent:
 			c.RIP = c.R[decode.RIP] + uint64(x.Target)
 			link = noLink
+		case jit.Split:
+			c.RIP = c.R[decode.RIP] + uint64(x.Target)
+			link = n
+			c.tier1.alone = true
 		case jit.Far:
 			link = noLink
 		case jit.Indirect:
@@ -212,6 +223,10 @@ func (c *CPU) findUnit() (*block, status) {
 		return nil, st
 	}
 	key := c.blockKey(phys)
+	alone := c.tier1.alone
+	if c.tier1.alone = false; alone {
+		key |= aloneKey
+	}
 	recent := &c.tier1.recent[(key>>5^key>>3&3<<10)%recentUnits]
 	c.tier1.stats.Lookups++
 	b := *recent
@@ -231,6 +246,9 @@ func (c *CPU) findUnit() (*block, status) {
 	}
 	*recent = b
 	c.R[decode.RIP] = c.RIP - uint64(b.off)
+	if alone {
+		return b, next
+	}
 	if high := c.RIP>>63 != 0; !high || c.fetchedGlobal(c.RIP) && !b.cross {
 		c.tier1.jumps[jit.JumpIndex(c.RIP)] = jit.Jump{RIP: c.RIP, Tag: c.unitTag(high), Code: c.tier1.cache.Address(b.unit.Entry)}
 	}
@@ -244,7 +262,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 	}
 	defer c.tier1.stats.timed()()
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
-	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, c.Mode, false)
+	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, c.Mode, false, key&aloneKey != 0)
 	if !ok { // the first instruction crosses the page
 		phys2, more, st := c.codeAt(c.after(lin, uint64(len(code))))
 		if st != next {
@@ -257,7 +275,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 		n += copy(p[n:], more)
 		b.cross, b.phys2 = true, phys2
 		c.tier1.stats.Crossing++
-		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, c.Mode, true)
+		u, _ = c.tier1.cache.Translate(p[:n], b.off, c.MMUIndex, c.Mode, true, key&aloneKey != 0)
 		u.End = max(u.End, pageSize+1) // undefined within the first page after all
 		if second != b.page {
 			second.add(b, 0, uint64(u.End)-pageSize)

@@ -10,9 +10,17 @@ import (
 // a multiple of align. Until tmp1 or one of the guest's registers that it is made of is written, it
 // may be used. It uses tmp2 and the host's flags.
 func (t *translation) memory(size uint8, write bool, align uint8) rm {
-	t.address()
-	t.access(size, write, align)
-	return at(tmp1, 0)
+	r := &t.in.refs[accMem]
+	switch {
+	case r.group == 0:
+		t.address()
+		t.access(size, write, align)
+		return at(tmp1, 0)
+	case r.first:
+		t.address()
+		t.check(r, size, write)
+	}
+	return t.grouped(r)
 }
 
 // stack is memory for the word at RSP+disp.
@@ -20,9 +28,17 @@ func (t *translation) stack(disp int32, write bool) rm { return t.near(rsp, disp
 
 // near is memory for the word at disp from guest register n, which the host has.
 func (t *translation) near(n uint8, disp int32, write bool) rm {
-	t.lea(t.word, tmp1, at(hostReg[n], disp))
-	t.access(t.word, write, 1)
-	return at(tmp1, 0)
+	r := &t.in.refs[accStack]
+	switch {
+	case r.group == 0:
+		t.lea(t.word, tmp1, at(hostReg[n], disp))
+		t.access(t.word, write, 1)
+		return at(tmp1, 0)
+	case r.first:
+		t.lea(8, tmp1, at(hostReg[n], disp))
+		t.check(r, 8, write)
+	}
+	return t.grouped(r)
 }
 
 // address puts the linear address of the memory operand into tmp1, or what access makes
@@ -87,23 +103,38 @@ func (t *translation) access(size uint8, write bool, align uint8) {
 	if t.seg != 0 {
 		t.inSegment(size)
 	}
-	tag := t.tlb + int32(tagRead)
-	if write {
-		tag = t.tlb + int32(tagWrite)
+	if align > 1 { // before any effect on the page tables
+		t.testLow(align)
+		t.stub(t.jcc(ccNZ), t.exit(Exit{Kind: Step, Off: t.pos, Count: t.count}), stubLeave)
 	}
-	t.load(4, tmp2, regRM(tmp1))
-	t.shift(5, 4, tmp2, 12-tlbShift)
-	t.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
-	t.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
+	tag := t.tag(write)
+	t.find(tag)
 	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(size))
 	x := t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count})
 	s := t.stub(t.jcc(ccA), x, stubMiss)
 	s.tag = tag
-	if align > 1 {
-		t.inst(op{opcode: 0xf6, rex: true}, 0, regRM(tmp1)) // test tmp1b, align-1
-		t.bytes(align - 1)
-		s := t.stub(t.jcc(ccNZ), x, stubMiss)
-		s.tag = tag
-	}
 	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: t.tlb + int32(tagHost)})
+}
+
+// tag is where the TLB's tags for reads or writes begin.
+func (t *translation) tag(write bool) int32 {
+	if write {
+		return t.tlb + int32(tagWrite)
+	}
+	return t.tlb + int32(tagRead)
+}
+
+// find takes the tag of the TLB's entry for the linear address in tmp1 from that, and
+// has tmp2 be the entry's offset.
+func (t *translation) find(tag int32) {
+	t.load(4, tmp2, regRM(tmp1))
+	t.shift(5, 4, tmp2, 12-tlbShift)
+	t.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
+	t.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
+}
+
+// testLow sets ZF if tmp1 is a multiple of align.
+func (t *translation) testLow(align uint8) {
+	t.inst(op{opcode: 0xf6, rex: true}, 0, regRM(tmp1)) // test tmp1b, align-1
+	t.bytes(align - 1)
 }

@@ -30,7 +30,7 @@ func BenchmarkTranslate(b *testing.B) {
 		}
 		before := c.Used()
 		off := at % pageSize
-		u, ok := c.Translate(text[at:at-off+pageSize], uint16(off), 0, decode.Mode64, false)
+		u, ok := c.Translate(text[at:at-off+pageSize], uint16(off), 0, decode.Mode64, false, false)
 		if !ok { // the rest of the page
 			at += pageSize - off
 			continue

@@ -17,6 +17,7 @@ type Cache struct {
 	exits   []Exit
 	stepped []decode.Inst // of Step exits
 	insts   []inst        // of the block being translated
+	groups  []group       // likewise
 	buf     buf
 
 	lookup, toRaw Entry // shared code

@@ -23,7 +23,7 @@ func TestNoMappingIsWritableAndExecutable(t *testing.T) {
 		}
 	}()
 	code := []byte{0x48, 0x01, 0xd8, 0xeb, 0xfb} // add rax, rbx; jmp back
-	if _, ok := c.Translate(code, 0, 0, decode.Mode64, false); !ok {
+	if _, ok := c.Translate(code, 0, 0, decode.Mode64, false, false); !ok {
 		t.Fatal("not translated")
 	}
 	maps, err := os.ReadFile("/proc/self/maps")

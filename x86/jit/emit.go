@@ -69,6 +69,7 @@ type op struct {
 type buf struct {
 	b    []byte
 	base uint32
+	held uint8 // the group whose lo's host address is in tmp1; 0: none
 }
 
 // here is the position of what is emitted next; entry is the same in the cache.
@@ -84,6 +85,10 @@ func (e *buf) u64(v uint64) { e.b = binary.LittleEndian.AppendUint64(e.b, v) }
 
 // inst emits one instruction; reg is ModRM.reg, be it a register or a digit.
 func (e *buf) inst(o op, reg uint8, m rm) {
+	e.touch(reg)
+	if !m.mem {
+		e.touch(m.reg)
+	}
 	if o.lock {
 		e.bytes(0xf0)
 	}
@@ -119,6 +124,13 @@ func (e *buf) inst(o op, reg uint8, m rm) {
 	}
 	e.bytes(o.opcode)
 	e.modrm(reg&7, m)
+}
+
+// touch says that a register may be written.
+func (e *buf) touch(r uint8) {
+	if r == tmp1 {
+		e.held = 0
+	}
 }
 
 func (e *buf) modrm(reg byte, m rm) {
@@ -242,6 +254,7 @@ func (e *buf) lea(size, r uint8, m rm) {
 
 // constant puts v into a register.
 func (e *buf) constant(r uint8, v uint64) {
+	e.touch(r)
 	switch {
 	case v>>32 == 0:
 		if r >= 8 {
@@ -299,6 +312,7 @@ func (e *buf) jumpTo(target Entry) {
 }
 
 func (e *buf) callTo(target Entry) {
+	e.held = 0
 	e.bytes(0xe8)
 	e.u32(uint32(target-e.entry()) - 4)
 }

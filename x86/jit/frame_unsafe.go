@@ -21,6 +21,7 @@ var (
 	offTags     = unsafe.Offsetof(zero.Tags)
 	offJumps    = unsafe.Offsetof(zero.Jumps)
 	offScratch  = unsafe.Offsetof(zero.Scratch)
+	offHosts    = unsafe.Offsetof(zero.Hosts)
 	offXMM      = unsafe.Offsetof(zero.XMM)
 	offYMMH     = unsafe.Offsetof(zero.YMMH)
 	offMXCSR    = unsafe.Offsetof(zero.MXCSR)

@@ -25,7 +25,8 @@ type Frame struct {
 	Tags  [2]uint64
 	Jumps uintptr // address of the first Jump
 
-	Scratch uint64 // a value between the two accesses of one instruction
+	Scratch uint64           // a value between the two accesses of one instruction
+	Hosts   [maxHosts]uint64 // host addresses within a block: see group
 
 	XMM   [16][2]uint64
 	YMMH  [16][2]uint64 // the upper halves of YMM
@@ -42,6 +43,8 @@ type Frame struct {
 
 	hostMXCSR uint32 //nolint:unused // enter keeps the host's there
 }
+
+const maxHosts = 16
 
 // Kinds of FlagKind: the low byte. Width bits follow.
 const (
@@ -115,6 +118,7 @@ const (
 	Indirect      // it goes to RIP, likewise; the instruction at Off went there
 	Dead          // the block to be entered, at Off, has been removed
 	Lazy          // the flags are wanted as FlagsRaw; then Retry
+	Split         // control goes to Target in the same page, a block whose accesses are checked each for itself
 	Load          // Frame.X87 is to be X87Saved, then Retry; or it is a Step
 
 	Kinds = iota // how many there are
@@ -122,7 +126,7 @@ const (
 
 // String is the kind's name in reports.
 func (k Kind) String() string {
-	return [...]string{"miss", "step", "edge", "spent", "far", "indirect", "dead", "lazy", "load"}[k]
+	return [...]string{"miss", "step", "edge", "spent", "far", "indirect", "dead", "lazy", "split", "load"}[k]
 }
 
 // Exit describes one way out of translated code.

@@ -21,7 +21,6 @@ type operands struct {
 	unsupported   bool
 	xmmE, xmmG    bool // XMM or MMX registers
 	mmx           bool // one of them is an MMX register
-	align         bool
 }
 
 // sizeOf returns the bytes of an integer operand.

@@ -73,11 +73,7 @@ func (t *translation) operandE(o *operands) rm {
 	in := &t.in.Inst
 	e := regRM(0)
 	if o.e && in.Mem {
-		align := uint8(1)
-		if o.align || in.Op == optab.CMPXCHG16B {
-			align = 16
-		}
-		e = t.memory(o.eSize, o.eWrite, align)
+		e = t.memory(o.eSize, o.eWrite, alignment(in, o))
 	}
 	if e := effectOf(in); e == flagsRead || e == flagsMix && t.in.keep {
 		t.hostFlags(needsCarry(in))

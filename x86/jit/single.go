@@ -118,6 +118,11 @@ func vexOf(in *decode.Inst) vexOp {
 
 // vexInst emits one instruction with a VEX prefix.
 func (e *buf) vexInst(o vexOp, reg, v uint8, m rm) {
+	e.touch(reg)
+	e.touch(v)
+	if !m.mem {
+		e.touch(m.reg)
+	}
 	first := o.mmmmm | 0xe0
 	if reg >= 8 {
 		first &^= 0x80

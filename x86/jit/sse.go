@@ -29,6 +29,14 @@ func classifySSE(in *decode.Inst) how {
 	return howMMX
 }
 
+// alignment is what the address of in's memory operand must be a multiple of.
+func alignment(in *decode.Inst, o *operands) uint8 {
+	if o.eSize == 16 && (in.Op == optab.CMPXCHG16B || in.Op >= optab.FirstSSE && in.Op <= optab.LastSSE && aligned(in.Op)) {
+		return 16
+	}
+	return 1
+}
+
 // aligned: a 16-byte memory operand must stand at a multiple of 16.
 func aligned(op optab.Op) bool {
 	switch op {
@@ -46,8 +54,7 @@ func (t *translation) sse() {
 		return
 	}
 	o := parse(in)
-	t.xmmAccess(&o)
-	o.align = o.eSize == 16 && aligned(in.Op)
+	xmmAccess(in, &o)
 	e := t.operandE(&o)
 	t.beforeWrites(&o)
 	switch in.Op {
@@ -78,8 +85,8 @@ func (t *translation) sse() {
 
 // xmmAccess corrects what parse assumed of reading and writing: the first operand
 // of a comparison that sets flags is only read, that of a move only written.
-func (t *translation) xmmAccess(o *operands) {
-	switch effectOf(&t.in.Inst) {
+func xmmAccess(in *decode.Inst, o *operands) {
+	switch effectOf(in) {
 	case flagsSet:
 		o.eWrite, o.gWrite = false, false
 	}

@@ -89,6 +89,7 @@ func (e *buf) push(r uint8) { e.stackOp(0x50, r) }
 func (e *buf) pop(r uint8)  { e.stackOp(0x58, r) }
 
 func (e *buf) stackOp(opcode, r uint8) {
+	e.touch(r)
 	if r >= 8 {
 		e.bytes(0x41)
 	}

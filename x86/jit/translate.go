@@ -17,6 +17,7 @@ type inst struct {
 	decode.Inst
 	pos    uint16 // in its page
 	how    how
+	refs   [accesses]ref
 	wanted bool // the flags after it may be asked for
 	keep   bool // of flagsMix: those before it matter
 	loads  bool // it is the block's first that uses x87 registers
@@ -53,6 +54,8 @@ type translation struct {
 	flags  recipe
 	stubs  []stub
 	lazies []lazy
+	splits []split
+	groups []group
 	ended  bool
 	fp     uint8 // what the block needs of the host's vector registers: see fpLevel
 	x87    bool  // the host's x87 registers are the guest's, at the point being emitted
@@ -94,9 +97,10 @@ type side struct {
 // Translate makes the block that begins at offset pos of its page. code is what
 // lies there: to the end of the page, or, for an instruction that reaches beyond,
 // crossing set, that instruction. index is which TLB its accesses go through. mode is that of the
-// code segment, 64 or 32 bits; of the latter, ES, CS, SS and DS are flat. not ok: its first instruction
+// code segment, 64 or 32 bits; of the latter, ES, CS, SS and DS are flat. alone has each access checked for itself, which is what a
+// Split exit asks for. not ok: its first instruction
 // does not fit in code.
-func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode, crossing bool) (u Unit, ok bool) {
+func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode, crossing, alone bool) (u Unit, ok bool) {
 	t := translation{
 		c: c, index: index, insts: c.insts[:0], mode: mode, word: wordOf(mode),
 		tlb:   c.layout.TLB + int32(index)*int32(tlbBytes),
@@ -104,6 +108,10 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 	}
 	if !t.decode(code, pos, crossing) {
 		return u, false
+	}
+	if !alone && mode == decode.Mode64 {
+		t.groups = plan(t.insts, c.groups)
+		c.groups = t.groups
 	}
 	t.want()
 	t.wantPointers()
@@ -190,11 +198,12 @@ func mayLeave(in *inst) bool {
 	switch in.Op {
 	case optab.LEA, optab.NOP, optab.PREFETCH, optab.PREFETCHW:
 		return false
-	case optab.PUSH, optab.PUSHF, optab.POP, optab.CALL, optab.RET, optab.LEAVE, optab.DIV, optab.IDIV, optab.JMP, optab.CLI,
-		optab.STOS, optab.MOVS:
+	case optab.PUSH, optab.PUSHF, optab.POP, optab.LEAVE:
+		return in.refs[accStack].leaves() || in.Mem && in.refs[accMem].leaves()
+	case optab.CALL, optab.RET, optab.DIV, optab.IDIV, optab.JMP, optab.CLI, optab.STOS, optab.MOVS:
 		return true
 	}
-	return in.Mem || in.loads
+	return in.Mem && in.refs[accMem].leaves() || in.loads
 }
 
 // block emits the code.
@@ -210,6 +219,9 @@ func (t *translation) block() {
 		t.wanted = before
 		if mayLeave(t.in) {
 			t.keepRaw() // before it begins: when it begins again the host's flags are others
+		}
+		if e := effectOf(&t.in.Inst); mayLeave(t.in) || e == flagsRead || e == flagsMix {
+			t.held = 0 // when it begins again tmp1 is not what it was
 		}
 		t.start = t.here()
 		t.instruction()
@@ -231,6 +243,9 @@ func (t *translation) block() {
 	}
 	for i := range t.lazies {
 		t.emitLazy(&t.lazies[i])
+	}
+	for i := range t.splits {
+		t.emitSplit(&t.splits[i])
 	}
 }
 
