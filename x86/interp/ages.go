@@ -5,11 +5,14 @@ import "berth/x86/mmu"
 // ages says under which translations something holds that was found by one: code
 // fetched from a linear address, a jump to it. What bears an age holds while that
 // is the present one. Ages are numbers that are never used again.
+// Each PCID's address space has its own, so that what was found in it holds again
+// when it is entered without bit 63 of CR3.
 type ages struct {
-	last    uint64 // the youngest
-	current uint64 // of the present address space's translations
-	global  uint64 // of those that are global
-	held    pageFilter
+	mmu.Ages
+	last   uint64          // the youngest
+	floor  uint64          // of those in spaces, the younger ones hold
+	spaces [1 << 12]uint64 // the ages of address spaces that were left, by PCID
+	held   pageFilter
 }
 
 // maxHeldPages is how many pages are held before all are forgotten, so that the
@@ -19,9 +22,9 @@ const maxHeldPages = filterBits / 32
 // of is the age that a translation has now.
 func (a *ages) of(global bool) uint64 {
 	if global {
-		return a.global
+		return a.Global
 	}
-	return a.current
+	return a.Current
 }
 
 // hold is of a translation that something will be remembered by: forgetPage will
@@ -40,24 +43,46 @@ func (a *ages) fresh() uint64 {
 	return a.last
 }
 
-// forget has nothing hold that is not global.
-func (a *ages) forget() { a.current = a.fresh() }
+// enter goes from one address space to another, of which with keep all holds that
+// held when it was left.
+func (a *ages) enter(from, to uint64, keep bool) {
+	a.spaces[from] = a.Current
+	if keep && a.spaces[to] > a.floor {
+		a.Current = a.spaces[to]
+		return
+	}
+	a.forget()
+}
+
+// forget has nothing hold of the present address space.
+func (a *ages) forget() { a.Current = a.fresh() }
+
+// forgetSpace has nothing hold of one that was left.
+func (a *ages) forgetSpace(pcid uint64) { a.spaces[pcid] = 0 }
+
+// forgetSpaces has nothing hold that is not global.
+func (a *ages) forgetSpaces() {
+	a.floor = a.last
+	a.forget()
+}
 
 // forgetAll has nothing hold.
 func (a *ages) forgetAll() {
-	a.current, a.global = a.fresh(), a.fresh()
+	a.forgetSpaces()
+	a.Global = a.fresh()
 	a.held = pageFilter{}
 }
 
-// forgetPage has nothing hold that was found by the translation of va.
+// forgetPage has nothing hold that was found by the translation of va in the
+// present address space.
 func (a *ages) forgetPage(va uint64) {
 	for _, shift := range pageShifts {
-		if a.held.has(pageKey(va, shift, a.global)) {
-			a.current, a.global = a.fresh(), a.fresh() // jumpTag knows only current
+		if a.held.has(pageKey(va, shift, a.Global)) {
+			a.forgetAll() // jumpTag knows only Current
 			return
 		}
-		if a.held.has(pageKey(va, shift, a.current)) {
-			a.current = a.fresh()
+		if a.held.has(pageKey(va, shift, a.Current)) {
+			a.forget()
 		}
 	}
 }

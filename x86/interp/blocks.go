@@ -165,11 +165,11 @@ func (c *CPU) jumpTag() uint64 {
 		return noJump
 	}
 	const kinds = 3 // bits of mode and privilege
-	if e := c.sys.mem.ages.current >> (tagBits - kinds); e != c.blocks.epoch {
+	if e := c.sys.mem.ages.Current >> (tagBits - kinds); e != c.blocks.epoch {
 		c.blocks.epoch = e
 		c.blocks.jumps = [jumpEntries]jump{}
 	}
-	return c.sys.mem.ages.current<<kinds&(1<<tagBits-1) | (uint64(c.Mode)+1)<<1 | b2u(c.MMUIndex == mmuUser)
+	return c.sys.mem.ages.Current<<kinds&(1<<tagBits-1) | (uint64(c.Mode)+1)<<1 | b2u(c.MMUIndex == mmuUser)
 }
 
 // noJump is a tag that jumpTag makes for no mode.

@@ -140,7 +140,7 @@ func (c *CPU) readPDPTEs(cr0, cr3, cr4, efer uint64) (pdpte [4]uint64, ok bool) 
 }
 
 // setCR3 switches the address space. With PCIDs bit 63 keeps the translations
-// of the new one, of which the TLB has any only if it is the old one.
+// of the new one.
 func (c *CPU) setCR3(v uint64) status {
 	keep := false
 	if c.CR4&x86.CR4PCIDE != 0 {
@@ -153,11 +153,11 @@ func (c *CPU) setCR3(v uint64) status {
 	if !c.loadPDPTEs(c.CR0, v, c.CR4, c.EFER) {
 		return faulted
 	}
-	same := c.CR3 == v
+	old, from := c.CR3, c.pcid()
 	c.CR3 = v
 	c.pagingChanged()
-	if !keep || !same {
-		c.flushTLB(true)
+	if !keep || old != v {
+		c.switchTLB(from, c.pcid(), keep)
 	}
 	return next
 }

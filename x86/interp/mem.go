@@ -19,8 +19,9 @@ const (
 type memState struct {
 	regs mmu.Regs // as the control registers stand
 
-	tlb  tlbState
-	ages ages
+	tlb   tlbState
+	walks mmu.Cache
+	ages  ages
 
 	fetches [fetchEntries]fetchEntry
 
@@ -92,7 +93,8 @@ func (c *CPU) walk(va uint64, a mmu.Access) (pg mmu.Page, ok bool) {
 		c.exc = exception{vector: x86.GP, hasError: true, nonCanonical: true}
 		return pg, false
 	}
-	pg, code, ok := mmu.Walk(c.cfg.Memory, &c.sys.mem.regs, va, a, mmu.Privilege(c.MMUIndex))
+	m := &c.sys.mem
+	pg, code, ok := m.walks.Walk(c.cfg.Memory, &m.regs, m.ages.Ages, va, a, mmu.Privilege(c.MMUIndex))
 	if !ok {
 		c.exc = exception{vector: x86.PF, hasError: true, code: code, cr2: va}
 	}

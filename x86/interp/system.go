@@ -445,7 +445,7 @@ func (c *CPU) verify(in *decode.Inst) status {
 }
 
 // invpcid is INVPCID (SDM vol. 2). The TLB holds the current PCID's and global
-// translations only, so other PCIDs need nothing.
+// translations only; of others there are ages.
 func (c *CPU) invpcid(in *decode.Inst) status {
 	va, ok := c.memAddr(in, 16, false)
 	if !ok {
@@ -466,14 +466,18 @@ func (c *CPU) invpcid(in *decode.Inst) status {
 		kind == 0 && !c.canonical(addr):
 		return c.raiseErr(x86.GP, 0)
 	}
-	current := c.CR4&x86.CR4PCIDE == 0 || pcid == c.CR3&0xfff
-	switch {
-	case kind == 0 && current:
+	switch m := &c.sys.mem; {
+	case kind == 0 && pcid == c.pcid():
 		c.flushPage(addr)
-	case kind == 1 && current, kind == 3:
+	case kind == 1 && pcid == c.pcid():
 		c.flushTLB(true)
+	case kind <= 1:
+		m.ages.forgetSpace(pcid)
 	case kind == 2:
 		c.flushTLB(false)
+	case kind == 3:
+		m.ages.forgetSpaces()
+		c.emptyTLB(true)
 	}
 	return next
 }

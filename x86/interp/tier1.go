@@ -212,6 +212,15 @@ func (c *CPU) unitTag(global bool) uint64 {
 	return c.sys.mem.ages.of(global)<<3 | b2u(c.Mode == decode.Mode64)<<2 | uint64(c.MMUIndex) + 1
 }
 
+// add puts j where look-ups go first; what is there moves to where they go then.
+func (t *jumpTable) add(j jit.Jump) {
+	i := jit.JumpIndex(j.RIP)
+	if t[i].RIP != j.RIP {
+		t[i^1] = t[i]
+	}
+	t[i] = j
+}
+
 // findUnit is find for translated code.
 func (c *CPU) findUnit() (*block, status) {
 	lin := c.RIP
@@ -249,8 +258,8 @@ func (c *CPU) findUnit() (*block, status) {
 	if alone {
 		return b, next
 	}
-	if high := c.RIP>>63 != 0; !high || c.fetchedGlobal(c.RIP) && !b.cross {
-		c.tier1.jumps[jit.JumpIndex(c.RIP)] = jit.Jump{RIP: c.RIP, Tag: c.unitTag(high), Code: c.tier1.cache.Address(b.unit.Entry)}
+	if high := c.RIP>>63 != 0; !high || c.fetchedGlobal(c.RIP) && (!b.cross || c.fetchedGlobal(c.RIP+pageSize)) {
+		c.tier1.jumps.add(jit.Jump{RIP: c.RIP, Tag: c.unitTag(high), Code: c.tier1.cache.Address(b.unit.Entry)})
 	}
 	return b, next
 }

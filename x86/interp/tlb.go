@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"berth/guestmem"
+	"berth/x86"
 	"berth/x86/mmu"
 )
 
@@ -76,6 +77,21 @@ func (c *CPU) flushTLB(keepGlobal bool) {
 	c.emptyTLB(keepGlobal)
 }
 
+// switchTLB is flushTLB for a change of the address space, from one PCID to
+// another. With keep what was remembered of that one holds again.
+func (c *CPU) switchTLB(from, to uint64, keep bool) {
+	c.sys.mem.ages.enter(from, to, keep)
+	c.emptyTLB(true)
+}
+
+// pcid is the present address space's; 0 without PCIDs.
+func (c *CPU) pcid() uint64 {
+	if c.CR4&x86.CR4PCIDE == 0 {
+		return 0
+	}
+	return c.CR3 & 0xfff
+}
+
 // emptyTLB has the TLB alone forget them.
 func (c *CPU) emptyTLB(keepGlobal bool) {
 	m := &c.sys.mem.tlb
@@ -114,6 +130,7 @@ func (c *CPU) initTLB() {
 func (c *CPU) flushPage(va uint64) {
 	m := &c.sys.mem
 	m.ages.forgetPage(va)
+	m.walks.Forget()
 	page := va & pageMask
 	i := va / pageSize % mmu.TLBSize
 	for t := range c.TLB {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"berth/x86"
+	"berth/x86/jit"
 	"berth/x86/mmu"
 )
 
@@ -140,16 +141,16 @@ func TestINVLPGOfDataKeepsCode(t *testing.T) {
 	a.pte(2, spaceMem+0x1000|7)
 	wantAt(t, c, "before", spaceBase+0x1000, 1)
 	c.ld64(spaceBase + 0x2000)
-	before := c.sys.mem.ages
+	before := c.sys.mem.ages.Ages
 	invlpg(t, c, spaceBase+0x2000)
-	if now := &c.sys.mem.ages; now.current != before.current || now.global != before.global {
+	if now := &c.sys.mem.ages; now.Ages != before {
 		t.Error("INVLPG of a page without code had all code looked up anew")
 	}
 	if c.readPtr(spaceBase+0x2000, 0) != nil {
 		t.Error("the page is still there")
 	}
 	invlpg(t, c, spaceBase+0x1000)
-	if c.sys.mem.ages.current == before.current {
+	if c.sys.mem.ages.Current == before.Current {
 		t.Error("code is still found by the translation that INVLPG dropped")
 	}
 }
@@ -380,5 +381,24 @@ func TestAgesOfManyPages(t *testing.T) {
 				t.Fatalf("page %d is still held", n)
 			}
 		}
+	}
+}
+
+// Two targets that want one place in the table of jumps do not drive each other out.
+func TestTwoJumpsOfOneIndex(t *testing.T) {
+	if !translate {
+		t.Skip("of translated code")
+	}
+	const first, second = 0x201000, 0x209008
+	if jit.JumpIndex(first) != jit.JumpIndex(second) {
+		t.Fatal("the addresses are not of one index any more")
+	}
+	// mov ecx, 1000; 1: mov eax, first; call rax; mov eax, second; call rax; dec ecx; jnz 1b
+	c := newTestCPU(t, unhex(t, "b9e8030000"+"b800102000ffd0"+"b808902000ffd0"+"ffc975ee"))
+	writeTest(t, c, first, []byte{0xc3})
+	writeTest(t, c, second, []byte{0xc3})
+	runTest(t, c, false)
+	if now, _ := c.Translation(); now.Exits[jit.Indirect] > 20 {
+		t.Errorf("%d of 4000 jumps were not found", now.Exits[jit.Indirect])
 	}
 }

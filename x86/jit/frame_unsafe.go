@@ -34,6 +34,8 @@ var (
 	offFOP      = unsafe.Offsetof(zero.FOP)
 )
 
+const jumpBytes = unsafe.Sizeof(Jump{})
+
 // The software TLB as translated code sees it.
 const (
 	tlbBytes = unsafe.Sizeof(mmu.TLB{})

@@ -72,7 +72,8 @@ const (
 )
 
 // Jump is an entry of the table that maps linear addresses to translated code.
-// Jumps holds JumpEntries of them; a look-up goes to the one at JumpIndex.
+// Jumps holds JumpEntries of them; a look-up goes to the one at JumpIndex, then to
+// that with the lowest bit of the index the other way.
 //
 //	0 RIP | 8 Tag | 16 Code | 24 unused
 type Jump struct {
@@ -82,7 +83,7 @@ type Jump struct {
 }
 
 // JumpEntries is the size of the table, a power of two.
-const JumpEntries = 1 << 13
+const JumpEntries = 1 << 15
 
 // JumpIndex is where the table may hold rip.
 func JumpIndex(rip uint64) uint64 { return (rip ^ rip>>12) & (JumpEntries - 1) }

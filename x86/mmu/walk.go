@@ -77,21 +77,28 @@ func Walk(m *guestmem.Memory, r *Regs, va uint64, access Access, who Privilege) 
 	if r.CR0&x86.CR0PG == 0 {
 		return Page{Phys: uint64(uint32(va)) &^ 0xfff, Shift: 12, Writable: true}, 0, true
 	}
+	w := walker{m: m, r: r, va: va, access: access, who: who}
+	code, ok = w.walk()
+	return w.page, code, ok
+}
+
+// walk walks from the top and sets the bits; not ok: page is none.
+func (w *walker) walk() (code uint32, ok bool) {
 	for {
-		w := walker{m: m, r: r, va: va, access: access, who: who, rights: pteWrite | pteUser}
+		*w = walker{m: w.m, r: w.r, va: w.va, access: w.access, who: w.who, rights: pteWrite | pteUser}
 		switch {
-		case r.CR4&x86.CR4PAE == 0:
+		case w.r.CR4&x86.CR4PAE == 0:
 			w.walk32()
-		case r.EFER&x86.EFERLMA == 0:
+		case w.r.EFER&x86.EFERLMA == 0:
 			w.walkPAE()
 		default:
 			w.walk4()
 		}
 		if w.fault {
-			return Page{}, w.errorCode(), false
+			return w.errorCode(), false
 		}
 		if w.commit() {
-			return w.page, 0, true
+			return 0, true
 		}
 	}
 }
@@ -114,6 +121,10 @@ type walker struct {
 	used   [4]ref
 	n      int
 	narrow bool // 32-bit entries
+
+	// Of the page table that a walk of 8-byte entries reached, and what led there.
+	table, tableRights uint64
+	tableNX            bool
 
 	page    Page
 	fault   bool
@@ -250,7 +261,8 @@ func (w *walker) lower(pd, va, rsvd uint64) {
 		w.leaf(pde&pteAddr&^0x1fffff|va&0x1ff000, 21, pde)
 		return
 	}
-	pte, ok := w.next(pde&pteAddr|va>>12&0x1ff<<3, rsvd)
+	w.table, w.tableRights, w.tableNX = pde&pteAddr, w.rights, w.nx
+	pte, ok := w.next(w.table|va>>12&0x1ff<<3, rsvd)
 	if ok {
 		w.leaf(pte&pteAddr, 12, pte)
 	}
