@@ -389,6 +389,27 @@ func TestScans(t *testing.T) {
 	}
 }
 
+// TestCompareExchangeClears: CMPXCHG of 32-bit registers that differ clears the upper half of the
+// destination, as on an Intel processor, whatever the host does.
+func TestCompareExchangeClears(t *testing.T) {
+	for _, translate := range []bool{false, jit.Available()} {
+		s, err := NewSoft(translate, hostLevel())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		c := Case{Mode: decode.Mode64, Code: []byte{0x44, 0x0f, 0xb1, 0xfb, 0x45, 0x0f, 0xb1, 0xc7}} // cmpxchg ebx, r15d; cmpxchg r15d, r8d
+		c.State.GPR = [16]uint64{x86.RAX: 1, x86.RBX: 1<<63 | 2, x86.R8: 7, x86.R15: 1<<63 | 3}
+		r := make([]Result, 1)
+		if err := s.Run(make([]byte, sandboxSize), []Case{c}, r); err != nil {
+			t.Fatal(err)
+		}
+		if g := &r[0].State.GPR; g[x86.RBX] != 2 || g[x86.R15] != 3 || g[x86.RAX] != 3 {
+			t.Errorf("translated %v: rbx %#x, r15 %#x, rax %#x", translate, g[x86.RBX], g[x86.R15], g[x86.RAX])
+		}
+	}
+}
+
 // TestModes: the three code-segment modes run on the host at all.
 func TestModes(t *testing.T) {
 	needOracle(t)

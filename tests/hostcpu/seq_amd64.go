@@ -18,10 +18,12 @@ const (
 	seqCodeSize = 0x4000
 	seqMemory   = sandboxSize + seqCodeSize // what a sequence may change
 
-	seqFixes    = 6                    // faults of a sequence that it goes on after
-	seqBatch    = 128                  // sequences that one engine runs after another
-	seqCounters = sandboxBase + 0x8000 // 32 counters of loops, zero at first
-	seqSlots    = 0x3f00               // offset of addresses in the code's pages
+	seqFixes    = 6                      // faults of a sequence that it goes on after
+	seqBatch    = 128                    // sequences that one engine runs after another
+	seqDevice   = sandboxBase + 0x100000 // a device's page, soft engine only
+	seqAlias    = sandboxBase + 0x110000 // the code again, likewise
+	seqCounters = sandboxBase + 0x8000   // 32 counters of loops, zero at first
+	seqSlots    = 0x3f00                 // offset of addresses in the code's pages
 )
 
 // Sequence is a program and the state it starts in. It ends at an int3 or at the
@@ -34,7 +36,12 @@ type Sequence struct {
 	Fixes  []int      // labels where the first faults go on
 	Slots  []int      // labels whose addresses lie behind the code
 	Soft   bool       // not for the host
+	// Victims are the places of code that a device may write: as many bytes, from 4 on,
+	// of an instruction at a label.
+	Victims []seqVictim
 }
+
+type seqVictim struct{ label, off int }
 
 // seqChunk is straight code at an offset in the code's pages.
 type seqChunk struct {

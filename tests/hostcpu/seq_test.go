@@ -148,6 +148,7 @@ func (s *Sequence) compareTiers(want, got *SeqResult) []string {
 		return []string{fmt.Sprintf("stopped: want %q, got %q", want.Stop, got.Stop)}
 	}
 	d.check("instructions", want.Instructions, got.Instructions)
+	d.check("device", want.Device, got.Device)
 	s.compareFaults(&d, want, got, func(w, g *seqFault) { d.same(w, g) })
 	s.compareStates(&d, want, got)
 	if want.FPU != got.FPU && len(d.out) == 0 {
@@ -255,7 +256,7 @@ func (s *Sequence) compareHost(want, got *SeqResult) []string {
 func (g *seqRows) sequences(seed uint64, first, n int) (image []byte, all []*Sequence) {
 	image = Image(seed<<32 + uint64(first/seqBatch))
 	for i := range n {
-		all = append(all, g.sequence(seed, uint64(first+i), image))
+		all = append(all, g.sequence(seed, uint64(first+i), image, seqPlain))
 	}
 	return image, all
 }

@@ -60,6 +60,8 @@ type seqGen struct {
 	*Generator
 	rows *seqRows
 	s    *Sequence
+	kind seqKind
+	soft bool
 
 	chunk    int    // that code is added to
 	places   []int  // offsets for more chunks
@@ -75,11 +77,19 @@ type seqGen struct {
 	reserved uint16    // registers that count loops
 }
 
-// NewSequence makes sequence n of a seed, over a sandbox with the contents of image.
-func (g *seqRows) sequence(seed, n uint64, image []byte) *Sequence {
-	rng := rand.New(rand.NewPCG(seed, n))
+// seqKind is what sequences are made for.
+type seqKind uint8
+
+const (
+	seqPlain seqKind = iota // three ways; every fourth for the soft engine only
+	seqLong                 // for the soft engine, with loops to be interrupted
+)
+
+// sequence makes sequence n of a seed, over a sandbox with the contents of image.
+func (g *seqRows) sequence(seed, n uint64, image []byte, kind seqKind) *Sequence {
+	rng := rand.New(rand.NewPCG(seed, n<<1|uint64(kind)))
 	for {
-		q := &seqGen{Generator: &Generator{rng: rng, image: image}, rows: g}
+		q := &seqGen{Generator: &Generator{rng: rng, image: image}, rows: g, kind: kind, soft: kind == seqLong || n%4 == 3}
 		if s := q.make(); s != nil {
 			return s
 		}
@@ -88,7 +98,7 @@ func (g *seqRows) sequence(seed, n uint64, image []byte) *Sequence {
 
 // make makes a sequence, or nil if it does not fit.
 func (q *seqGen) make() *Sequence {
-	q.s = &Sequence{Mode: decode.Mode64, State: randomState(q.rng)}
+	q.s = &Sequence{Mode: decode.Mode64, State: randomState(q.rng), Soft: q.soft}
 	if q.chance(25) {
 		q.s.Mode = decode.Mode32
 	}
@@ -316,7 +326,7 @@ func (q *seqGen) loop(depth int) {
 		return
 	}
 	n := uint32(2 + q.rng.IntN(12))
-	if depth == 0 && q.chance(3) {
+	if depth == 0 && q.chance(3+50*int(q.kind)) {
 		n = 300 + uint32(q.rng.IntN(3000))
 	}
 	q.groups++
@@ -483,7 +493,13 @@ func (q *seqGen) fault() {
 		code := append([]byte{0x48}, pickOf(q.rng, access)...)
 		q.add(seqInst{code: append(code, 0x05|r&7<<3, 0, 0, 0, 0), ref: refData, to: addr})
 	}
-	switch q.rng.IntN(7) {
+	kind := q.rng.IntN(7 + b2i(q.soft))
+	if q.kind == seqLong && q.chance(80) {
+		kind = 7
+	}
+	switch kind {
+	case 7:
+		mem(seqDevice + 8*uint64(q.rng.IntN(16)))
 	case 0:
 		q.emit([]byte{0x0f, 0x0b})
 	case 1:

@@ -335,6 +335,9 @@ func (q *seqGen) point(b *builder, out *seqInst) bool {
 		t -= 0x400 // not the stack: a return address that is changed leads into the middle of instructions
 	}
 	want := sandboxBase + t
+	if q.soft && q.chance(2) {
+		want = seqDevice + uint64(q.rng.IntN(256))
+	}
 	seg := uint64(0)
 	if in.Seg == x86.FS {
 		seg = q.s.State.FSBase

@@ -36,6 +36,9 @@ func (q *seqGen) victim() (label, size, free int) {
 		free = 5
 	}
 	code = q.bare(code)
+	if free == 4 {
+		q.s.Victims = append(q.s.Victims, seqVictim{label, len(code) - free})
+	}
 	q.append(seqInst{code: code})
 	for i := range uint8(16) { // whatever it is by now
 		q.clobber(i)
@@ -83,12 +86,10 @@ func (q *seqGen) modify(depth int) {
 		q.reserved &^= 1 << reg
 	default: // ahead
 		label := q.newLabel()
-		write := q.chunk
 		q.store(label, 5, 5)
 		q.body(q.rng.IntN(3), 2)
 		l, _, _ := q.victimOf(5)
 		q.s.Labels[label] = q.s.Labels[l]
-		_ = write
 	}
 }
 
@@ -106,7 +107,12 @@ func (q *seqGen) victimOf(size int) (label, n, free int) {
 // all five free, what is there becomes another operation with an immediate.
 func (q *seqGen) store(label, size, free int) {
 	at := uint64(size - free)
+	alias := uint64(0)
+	if q.soft && q.chance(50) {
+		alias -= codeBase - seqAlias
+	}
 	ref := func(code []byte, tail int, off uint64) {
+		off += alias
 		q.add(seqInst{code: code, ref: refCode, tail: tail, lab: label, to: off})
 	}
 	if free == 5 {
@@ -160,7 +166,7 @@ func (q *seqGen) store(label, size, free int) {
 		}
 		q.emit([]byte{0xfc})
 		q.clobber(x86.RDI)
-		q.add(seqInst{code: movImm(x86.RDI, 0), ref: refCodeAbs4, lab: label, to: word})
+		q.add(seqInst{code: movImm(x86.RDI, 0), ref: refCodeAbs4, lab: label, to: word + alias})
 		q.emit(movImm(x86.RCX, 4))
 		q.emit([]byte{0xf3, 0xaa}) // rep stosb
 	}

@@ -21,6 +21,8 @@ type SeqResult struct {
 	Instructions uint64 // retired, of the soft engine's
 	FPU          x86.FPU
 	Hung         bool
+	Device       uint64 // what the device has seen
+	Interrupts   []seqMoment
 }
 
 // seqFault is an exception that a sequence went on after.
@@ -47,12 +49,21 @@ type seqSoft struct {
 	runs   atomic.Uint64 // sequences begun
 	kicked atomic.Uint64 // which of them was kicked
 	stop   chan struct{}
-	mu     sync.Mutex // held while the vCPU is kicked or closed
+	start  uint64 // of cpu.Instructions
+	q      *Sequence
+	at     [][]uint64
+	writes uint64      // of the device into code
+	taken  []seqMoment // interrupts
+	quiet  func()      // ends the thread that interrupts
+	single bool        // a breakpoint nowhere has instructions run one by one
+	mu     sync.Mutex  // held while the vCPU is kicked or closed
 }
 
 const (
 	gpaSeqStubs    = gpaStubs       // 32 bytes each
 	gpaSeqOver     = gpaTSS + 0x800 // not 0: the case is over
+	gpaSeqDevice   = guestMemory
+	seqVector      = 32 // of interrupts
 	gpaSeqCounters = gpaSandbox + 0x8000
 )
 
@@ -100,8 +111,12 @@ func (s *seqSoft) seqTables() error {
 		put(gpaCodePT+8*i, v)
 	}
 	put(gpaDataPT+(seqCounters-sandboxBase)>>12*8, gpaSeqCounters|user|pteWrite|pteNX)
+	put(gpaDataPT+(seqDevice-sandboxBase)>>12*8, gpaSeqDevice|user|pteWrite|pteNX)
+	for i := uint64(0); i < seqCodeSize>>12; i++ {
+		put(gpaDataPT+(seqAlias-sandboxBase)>>12*8+8*i, gpaCode+i<<12|user|pteWrite|pteNX)
+	}
 	put(gpaTSS+0x24, monitorBase+stackTop) // IST1
-	for v := uint64(0); v < 32; v++ {
+	for v := uint64(0); v <= seqVector; v++ {
 		at := monitorBase + gpaSeqStubs + 32*v
 		dpl := uint64(0)
 		if v == x86.BP || v == x86.OF {
@@ -139,14 +154,20 @@ func hasError(v uint8) bool {
 // goesOn hears of an exception and has the sequence go on, if there is a place for it.
 func (s *seqSoft) goesOn(v uint8) bool {
 	var p [48]byte
-	off := uint64(8 * b2i(!hasError(v)))
+	if s.dev.touched != nil {
+		s.dev.touched()
+	}
+	if v == seqVector {
+		s.device()
+		return true
+	}
 	if err := s.mem.Read(stackTop-48, p[:]); err != nil {
 		s.err = err
 		return false
 	}
 	le := binary.LittleEndian
 	f := seqFault{Vector: v, RIP: le.Uint64(p[8:])}
-	if off == 0 {
+	if hasError(v) {
 		f.Error = le.Uint64(p[:])
 	}
 	if v == x86.PF {
@@ -208,21 +229,26 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 		st.XCR0 = 7
 	}
 	s.fixes, s.faults, s.err = s.fixes[:0], s.faults[:0], nil
+	s.dev.sum, s.q, s.at, s.writes = 0, q, at, 0
+	st.IDT.Limit = (seqVector+1)*16 - 1
 	for _, l := range q.Fixes {
 		s.fixes = append(s.fixes, q.address(at, l))
+	}
+	if s.single {
+		st.DR[0], st.DR[7] = 1<<46, 0x401
 	}
 	if err := s.cpu.SetState(st); err != nil {
 		return err
 	}
-	start := s.cpu.Instructions
+	s.start = s.cpu.Instructions
 	s.io.hit = false
 	exit := s.cpu.Run()
 	if exit.Reason == interp.Kicked && !s.io.hit && s.kicked.Load() != s.runs.Load() {
 		return s.runSequence(q, image, r) // the kick was for the one before
 	}
 	s.cpu.GetState(st)
-	*r = SeqResult{Result: Result{Vector: s.io.vector}, Faults: append([]seqFault(nil), s.faults...), FPU: st.FPU}
-	r.Instructions = s.cpu.Instructions - start
+	*r = SeqResult{Result: Result{Vector: s.io.vector}, Faults: append([]seqFault(nil), s.faults...), FPU: st.FPU, Device: s.dev.sum}
+	r.Instructions = s.cpu.Instructions - s.start
 	switch {
 	case s.err != nil:
 		return s.err
@@ -256,4 +282,24 @@ func (s *seqSoft) settle(st *x86.State, m decode.Mode, r *SeqResult) error {
 		return fmt.Errorf("hostcpu: the handler was left at %#x", st.RIP)
 	}
 	return s.collect(st, m, &r.Result)
+}
+
+// seqMoment is a boundary between instructions: how many have retired, and, within a
+// repeated one, how far that is.
+type seqMoment struct{ Instructions, RIP, RCX uint64 }
+
+func (s *seqSoft) now() seqMoment {
+	return seqMoment{s.cpu.Instructions - s.start, s.cpu.RIP, s.cpu.R[x86.RCX]}
+}
+
+// device writes into the code, as DMA does, at an interrupt.
+func (s *seqSoft) device() {
+	s.writes++
+	n := s.writes * 0x9e3779b97f4a7c15
+	if len(s.q.Victims) == 0 || n>>60 < 4 {
+		return
+	}
+	v := s.q.Victims[n>>32%uint64(len(s.q.Victims))]
+	at := s.q.address(s.at, v.label) + uint64(v.off) - codeBase + gpaCode
+	s.err = firstError(s.err, s.mem.Write(at, binary.LittleEndian.AppendUint32(nil, uint32(n))))
 }

@@ -43,9 +43,11 @@ const (
 // Soft runs cases in the interpreter: at CPL 3, with an IDT whose handlers write
 // their vector to a port.
 type Soft struct {
-	mem *guestmem.Memory
-	cpu *interp.CPU
-	io  ports
+	mem  *guestmem.Memory
+	cpu  *interp.CPU
+	io   ports
+	dev  register
+	apic pin
 
 	level x86.Level
 }
@@ -58,7 +60,7 @@ func NewSoft(translate bool, level x86.Level) (*Soft, error) {
 		return nil, err
 	}
 	cpu, err := interp.New(interp.Config{
-		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.io, APIC: noAPIC{}, TSC: func() uint64 { return 0 }, Translate: translate,
+		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.dev, APIC: &s.apic, TSC: func() uint64 { return 0 }, Translate: translate,
 		Level: level,
 	})
 	if err != nil {
@@ -135,16 +137,53 @@ func (p *ports) Write(addr uint64, _ []byte) {
 	p.cpu.Kick()
 }
 
-// noAPIC has no interrupts.
-type noAPIC struct{}
+// register is a device whose reads follow from all accesses before.
+type register struct {
+	sum     uint64
+	touched func() // if set, told of every access
+}
 
-func (noAPIC) Deliverable() bool             { return false }
-func (noAPIC) Acknowledge() (uint8, bool)    { return 0, false }
-func (noAPIC) ReadMSR(uint32) (uint64, bool) { return 0, false }
-func (noAPIC) WriteMSR(uint32, uint64) bool  { return false }
-func (noAPIC) TPR() uint8                    { return 0 }
-func (noAPIC) SetTPR(uint8)                  {}
-func (noAPIC) TSCChanged()                   {}
+func (d *register) Read(addr uint64, p []byte) {
+	d.mix(addr, uint64(len(p)))
+	if d.touched != nil {
+		d.touched()
+	}
+	for i := range p {
+		p[i] = byte(d.sum >> (8 * (i & 7)))
+	}
+}
+
+func (d *register) Write(addr uint64, p []byte) {
+	d.mix(addr, uint64(len(p))|1<<8)
+	if d.touched != nil {
+		d.touched()
+	}
+	for _, b := range p {
+		d.mix(0, uint64(b))
+	}
+}
+
+func (d *register) mix(a, b uint64) { d.sum = (d.sum^a<<16^b)*0x9e3779b97f4a7c15 + 1 }
+
+// pin is an interrupt controller: it asks take, if set, for a vector.
+type pin struct {
+	take func() (vector uint8, ok bool)
+}
+
+func (p *pin) Deliverable() bool { return false }
+
+func (p *pin) Acknowledge() (uint8, bool) {
+	if p.take == nil {
+		return 0, false
+	}
+	return p.take()
+}
+
+func (*pin) ReadMSR(uint32) (uint64, bool) { return 0, false }
+func (*pin) WriteMSR(uint32, uint64) bool  { return false }
+func (*pin) TPR() uint8                    { return 0 }
+func (*pin) SetTPR(uint8)                  {}
+func (*pin) TSCChanged()                   {}
 
 // Run is Engine's.
 func (s *Soft) Run(image []byte, cases []Case, results []Result) error {

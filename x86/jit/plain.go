@@ -30,6 +30,9 @@ func (t *translation) plain() {
 	}
 	t.inst(t.encoding(&o), g, e)
 	t.immediate(o.imm)
+	if in.Op == optab.CMPXCHG && !in.Mem && o.eSize == 4 { // Intel writes it back if it differs, AMD leaves it alone
+		t.load(4, e.reg, regRM(e.reg))
+	}
 	if swap {
 		t.swapHalves(in.Reg)
 	}
