@@ -21,8 +21,8 @@ func effectOf(in *decode.Inst) effect {
 	case optab.ADD, optab.OR, optab.AND, optab.SUB, optab.XOR, optab.CMP, optab.TEST, optab.NEG, optab.MUL, optab.IMUL,
 		optab.DIV, optab.IDIV, optab.BSF, optab.BSR, optab.TZCNT, optab.LZCNT, optab.POPCNT, optab.XADD, optab.CMPXCHG,
 		optab.COMISS, optab.COMISD, optab.UCOMISS, optab.UCOMISD, optab.PTEST, optab.PCMPESTRI, optab.PCMPESTRM,
-		optab.PCMPISTRI, optab.PCMPISTRM, optab.VTESTPS, optab.VTESTPD, optab.FCOMI, optab.FCOMIP, optab.FUCOMI, optab.FUCOMIP, optab.ANDN, optab.BEXTR, optab.BLSI, optab.BLSMSK,
-		optab.BLSR, optab.BZHI:
+		optab.PCMPISTRI, optab.PCMPISTRM, optab.VTESTPS, optab.VTESTPD, optab.ANDN, optab.BEXTR, optab.BLSI, optab.BLSMSK,
+		optab.BLSR, optab.BZHI, optab.FCOMI, optab.FCOMIP, optab.FUCOMI, optab.FUCOMIP:
 		return flagsSet
 	case optab.SHL, optab.SHR, optab.SAR, optab.SHLD, optab.SHRD, optab.ROL, optab.ROR, optab.RCL, optab.RCR:
 		return shiftEffect(in)
