@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
 	"berth/x86/jit"
 )
 
@@ -40,12 +38,12 @@ func (c *CPU) newTier1() error {
 	if err != nil {
 		return fmt.Errorf("interp: %w", err)
 	}
-	p, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(jumpTable{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	p, err := mapGuarded(unsafe.Sizeof(jumpTable{}))
 	if err != nil {
 		return errors.Join(fmt.Errorf("interp: mapping the table of jumps: %w", err), cache.Close())
 	}
-	c.tier1 = &tier1{cache: cache, jumps: (*jumpTable)(unsafe.Pointer(&p[0]))}
-	c.Frame.Jumps = uintptr(unsafe.Pointer(&p[0]))
+	c.tier1 = &tier1{cache: cache, jumps: (*jumpTable)(p)}
+	c.Frame.Jumps = uintptr(p)
 	return nil
 }
 
@@ -54,5 +52,5 @@ func (t *tier1) close() error {
 	if t == nil {
 		return nil
 	}
-	return errors.Join(t.cache.Close(), unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(t.jumps)), unsafe.Sizeof(jumpTable{}))))
+	return errors.Join(t.cache.Close(), unmapGuarded(unsafe.Pointer(t.jumps), unsafe.Sizeof(jumpTable{})))
 }
