@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"berth/x86"
@@ -71,14 +72,13 @@ func (c *CPU) runTranslated() status {
 	link := noLink
 	c.tier1.alone = false
 	for {
-		clears := c.tier1.stats.Clears
+		clears, page := c.tier1.stats.Clears, c.R[decode.RIP]
 		b, st := c.findUnit()
 		if b == nil {
 			return st
 		}
 		if link != noLink && clears == c.tier1.stats.Clears {
-			c.tier1.cache.Link(link, b.unit.Entry)
-			b.in = append(b.in, link)
+			c.linkUnit(link, b, page)
 		}
 		c.blocks.changed = false
 		link, st = c.enterUnit(b.unit.Entry)
@@ -150,7 +150,7 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 			link = n
 			c.tier1.alone = true
 		case jit.Far:
-			link = noLink
+			link = n
 		case jit.Indirect:
 			link = noLink
 			if !c.canonical(c.RIP) {
@@ -258,10 +258,35 @@ func (c *CPU) findUnit() (*block, status) {
 	if alone {
 		return b, next
 	}
-	if high := c.RIP>>63 != 0; !high || c.fetchedGlobal(c.RIP) && (!b.cross || c.fetchedGlobal(c.RIP+pageSize)) {
-		c.tier1.jumps.add(jit.Jump{RIP: c.RIP, Tag: c.unitTag(high), Code: c.tier1.cache.Address(b.unit.Entry)})
+	if c.tagged(b) {
+		c.tier1.jumps.add(jit.Jump{
+			RIP: c.RIP, Tag: c.unitTag(c.RIP>>63 != 0), Code: c.tier1.cache.Address(b.unit.Entry), Page: c.RIP &^ (pageSize - 1),
+		})
 	}
 	return b, next
+}
+
+// tagged reports that b is what RIP leads to for as long as Frame.Tags says so.
+func (c *CPU) tagged(b *block) bool {
+	return c.RIP>>63 == 0 || c.fetchedGlobal(c.RIP) && (!b.cross || c.fetchedGlobal(c.RIP+pageSize))
+}
+
+// linkUnit leads an exit of a unit whose page was at page to b, which is at RIP.
+func (c *CPU) linkUnit(x uint32, b *block, page uint64) {
+	cache := c.tier1.cache
+	if cache.IsFar(x) {
+		high := c.RIP >> 63
+		if !c.tagged(b) || !cache.LinkFar(x, b.unit.Entry, page, c.unitTag(high != 0), int(high)) {
+			return
+		}
+	} else {
+		cache.Link(x, b.unit.Entry)
+	}
+	b.in = append(b.in, x)
+	if n := len(b.in); n >= 64 && n&(n-1) == 0 { // a far exit may have led here before
+		slices.Sort(b.in)
+		b.in = slices.Compact(b.in)
+	}
 }
 
 // translateUnit translates the block at phys and adds it.

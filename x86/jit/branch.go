@@ -24,11 +24,7 @@ func (t *translation) spend(n uint8, x uint32, what stubKind) {
 func (t *translation) edge(target int64, n uint8) {
 	t.saveFlags()
 	if target < 0 || target >= pageSize {
-		t.load(8, tmp1, t.reg(17))
-		t.lea(t.word, tmp1, at(tmp1, int32(target)))
-		x := t.exit(Exit{Kind: Far, Off: t.pos, Target: target})
-		t.far(n, x)
-		t.ended = true
+		t.edgeFar(target, n)
 		return
 	}
 	spent := t.exit(Exit{Kind: Spent, Off: t.pos, Target: target})
@@ -41,12 +37,61 @@ func (t *translation) edge(target int64, n uint8) {
 	t.ended = true
 }
 
-// far goes on at the address in tmp1, after n instructions; x describes how.
-func (t *translation) far(n uint8, x uint32) {
-	t.spend(n, x, stubRIP)
-	t.storeImm(4, frame(offExit), int32(x))
-	t.jumpTo(t.c.lookup)
+// far is a branch to another page. It is linked for one linear address of its page and for as long
+// as the translations are the same; else the table decides.
+type far struct {
+	where, whereTag uint32    // displacements of the operands
+	slow            [3]uint32 // jumps for when it is not linked so
+	exit            uint32
+	target          int64
+}
+
+func (t *translation) edgeFar(target int64, n uint8) {
+	x := t.exit(Exit{Kind: Far, Off: t.pos, Target: target})
+	t.stubs = append(t.stubs, stub{exit: x, flags: t.flags, what: stubFar, target: target})
+	t.aluImm(aluSub, 8, regRM(budget), int32(n))
+	t.stubs[len(t.stubs)-1].from = t.jcc(ccS)
+	f := far{exit: x, target: target}
+	t.load(8, tmp1, t.reg(17))
+	f.where = t.relative(0x3b, tmp1)
+	f.slow[0] = t.jcc(ccNZ)
+	t.load(8, tmp1, frame(offTags))
+	t.c.exits[x].patchTag = t.base + t.here() - 1
+	f.whereTag = t.relative(0x3b, tmp1)
+	f.slow[1] = t.jcc(ccNZ)
+	t.aluImm(aluCmp, 4, at(state, t.c.layout.Pending), 0)
+	f.slow[2] = t.jcc(ccNZ)
+	t.aluImm(aluAdd, t.word, t.reg(17), int32(target&^(pageSize-1)))
+	t.c.exits[x].patch = t.base + t.jmp()
+	t.fars = append(t.fars, f)
 	t.ended = true
+}
+
+var _ = [1]byte{}[(offTags+8)/128] // a displacement of one byte: see LinkFar
+
+// relative emits a 64-bit instruction with an operand at RIP and returns where its displacement is.
+func (e *buf) relative(opcode, r uint8) uint32 {
+	e.bytes(0x48|r>>3<<2, opcode, r&7<<3|5)
+	e.u32(0)
+	return e.here() - 4
+}
+
+func (t *translation) emitFar(f *far) {
+	for t.entry()%8 != 0 {
+		t.bytes(0xcc)
+	}
+	t.c.exits[f.exit].where = uint32(t.entry())
+	t.bindHot(f.where)
+	t.u64(noPage)
+	t.bindHot(f.whereTag)
+	t.u64(0)
+	for _, from := range f.slow {
+		t.bindHot(from)
+	}
+	t.load(8, tmp1, t.reg(17))
+	t.lea(t.word, tmp1, at(tmp1, int32(f.target)))
+	t.storeImm(4, frame(offExit), int32(f.exit))
+	t.jumpTo(t.c.lookup)
 }
 
 // jump is near JMP.
@@ -67,7 +112,15 @@ func (t *translation) jump() {
 // indirect goes on at the address in tmp1; moved is what was added to RSP.
 func (t *translation) indirect(moved int32) {
 	t.saveFlags() // tmp2 is free
-	t.far(t.count+1, t.exit(Exit{Kind: Indirect, Off: t.pos, Count: t.count, Target: int64(moved)}))
+	x := t.exit(Exit{Kind: Indirect, Off: t.pos, Count: t.count, Target: int64(moved)})
+	t.spend(t.count+1, x, stubRIP)
+	// In line, so that the host predicts this jump by itself.
+	miss, reload := t.c.find(t.buf)
+	for _, from := range miss {
+		t.stub(from, x, stubLookup)
+	}
+	t.stub(reload, x, stubReload)
+	t.ended = true
 }
 
 // call is near CALL.

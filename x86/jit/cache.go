@@ -11,14 +11,16 @@ import (
 type Cache struct {
 	layout Layout
 	mem    mapping
-	used   uint32 // bytes
+	used   uint32 // bytes of what runs often, from the start
 	fixed  uint32 // of them, what stays at Clear
+	rare   uint32 // where the next stubs go: they lie in the second half, out of the way
 
 	exits   []Exit
 	stepped []decode.Inst // of Step exits
 	insts   []inst        // of the block being translated
 	groups  []group       // likewise
 	buf     buf
+	rareBuf buf
 
 	lookup, toRaw Entry // shared code
 	loadX87       Entry
@@ -36,7 +38,7 @@ func New(size int, layout Layout) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jit: %w", err)
 	}
-	c := &Cache{layout: layout, mem: mem}
+	c := &Cache{layout: layout, mem: mem, rare: uint32(size / 2)}
 	c.emitShared()
 	c.fixed = c.used
 	return c, nil
@@ -54,14 +56,18 @@ type Unit struct {
 }
 
 // Full reports that there may be no room for another block.
-func (c *Cache) Full() bool { return len(c.mem.rw)-int(c.used) < inBlock }
+func (c *Cache) Full() bool {
+	return c.half()-int(c.used) < inBlock || len(c.mem.rw)-int(c.rare) < inBlock
+}
+
+func (c *Cache) half() int { return len(c.mem.rw) / 2 }
 
 // Used is the bytes of code held.
-func (c *Cache) Used() int { return int(c.used) }
+func (c *Cache) Used() int { return int(c.used) + int(c.rare) - c.half() }
 
 // Clear forgets all code. None of it runs.
 func (c *Cache) Clear() {
-	c.used = c.fixed
+	c.used, c.rare = c.fixed, uint32(c.half())
 	c.exits = c.exits[:0]
 	clear(c.stepped)
 	c.stepped = c.stepped[:0]
@@ -78,8 +84,35 @@ func (c *Cache) Release() error {
 // Link leads the jump of an Edge exit, by its number, to a unit.
 func (c *Cache) Link(x uint32, to Entry) { c.patch(c.exits[x].patch, uint32(to)) }
 
-// Unlink leads it back to where it returns.
-func (c *Cache) Unlink(x uint32) { c.patch(c.exits[x].patch, c.exits[x].stub) }
+// LinkFar leads that of a Far exit to a unit, for as long as the exit's page is where R says and
+// Tags[half] is tag. It reports whether it has not led there before.
+func (c *Cache) LinkFar(x uint32, to Entry, page, tag uint64, half int) bool {
+	e := &c.exits[x]
+	c.patch(e.patch, uint32(to))
+	c.mem.rw[e.patchTag] = byte(offTags) + 8*byte(half)
+	binary.LittleEndian.PutUint64(c.mem.rw[e.where:], page)
+	binary.LittleEndian.PutUint64(c.mem.rw[e.where+8:], tag)
+	fresh := e.to != to
+	e.to = to
+	return fresh
+}
+
+// IsFar reports that an exit is to be linked by LinkFar.
+func (c *Cache) IsFar(x uint32) bool { return c.exits[x].Kind == Far }
+
+// noPage is the start of no page.
+const noPage = 1
+
+// Unlink leads the jump of either back to where it returns.
+func (c *Cache) Unlink(x uint32) {
+	e := &c.exits[x]
+	if e.Kind == Far {
+		binary.LittleEndian.PutUint64(c.mem.rw[e.where:], noPage)
+		e.to = 0
+		return
+	}
+	c.patch(e.patch, e.stub)
+}
 
 // Kill makes whoever enters the unit return with a Dead exit.
 func (c *Cache) Kill(u *Unit) {
@@ -120,6 +153,15 @@ func (c *Cache) begin() *buf {
 }
 
 func (c *Cache) end() { c.used += uint32(len(c.buf.b)) }
+
+// beginRare and endRare likewise for stubs.
+func (c *Cache) beginRare() *buf {
+	c.rare = (c.rare + 7) &^ 7
+	c.rareBuf = buf{b: c.mem.rw[c.rare:c.rare:len(c.mem.rw)], base: c.rare}
+	return &c.rareBuf
+}
+
+func (c *Cache) endRare() { c.rare += uint32(len(c.rareBuf.b)) }
 
 // frame is a field of Frame as an operand.
 func frame(off uintptr) rm { return at(state, int32(off)) }

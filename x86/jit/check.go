@@ -58,16 +58,17 @@ type split struct {
 // emitSplit leaves by a Split if the first access by itself is granted, else by a Miss.
 // tmp1 is lo less the tag.
 func (t *translation) emitSplit(s *split) {
-	t.bind(s.from)
+	t.bindHot(s.from)
 	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: s.tag})
 	if s.off != 0 {
 		t.lea(8, tmp1, at(tmp1, s.off))
 	}
 	t.find(s.own)
 	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(s.size))
-	miss := stub{from: t.jcc(ccA), exit: s.miss, flags: s.flags, what: stubMiss, tag: s.own, retry: s.retry, x87: s.x87}
+	from := t.jcc(ccA)
+	miss := stub{exit: s.miss, flags: s.flags, what: stubMiss, tag: s.own, retry: s.retry, x87: s.x87}
 	if s.crooked != 0 {
-		t.bind(s.crooked)
+		t.bindHot(s.crooked)
 	}
 	if !s.flags.allSaved() {
 		t.storeFlags(&s.flags)
@@ -80,5 +81,6 @@ func (t *translation) emitSplit(s *split) {
 	x := &t.c.exits[s.exit]
 	x.patch, x.stub = t.base+at, uint32(t.entry())
 	t.leave(s.exit)
+	t.bind(from)
 	t.emitStub(&miss)
 }

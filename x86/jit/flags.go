@@ -211,9 +211,9 @@ type lazy struct {
 }
 
 func (t *translation) emitLazy(l *lazy) {
-	t.bind(l.from)
+	t.bindHot(l.from)
 	t.callTo(t.c.toRaw)
-	t.bindTo(t.jcc(ccNZ), l.back)
+	t.bindTo(t.jcc(ccNZ), t.hot.base+l.back-t.base)
 	t.leave(l.exit)
 	t.retry(l.exit, l.retry, l.x87)
 }

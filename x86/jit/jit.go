@@ -75,11 +75,11 @@ const (
 // Jumps holds JumpEntries of them; a look-up goes to the one at JumpIndex, then to
 // that with the lowest bit of the index the other way.
 //
-//	0 RIP | 8 Tag | 16 Code | 24 unused
+//	0 RIP | 8 Tag | 16 Code | 24 Page
 type Jump struct {
 	RIP, Tag uint64
 	Code     uintptr
-	_        uint64
+	Page     uint64 // where RIP's begins
 }
 
 // JumpEntries is the size of the table, a power of two.
@@ -139,6 +139,10 @@ type Exit struct {
 
 	inst        int32  // of a Step: its number, from 1; 0 if its bytes are none
 	patch, stub uint32 // of an Edge: its jump's displacement, and where that leads while not linked
+	// Of a Far, which has patch too: where it has the page and the tag that it is linked for, and
+	// which of Tags it looks at; the unit it is linked to.
+	where, patchTag uint32
+	to              Entry
 
 	Off   uint16 // of the instruction in its page
 	Kind  Kind

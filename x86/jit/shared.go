@@ -7,33 +7,16 @@ func (c *Cache) emitShared() {
 	// when something is pending, so that what a device wrote into code is seen before
 	// control gets to another page.
 	c.lookup = e.entry()
-	e.aluImm(aluCmp, 4, at(state, c.layout.Pending), 0)
-	pending := e.jcc(ccNZ)
-	e.mov(tmp2, tmp1)
-	e.shift(5, 8, tmp2, 12)
-	e.alu(aluXor, 4, tmp2, regRM(tmp1))
-	e.aluImm(aluAnd, 4, regRM(tmp2), JumpEntries-1)
-	e.shift(4, 4, tmp2, 5)
-	e.alu(aluAdd, 8, tmp2, frame(offJumps))
-	for way := range 2 {
-		if way > 0 {
-			e.aluImm(aluXor, 8, regRM(tmp2), int32(jumpBytes))
-		}
-		e.alu(aluCmp, 8, tmp1, at(tmp2, 0))
-		miss1 := e.jcc(ccNZ)
-		e.shift(5, 8, tmp1, 63)
-		e.load(8, tmp1, rm{mem: true, reg: state, index: tmp1, scale: 3, disp: int32(offTags)})
-		e.alu(aluCmp, 8, tmp1, at(tmp2, 8))
-		miss2 := e.jcc(ccNZ)
-		e.load(8, tmp1, at(tmp2, 0))
-		e.aluImm(aluAnd, 8, regRM(tmp1), -4096)
-		e.store(8, tmp1, c.reg(17))
-		e.inst(op{opcode: 0xff}, 4, at(tmp2, 16))
-		e.bind(miss2)
-		e.load(8, tmp1, at(tmp2, 0))
-		e.bind(miss1)
-	}
-	e.bind(pending)
+	miss, reload := c.find(e)
+	e.bind(reload)
+	e.load(8, tmp1, at(tmp2, 0))
+	e.bind(miss[1])
+	e.aluImm(aluXor, 8, regRM(tmp2), int32(jumpBytes))
+	other, reload := c.probe(e)
+	e.bind(reload)
+	e.load(8, tmp1, at(tmp2, 0))
+	e.bind(other)
+	e.bind(miss[0])
 	e.store(8, tmp1, at(state, c.layout.RIP))
 	e.bytes(0xc3)
 
@@ -56,6 +39,36 @@ func (c *Cache) emitShared() {
 		}
 	}
 	c.end()
+}
+
+// find emits a jump to the address in tmp1 by the first place of the table that may have it. It
+// returns the jumps for when something is pending or it has another, and that of probe.
+func (c *Cache) find(e *buf) (miss [2]uint32, reload uint32) {
+	e.aluImm(aluCmp, 4, at(state, c.layout.Pending), 0)
+	miss[0] = e.jcc(ccNZ)
+	e.mov(tmp2, tmp1)
+	e.shift(5, 8, tmp2, 12)
+	e.alu(aluXor, 4, tmp2, regRM(tmp1))
+	e.aluImm(aluAnd, 4, regRM(tmp2), JumpEntries-1)
+	e.shift(4, 4, tmp2, 5)
+	e.alu(aluAdd, 8, tmp2, frame(offJumps))
+	miss[1], reload = c.probe(e)
+	return miss, reload
+}
+
+// probe emits a jump to the address in tmp1 by the entry that tmp2 points to. It returns the jump
+// for when that has another, and for when it does not hold: then tmp1 is lost, and is in the entry.
+func (c *Cache) probe(e *buf) (miss, reload uint32) {
+	e.alu(aluCmp, 8, tmp1, at(tmp2, 0))
+	miss = e.jcc(ccNZ)
+	e.shift(5, 8, tmp1, 63)
+	e.load(8, tmp1, rm{mem: true, reg: state, index: tmp1, scale: 3, disp: int32(offTags)})
+	e.alu(aluCmp, 8, tmp1, at(tmp2, 8))
+	reload = e.jcc(ccNZ)
+	e.load(8, tmp1, at(tmp2, 24))
+	e.store(8, tmp1, c.reg(17))
+	e.inst(op{opcode: 0xff}, 4, at(tmp2, 16))
+	return miss, reload
 }
 
 // emitLoadYMM emits what loads YMM registers, whose lower halves may be there

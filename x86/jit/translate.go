@@ -1,6 +1,7 @@
 package jit
 
 import (
+	"encoding/binary"
 	"errors"
 
 	"berth/x86/decode"
@@ -42,6 +43,7 @@ const (
 // translation is the state of one Translate.
 type translation struct {
 	*buf
+	hot    *buf // the block, while stubs are emitted
 	c      *Cache
 	index  uint8 // of the TLB
 	tlb    int32 // offset of the TLB's first entry from the frame
@@ -56,6 +58,7 @@ type translation struct {
 	lazies []lazy
 	splits []split
 	groups []group
+	fars   []far
 	ended  bool
 	fp     uint8 // what the block needs of the host's vector registers: see fpLevel
 	x87    bool  // the host's x87 registers are the guest's, at the point being emitted
@@ -67,22 +70,26 @@ type translation struct {
 
 // stub is code out of line that leaves the block.
 type stub struct {
-	from  uint32 // the jump's displacement
-	exit  uint32
-	flags recipe
-	what  stubKind
-	tag   int32  // of a miss: the TLB tag's offset
-	retry uint32 // where the instruction begins, in the code
-	x87   bool   // the x87 registers were loaded
+	from   uint32 // the jump's displacement
+	exit   uint32
+	flags  recipe
+	what   stubKind
+	tag    int32 // of a miss: the TLB tag's offset
+	target int64
+	retry  uint32 // where the instruction begins, in the code
+	x87    bool   // the x87 registers were loaded
 }
 
 type stubKind uint8
 
 const (
-	stubMiss  stubKind = iota // tmp1 is VA less the tag
-	stubRetry                 // leaves, and has a Retry
-	stubLeave                 // only leaves
-	stubRIP                   // tmp1 is the RIP to go to
+	stubMiss   stubKind = iota // tmp1 is VA less the tag
+	stubRetry                  // leaves, and has a Retry
+	stubLeave                  // only leaves
+	stubRIP                    // tmp1 is the RIP to go to
+	stubLookup                 // tmp1 is the RIP to look up
+	stubReload                 // it lies where tmp2 points
+	stubFar                    // it is target, of a branch to another page
 )
 
 // side is the way out of a conditional branch that was taken.
@@ -120,10 +127,11 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 	t.stub(0, dead, stubLeave)
 	t.block()
 	c.end()
+	c.endRare()
 	c.insts = t.insts
 	last := &t.insts[len(t.insts)-1]
 	return Unit{
-		Entry: Entry(t.base), End: last.pos + uint16(last.Len), Count: len(t.insts), dead: dead,
+		Entry: Entry(t.hot.base), End: last.pos + uint16(last.Len), Count: len(t.insts), dead: dead,
 	}, true
 }
 
@@ -238,6 +246,10 @@ func (t *translation) block() {
 		t.in, t.pos, t.flags = s.in, s.in.pos, s.flags
 		t.edge(s.target, s.count)
 	}
+	t.hot, t.buf = t.buf, t.c.beginRare()
+	for i := range t.fars {
+		t.emitFar(&t.fars[i])
+	}
 	for i := range t.stubs {
 		t.emitStub(&t.stubs[i])
 	}
@@ -247,6 +259,11 @@ func (t *translation) block() {
 	for i := range t.splits {
 		t.emitSplit(&t.splits[i])
 	}
+}
+
+// bindHot has the jump or operand in the block whose displacement is at pos lead here.
+func (t *translation) bindHot(pos uint32) {
+	binary.LittleEndian.PutUint32(t.hot.b[pos:], uint32(t.entry())-t.hot.base-pos-4)
 }
 
 func (t *translation) instruction() {
@@ -294,7 +311,7 @@ func (t *translation) stub(from, x uint32, what stubKind) *stub {
 
 func (t *translation) emitStub(s *stub) {
 	if s.from != 0 {
-		t.bind(s.from)
+		t.bindHot(s.from)
 	}
 	x := &t.c.exits[s.exit]
 	x.stub = uint32(t.entry())
@@ -302,6 +319,17 @@ func (t *translation) emitStub(s *stub) {
 	case stubMiss:
 		t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: s.tag})
 		t.store(8, tmp1, frame(offVA))
+	case stubLookup, stubReload:
+		if s.what == stubReload {
+			t.load(8, tmp1, at(tmp2, 0))
+		}
+		t.storeImm(4, frame(offExit), int32(s.exit))
+		t.jumpTo(t.c.lookup)
+		return
+	case stubFar:
+		t.load(8, tmp1, t.reg(17))
+		t.lea(t.word, tmp1, at(tmp1, int32(s.target)))
+		t.store(8, tmp1, at(state, t.c.layout.RIP))
 	case stubRIP:
 		t.store(8, tmp1, at(state, t.c.layout.RIP))
 	}
@@ -320,7 +348,7 @@ func (t *translation) emitStub(s *stub) {
 // retry has exit x lead back to the instruction at pos of the code. x87: the x87
 // registers were loaded there.
 func (t *translation) retry(x, pos uint32, x87 bool) {
-	at := Entry(t.base + pos)
+	at := Entry(t.hot.base + pos)
 	if t.fp == 0 && !x87 {
 		t.c.exits[x].Retry = at
 		return
