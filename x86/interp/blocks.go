@@ -85,7 +85,8 @@ type blockCache struct {
 	max     int    // of held
 	changed bool   // a block was invalidated since this was last cleared
 	swept   time.Time
-	seen    uint64 // CPU.Instructions then, for translated code
+	seen    uint64        // CPU.Instructions then, for translated code
+	slept   time.Duration // how long the vCPU slept since, likewise
 
 	mu    sync.Mutex
 	news  news          // under mu

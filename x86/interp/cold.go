@@ -52,15 +52,16 @@ func (c *CPU) dropColdCode(now time.Time) {
 	}
 }
 
-// idle reports that little was run since the last look, which was not just now.
+// idle reports that little was run since the last look, which was not just now, and
+// that the vCPU slept meanwhile: on a busy host one that has much to do runs little too.
 func (bc *blockCache) idle(now time.Time, instructions uint64) bool {
 	first := bc.swept.IsZero()
 	if !first && now.Sub(bc.swept) < idleFor {
 		return false
 	}
-	done := instructions - bc.seen
-	bc.swept, bc.seen = now, instructions
-	return !first && done < idleWork
+	done, slept, all := instructions-bc.seen, bc.slept, now.Sub(bc.swept)
+	bc.swept, bc.seen, bc.slept = now, instructions, 0
+	return !first && done < idleWork && slept > all*3/4
 }
 
 // sweep drops the blocks that find has not returned since the last sweep. It cuts

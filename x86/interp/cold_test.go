@@ -96,15 +96,18 @@ func TestOnlyIdleCPUsDropCode(t *testing.T) {
 	for _, look := range []struct {
 		after        time.Duration
 		instructions uint64
+		slept        time.Duration
 		idle         bool
 	}{
-		{0, 5e9, false}, // the first
-		{idleFor - 1, 5e9, false},
-		{1, 5e9 + idleWork - 1, true},
-		{idleFor, 6e9, false},
-		{time.Hour, 6e9, true},
+		{0, 5e9, time.Hour, false}, // the first
+		{idleFor - 1, 5e9, idleFor - 1, false},
+		{1, 5e9 + idleWork - 1, 1, true},
+		{idleFor, 6e9, idleFor, false},
+		{idleFor, 6e9, idleFor / 2, false}, // it waited for the host's CPU
+		{time.Hour, 6e9, time.Hour, true},
 	} {
 		now = now.Add(look.after)
+		bc.slept += look.slept
 		if got := bc.idle(now, look.instructions); got != look.idle {
 			t.Errorf("%s later, at %d instructions: idle %t", look.after, look.instructions, got)
 		}

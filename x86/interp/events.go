@@ -215,10 +215,12 @@ func (c *CPU) sleep() {
 	if p&^quiet != 0 {
 		return
 	}
-	c.dropCold(time.Now())
+	now := time.Now()
+	c.dropCold(now)
 	if !atomic.CompareAndSwapUint32(&c.Pending, p, p|pendSleep) {
 		return
 	}
 	futexWait(&c.Pending, p|pendSleep)
+	c.blocks.slept += time.Since(now)
 	atomic.AndUint32(&c.Pending, ^uint32(pendSleep))
 }
