@@ -59,9 +59,9 @@ bench-fio: build
 	@tests/guest/setup --test --fio
 	$(GO) run ./tests/perf/fiobench $(BENCH)
 
-# Ten million random instructions against the host's CPU.
+# Twenty million cases on the host's CPU, interpreted and translated: half of them single instructions, half sequences.
 fuzz-cpu: need-go
-	$(GO) test -timeout 4h -count 1 -run TestHostCPU -v ./tests/hostcpu -hostcpu.cases=10000000
+	$(GO) test -timeout 24h -count 1 -run 'TestHostCPU|TestSequences|TestInterrupts|TestStores|TestGuards' -v ./tests/hostcpu -hostcpu.cases=10000000
 
 # Every fuzz target for a minute.
 fuzz: need-go

@@ -39,7 +39,7 @@ func TestGuards(t *testing.T) {
 		guardChild(t, seed, first, n)
 		return
 	}
-	n := (*caseCount + 49) / 50
+	n := (*caseCount + 99) / 100
 	cmd := exec.Command(os.Args[0], "-test.run=^TestGuards$", "-test.timeout=0")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d %d", guardEnv, *caseSeed, *firstCase, n))
 	out, err := cmd.StdoutPipe()

@@ -39,6 +39,13 @@ type Sequence struct {
 	// Victims are the places of code that a device may write: as many bytes, from 4 on,
 	// of an instruction at a label.
 	Victims []seqVictim
+
+	laid *laid // what Lay made
+}
+
+type laid struct {
+	at   [][]uint64
+	code [seqCodeSize]byte
 }
 
 type seqVictim struct{ label, off int }
@@ -111,6 +118,10 @@ func (s *Sequence) place() (at [][]uint64, ok bool) {
 
 // Lay writes the code into seqCodeSize bytes.
 func (s *Sequence) Lay(code []byte) (at [][]uint64, ok bool) {
+	if s.laid != nil {
+		copy(code, s.laid.code[:])
+		return s.laid.at, true
+	}
 	if at, ok = s.place(); !ok {
 		return nil, false
 	}
@@ -130,6 +141,8 @@ func (s *Sequence) Lay(code []byte) (at [][]uint64, ok bool) {
 	for i, l := range s.Slots {
 		binary.LittleEndian.PutUint64(code[seqSlots+8*i:], s.address(at, l))
 	}
+	s.laid = &laid{at: at}
+	copy(s.laid.code[:], code)
 	return at, true
 }
 
@@ -189,6 +202,7 @@ func (s *Sequence) without(chunk, inst int) *Sequence {
 
 func (s *Sequence) clone() *Sequence {
 	out := *s
+	out.laid = nil
 	out.Chunks = make([]seqChunk, len(s.Chunks))
 	for c := range s.Chunks {
 		out.Chunks[c] = seqChunk{s.Chunks[c].off, append([]seqInst(nil), s.Chunks[c].insts...)}

@@ -326,7 +326,7 @@ func (q *seqGen) loop(depth int) {
 		return
 	}
 	n := uint32(2 + q.rng.IntN(12))
-	if depth == 0 && q.chance(3+50*int(q.kind)) {
+	if depth == 0 && q.chance(1+50*int(q.kind)) {
 		n = 300 + uint32(q.rng.IntN(3000))
 	}
 	q.groups++

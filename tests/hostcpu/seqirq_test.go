@@ -18,7 +18,7 @@ import (
 func TestInterrupts(t *testing.T) {
 	p, rows := newSeqTrio(t), newSeqRows()
 	bad, taken := 0, 0
-	n := (*caseCount + 9) / 10
+	n := (*caseCount + 99) / 100
 	first := *firstCase
 	for i := first; i < first+n; i++ {
 		if (i-first)%seqBatch == 0 {

@@ -70,7 +70,7 @@ const (
 // seqEndless is how many instructions are taken for an endless sequence; watchTick how
 // often that is looked at.
 const (
-	seqEndless = 4 << 20
+	seqEndless = 1 << 20
 	watchTick  = 50 * time.Millisecond
 )
 
