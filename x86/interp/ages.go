@@ -30,12 +30,17 @@ func (a *ages) of(global bool) uint64 {
 // hold is of a translation that something will be remembered by: forgetPage will
 // know that it is.
 func (a *ages) hold(va uint64, pg *mmu.Page) uint64 {
-	if a.held.n >= maxHeldPages {
-		a.forgetAll()
-	}
 	age := a.of(pg.Global)
 	a.held.add(pageKey(va, pg.Shift, age))
 	return age
+}
+
+// limit forgets all if too many pages are held. It is called before a block is looked
+// up, not by hold: what is found by two pages is to bear an age that both are held under.
+func (a *ages) limit() {
+	if a.held.n >= maxHeldPages {
+		a.forgetAll()
+	}
 }
 
 func (a *ages) fresh() uint64 {

@@ -190,6 +190,7 @@ func (c *CPU) blockKey(phys uint64) uint64 {
 // find returns the block at RIP, decoding it if need be, and sets R[decode.RIP].
 // nil: the status says what happened instead, which may be one instruction executed.
 func (c *CPU) find() (*block, status) {
+	c.sys.mem.ages.limit()
 	lin := c.RIP
 	if c.Mode != decode.Mode64 {
 		if c.RIP > uint64(c.Seg[x86.CS].Limit) {

@@ -223,6 +223,7 @@ func (t *jumpTable) add(j jit.Jump) {
 
 // findUnit is find for translated code.
 func (c *CPU) findUnit() (*block, status) {
+	c.sys.mem.ages.limit()
 	lin := c.RIP
 	if c.Mode != decode.Mode64 && lin>>32 != 0 {
 		return nil, c.raiseErr(x86.GP, 0)

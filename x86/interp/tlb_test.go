@@ -371,6 +371,7 @@ func TestAgesOfManyPages(t *testing.T) {
 	a.forgetAll()
 	pg := mmu.Page{Shift: 12}
 	for n := range uint64(2 * maxHeldPages) {
+		a.limit()
 		age := a.hold(n<<12, &pg)
 		if age != a.of(false) {
 			t.Fatalf("page %d holds under %d, and now is %d", n, age, a.of(false))
@@ -400,5 +401,28 @@ func TestTwoJumpsOfOneIndex(t *testing.T) {
 	runTest(t, c, false)
 	if now, _ := c.Translation(); now.Exits[jit.Indirect] > 20 {
 		t.Errorf("%d of 4000 jumps were not found", now.Exits[jit.Indirect])
+	}
+}
+
+// The pages of a crossing instruction are held under one age, also when the second is
+// one too many.
+func TestCrossingInstructionAtTheLimitOfAges(t *testing.T) {
+	c, a, _ := newTLBTest(t)
+	const va = spaceBase + 0x1fff
+	a.pte(1, spaceMem|7)
+	a.pte(2, spaceMem+0x1000|7)
+	writeTest(t, c, spaceMem+0xffe, []byte{0xc3, 0xb8})
+	writeTest(t, c, spaceMem+0x1000, []byte{1, 0, 0, 0, 0xc3}) // mov eax, 1; ret
+	writeTest(t, c, spaceMem+0x2fff, []byte{0xb0})             // mov al, 1; add …
+	writeTest(t, c, spaceMem+0x1005, []byte{0xc3})
+	exec1(t, c, "ffd0", va-1, 0)
+	c.sys.mem.ages.held.n = maxHeldPages
+	exec1(t, c, "ffd0", va, 0)
+	wantReg(t, c, x86.RAX, 1)
+	a.pte(1, spaceMem+0x2000|7)
+	invlpg(t, c, spaceBase+0x1000)
+	exec1(t, c, "ffd0", va, 0)
+	if c.R[x86.RAX] == 1 {
+		t.Error("the code of the page that was there before")
 	}
 }
