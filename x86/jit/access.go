@@ -35,8 +35,8 @@ func (t *translation) near(n uint8, disp int32, write bool) rm {
 		t.access(t.word, write, 1)
 		return at(tmp1, 0)
 	case r.first:
-		t.lea(8, tmp1, at(hostReg[n], disp))
-		t.check(r, 8, write)
+		t.lea(t.word, tmp1, at(hostReg[n], disp))
+		t.check(r, t.word, write)
 	}
 	return t.grouped(r)
 }

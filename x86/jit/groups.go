@@ -35,7 +35,8 @@ type groupKey struct {
 	scale, seg  uint8
 }
 
-// origin stands for one value that a register had; 0 for none.
+// origin stands for one value that a register had; 0 for none. In 32-bit code all sums are of 32 bits: a
+// group across their end is none that one page holds.
 type origin uint16
 
 const (
@@ -96,7 +97,8 @@ type access struct {
 }
 
 func (p *planner) inst(in *inst) {
-	if a, ok := operandAccess(in); ok && in.AddrSize == 8 {
+	word := wordOf(in.Mode)
+	if a, ok := operandAccess(in); ok && in.AddrSize == word && (word == 8 || in.Seg < x86.FS) {
 		k, at := p.address(&in.Inst, in.pos)
 		in.refs[accMem] = p.join(k, at, a)
 	}
@@ -208,7 +210,8 @@ func (p *planner) forget(n uint8) {
 
 // effect follows what the instruction does with the general registers.
 func (p *planner) effect(in *inst) {
-	wide := in.OpSize == 8
+	word := wordOf(in.Mode)
+	wide := in.OpSize == word
 	if wide && (in.how == howPlain || in.how == howOwn) {
 		switch in.Op {
 		case optab.ADD, optab.SUB:
@@ -230,7 +233,7 @@ func (p *planner) effect(in *inst) {
 				return
 			}
 		case optab.LEA:
-			if in.AddrSize == 8 && in.Index == decode.NoReg && in.Base < 16 {
+			if in.AddrSize == word && in.Index == decode.NoReg && in.Base < 16 {
 				b := p.regs[in.Base]
 				p.regs[in.Reg] = known{b.origin, b.off + in.Disp}
 				return
@@ -251,15 +254,15 @@ func (p *planner) effect(in *inst) {
 	if in.how == howOwn {
 		switch in.Op {
 		case optab.PUSH, optab.PUSHF:
-			p.regs[rsp].off -= 8
+			p.regs[rsp].off -= int64(word)
 			return
 		case optab.POP:
-			p.regs[rsp].off += 8
+			p.regs[rsp].off += int64(word)
 			p.forget(popped(&in.Inst))
 			return
 		case optab.LEAVE:
 			b := p.regs[rBP]
-			p.regs[rsp] = known{b.origin, b.off + 8}
+			p.regs[rsp] = known{b.origin, b.off + int64(word)}
 			p.forget(rBP)
 			return
 		}
@@ -419,21 +422,22 @@ func operandAccess(in *inst) (a access, ok bool) {
 		case optab.DIV, optab.IDIV:
 			return access{in.OpSize, 1, false}, true
 		case optab.JMP, optab.CALL, optab.PUSH:
-			return access{8, 1, false}, true
+			return access{wordOf(in.Mode), 1, false}, true
 		}
 	}
 	return a, false
 }
 
-// stackAccess is the 8 bytes at disp from register n that the instruction pushes or pops.
+// stackAccess is the word at disp from register n that the instruction pushes or pops.
 func stackAccess(in *decode.Inst) (n uint8, disp int64, a access, ok bool) {
+	word := wordOf(in.Mode)
 	switch in.Op {
 	case optab.PUSH, optab.PUSHF, optab.CALL:
-		return rsp, -8, access{8, 1, true}, true
+		return rsp, -int64(word), access{word, 1, true}, true
 	case optab.POP, optab.RET:
-		return rsp, 0, access{8, 1, false}, true
+		return rsp, 0, access{word, 1, false}, true
 	case optab.LEAVE:
-		return rBP, 0, access{8, 1, false}, true
+		return rBP, 0, access{word, 1, false}, true
 	}
 	return 0, 0, a, false
 }

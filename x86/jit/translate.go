@@ -116,7 +116,7 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 	if !t.decode(code, pos, crossing) {
 		return u, false
 	}
-	if !alone && mode == decode.Mode64 {
+	if !alone {
 		t.groups = plan(t.insts, c.groups)
 		c.groups = t.groups
 	}
