@@ -36,6 +36,7 @@ type Sequence struct {
 	Fixes  []int      // labels where the first faults go on
 	Slots  []int      // labels whose addresses lie behind the code
 	Soft   bool       // not for the host
+	Kernel bool       // begins at CPL 0
 	// Victims are the places of code that a device may write: as many bytes, from 4 on,
 	// of an instruction at a label.
 	Victims []seqVictim

@@ -151,6 +151,12 @@ func (s *Sequence) compareTiers(want, got *SeqResult) []string {
 	d.check("device", want.Device, got.Device)
 	s.compareFaults(&d, want, got, func(w, g *seqFault) { d.same(w, g) })
 	s.compareStates(&d, want, got)
+	for i := range want.Table {
+		if want.Table[i] != got.Table[i] {
+			d.check(fmt.Sprintf("page table's byte %#x", i), uint64(want.Table[i]), uint64(got.Table[i]))
+			break
+		}
+	}
 	if want.FPU != got.FPU && len(d.out) == 0 {
 		a, b := want.FPU, got.FPU
 		d.out = append(d.out, fmt.Sprintf("x87: want fop %x fip %x fdp %x, got fop %x fip %x fdp %x", a.FOP, a.FIP, a.FDP, b.FOP, b.FIP, b.FDP))
@@ -167,7 +173,7 @@ func (d *differ) same(w, g *seqFault) {
 // compareFaults compares the exceptions, the last included.
 func (s *Sequence) compareFaults(d *differ, want, got *SeqResult, same func(w, g *seqFault)) {
 	all := func(r *SeqResult) []seqFault {
-		last := seqFault{r.Vector, r.Error, r.State.RIP, r.CR2}
+		last := seqFault{Vector: r.Vector, Error: r.Error, RIP: r.State.RIP, CR2: r.CR2}
 		return append(slices.Clip(r.Faults), last)
 	}
 	w, g := all(want), all(got)

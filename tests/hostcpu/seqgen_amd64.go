@@ -103,6 +103,7 @@ func (q *seqGen) make() *Sequence {
 		q.s.Mode = decode.Mode32
 	}
 	s := q.s
+	s.Kernel = q.soft && s.Mode == decode.Mode64 && q.chance(40)
 	q.left = 5 + q.rng.IntN(56)
 	q.start()
 	for _, p := range q.rng.Perm(4) {
@@ -255,6 +256,8 @@ func (q *seqGen) free() uint8 {
 func (q *seqGen) body(n, depth int) {
 	for until := q.left - n; q.left > max(until, 0); {
 		switch k := q.rng.IntN(100); {
+		case q.s.Kernel && q.chance(20):
+			q.system()
 		case k < 62:
 			q.random()
 		case k < 76:
@@ -503,6 +506,9 @@ func (q *seqGen) fault() {
 	case 0:
 		q.emit([]byte{0x0f, 0x0b})
 	case 1:
+		if q.s.Kernel {
+			return
+		}
 		q.emit([]byte{0xf4}) // hlt
 	case 2:
 		mem(seqNothing + uint64(q.rng.IntN(64)) - 32)

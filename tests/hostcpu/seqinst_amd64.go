@@ -151,6 +151,9 @@ func (q *seqGen) unwanted(in *decode.Inst) bool {
 	case optab.LEAVE, optab.ENTER:
 		return q.chance(70)
 	}
+	if q.s.Kernel && kernelSkips(in) {
+		return true
+	}
 	if in.Row.Flags&optab.Privileged != 0 && !q.chance(5) {
 		return true
 	}
@@ -292,7 +295,7 @@ func flagsRead(in *decode.Inst) uint64 {
 		return cf
 	case optab.SETCC, optab.CMOVCC, optab.FCMOVCC:
 		return status &^ af
-	case optab.PUSHF, optab.LAHF:
+	case optab.PUSHF, optab.LAHF, optab.SYSCALL:
 		return status
 	case optab.JCC, optab.JMP, optab.CALL, optab.RET:
 		return status &^ af // or what is there does

@@ -23,6 +23,7 @@ type SeqResult struct {
 	Hung         bool
 	Device       uint64 // what the device has seen
 	Interrupts   []seqMoment
+	Table        [0x1000]byte // of the data's pages
 }
 
 // seqFault is an exception that a sequence went on after.
@@ -31,6 +32,7 @@ type seqFault struct {
 	Error  uint64
 	RIP    uint64
 	CR2    uint64 // of a #PF
+	CS     uint16 // of the soft engine's
 }
 
 // seqEngine runs sequences.
@@ -55,6 +57,7 @@ type seqSoft struct {
 	writes uint64      // of the device into code
 	taken  []seqMoment // interrupts
 	quiet  func()      // ends the thread that interrupts
+	table  []byte      // of the data's pages, as a sequence finds it
 	single bool        // a breakpoint nowhere has instructions run one by one
 	mu     sync.Mutex  // held while the vCPU is kicked or closed
 }
@@ -126,14 +129,18 @@ func (s *seqSoft) seqTables() error {
 		put(gpaIDT+16*v+8, at>>32)
 		s.err = firstError(s.err, s.mem.Write(gpaSeqStubs+32*v, stub(v)))
 	}
+	s.table = make([]byte, 0x1000)
+	s.err = firstError(s.err, s.mem.Write(gpaSeqSyscall, []byte{0xff, 0xe1}), s.mem.Read(gpaDataPT, s.table)) // jmp rcx
 	return s.err
 }
 
-func firstError(a, b error) error {
-	if a != nil {
-		return a
+func firstError(all ...error) error {
+	for _, err := range all {
+		if err != nil {
+			return err
+		}
 	}
-	return b
+	return nil
 }
 
 // stub is the handler of an exception: out v, al; jmp; then, until the case is over,
@@ -166,7 +173,7 @@ func (s *seqSoft) goesOn(v uint8) bool {
 		return false
 	}
 	le := binary.LittleEndian
-	f := seqFault{Vector: v, RIP: le.Uint64(p[8:])}
+	f := seqFault{Vector: v, RIP: le.Uint64(p[8:]), CS: le.Uint16(p[16:])}
 	if hasError(v) {
 		f.Error = le.Uint64(p[:])
 	}
@@ -221,7 +228,7 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 		*r = SeqResult{Hung: true}
 		return nil
 	}
-	if err := firstError(s.put(gpaCode, code[:]), s.put(gpaSandbox, image)); err != nil {
+	if err := firstError(s.put(gpaCode, code[:]), s.put(gpaSandbox, image), s.put(gpaDataPT, s.table)); err != nil {
 		return err
 	}
 	st := startState(q.State.RIP, q.Mode, &q.State)
@@ -233,6 +240,10 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 	st.IDT.Limit = (seqVector+1)*16 - 1
 	for _, l := range q.Fixes {
 		s.fixes = append(s.fixes, q.address(at, l))
+	}
+	st.MSRs = kernelMSRs
+	if q.Kernel {
+		enterKernel(st)
 	}
 	if s.single {
 		st.DR[0], st.DR[7] = 1<<46, 0x401
@@ -263,6 +274,12 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 		return nil
 	}
 	if err := s.settle(st, q.Mode, r); err != nil {
+		return err
+	}
+	if q.Kernel {
+		r.Stop = ""
+	}
+	if err := s.mem.Read(gpaDataPT, r.Table[:]); err != nil {
 		return err
 	}
 	if err := s.mem.Read(gpaSandbox, r.Memory[:sandboxSize]); err != nil {
