@@ -37,6 +37,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		UnknownMSR: c.vm.unknownMSR,
 		Freed:      c.vm.freed,
 		Translate:  c.vm.engine != Interp,
+		Lazy:       c.vm.engine == Auto,
 		Level:      c.vm.cpu,
 	}
 	if c.id == 0 && !c.vm.cfg.APICOnly {

@@ -97,6 +97,8 @@ type Config struct {
 	Level x86.Level
 	// Translate has 64-bit code translated to the host's: see jit.Available.
 	Translate bool
+	// Lazy has a block translated when it is met for the second time, not the first.
+	Lazy bool
 	// Freed, if set, is told that much of what the vCPU held on the Go heap is
 	// garbage now, while the vCPU halts. It must not wait.
 	Freed func()

@@ -16,13 +16,17 @@ type tier1 struct {
 	jumps  *jumpTable
 	recent [recentUnits]*block // found lately, by key
 
-	alone bool // the next unit is to be one whose accesses are checked each for itself
+	alone bool              // the next unit is to be one whose accesses are checked each for itself
+	met   *[metUnits]uint32 // what blocks were looked for, by the hash of their keys
+	cold  uint64            // where the instruction that stepCold ran goes on; noKey: elsewhere
 
 	stats Translation
 }
 
 const (
 	recentUnits = 1 << 12
+	metUnits    = 1 << metBits
+	metBits     = 15
 	noKey       = ^uint64(0)
 	aloneKey    = 1 << 63 // of a key: the unit that Split exits lead to
 	// Bytes of translated code: all vCPUs of a machine share the group's, one has at
@@ -228,6 +232,9 @@ func (c *CPU) findUnit() (*block, status) {
 	if c.Mode != decode.Mode64 && lin>>32 != 0 {
 		return nil, c.raiseErr(x86.GP, 0)
 	}
+	if lin == c.tier1.cold {
+		return nil, c.stepCold()
+	}
 	phys, code, st := c.codeAt(lin)
 	if st != next {
 		return nil, st
@@ -250,6 +257,9 @@ func (c *CPU) findUnit() (*block, status) {
 		return nil, faulted
 	}
 	if b == nil {
+		if c.cfg.Lazy && !alone && c.tier1.isNew(key) {
+			return nil, c.stepCold()
+		}
 		if b, st = c.translateUnit(key, phys, lin, code); b == nil {
 			return nil, st
 		}
@@ -288,6 +298,27 @@ func (c *CPU) linkUnit(x uint32, b *block, page uint64) {
 		slices.Sort(b.in)
 		b.in = slices.Compact(b.in)
 	}
+}
+
+// isNew reports that the block was not met before, as far as is remembered.
+func (t *tier1) isNew(key uint64) bool {
+	hash := key * 0x9e3779b97f4a7c15 // 2^64 / golden ratio
+	slot, tag := &t.met[hash>>(64-metBits)], uint32(hash>>16)|1
+	met := *slot == tag
+	*slot = tag
+	return !met
+}
+
+// stepCold runs an instruction of a block that is not worth its translation yet: half
+// of the blocks of a kernel's boot run once.
+func (c *CPU) stepCold() status {
+	rip := c.RIP
+	st := c.step()
+	c.tier1.cold = noKey
+	if st == next && c.RIP-rip-1 < decode.MaxLen {
+		c.tier1.cold = c.RIP
+	}
+	return st
 }
 
 // translateUnit translates the block at phys and adds it.

@@ -42,7 +42,7 @@ func (c *CPU) newTier1() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("interp: mapping the table of jumps: %w", err), cache.Close())
 	}
-	c.tier1 = &tier1{cache: cache, jumps: (*jumpTable)(p)}
+	c.tier1 = &tier1{cache: cache, met: new([metUnits]uint32), cold: noKey, jumps: (*jumpTable)(p)}
 	c.Frame.Jumps = uintptr(p)
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 type Translation struct {
 	Blocks, Instructions uint64            // translated, again after a Clear
 	Crossing             uint64            // of Blocks, those of one instruction in two pages
-	Time                 time.Duration     // of the vCPU's thread that it took: measured of some, see sampled
+	Time                 time.Duration     // that it took: measured of some, see sampled
 	Lookups, Recent      uint64            // of a block by its address; of these, found in the small table
 	Removed              uint64            // blocks whose code was written, or whose second page moved
 	Clears               uint64            // how often everything was forgotten
@@ -24,17 +24,25 @@ type Translation struct {
 	Stepped              uint64            // instructions run by their definition where translated code was left for that
 }
 
-// sampled: of so many blocks one is timed, for reading the clock takes longer than
-// some blocks do.
-const sampled = 16
+const (
+	sampled = 16 // of so many blocks one is timed
+	// interrupted: no block takes so long, so the host ran something else meanwhile.
+	// The clock that leaves that out takes a system call, and two of them as long as
+	// many a block.
+	interrupted = time.Millisecond
+)
 
 // timed times what it returns from to the call of stop, for one block of sampled.
 func (t *Translation) timed() (stop func()) {
 	if t.Blocks%sampled != 0 {
 		return func() {}
 	}
-	began := ThreadTime()
-	return func() { t.Time += sampled * (ThreadTime() - began) }
+	began := time.Now()
+	return func() {
+		if d := time.Since(began); d < interrupted {
+			t.Time += sampled * d
+		}
+	}
 }
 
 // ThreadTime is the CPU time that the calling thread has used.

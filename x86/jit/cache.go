@@ -17,10 +17,16 @@ type Cache struct {
 
 	exits   []Exit
 	stepped []decode.Inst // of Step exits
-	insts   []inst        // of the block being translated
-	groups  []group       // likewise
 	buf     buf
 	rareBuf buf
+
+	// Of the block being translated.
+	insts  []inst
+	stubs  []stub
+	lazies []lazy
+	sides  []side
+	splits []split
+	groups []group
 
 	lookup, toRaw Entry // shared code
 	loadX87       Entry

@@ -79,9 +79,18 @@ func (e *buf) entry() Entry { return Entry(e.base + e.here()) }
 
 func (e *buf) bytes(p ...byte) { e.b = append(e.b, p...) }
 
-func (e *buf) u32(v uint32) { e.b = binary.LittleEndian.AppendUint32(e.b, v) }
+func (e *buf) u32(v uint32) { e.word(uint64(v), 4) }
 
-func (e *buf) u64(v uint64) { e.b = binary.LittleEndian.AppendUint64(e.b, v) }
+func (e *buf) u64(v uint64) { e.word(v, 8) }
+
+// word emits the lowest n bytes of v. What it stores beyond them is overwritten by
+// what follows.
+func (e *buf) word(v uint64, n uint) {
+	at := len(e.b)
+	b := e.b[:at+8]
+	binary.LittleEndian.PutUint64(b[at:], v)
+	e.b = b[:at+int(n&15)]
+}
 
 // inst emits one instruction; reg is ModRM.reg, be it a register or a digit.
 func (e *buf) inst(o op, reg uint8, m rm) {
@@ -89,14 +98,16 @@ func (e *buf) inst(o op, reg uint8, m rm) {
 	if !m.mem {
 		e.touch(m.reg)
 	}
+	w, n := uint64(0), uint(0) // what comes before the operands, n bits: seven bytes at most
+	put := func(b byte) { w, n = w|uint64(b)<<n, n+8 }
 	if o.lock {
-		e.bytes(0xf0)
+		put(0xf0)
 	}
 	if o.p66 {
-		e.bytes(0x66)
+		put(0x66)
 	}
 	if o.prefix != 0 {
-		e.bytes(o.prefix)
+		put(o.prefix)
 	}
 	rex := byte(0)
 	if o.w {
@@ -112,17 +123,20 @@ func (e *buf) inst(o op, reg uint8, m rm) {
 		rex |= 1
 	}
 	if rex != 0 || o.rex {
-		e.bytes(0x40 | rex)
+		put(0x40 | rex)
 	}
 	switch o.opmap {
 	case map0F:
-		e.bytes(0x0f)
+		put(0x0f)
 	case map0F38:
-		e.bytes(0x0f, 0x38)
+		put(0x0f)
+		put(0x38)
 	case map0F3A:
-		e.bytes(0x0f, 0x3a)
+		put(0x0f)
+		put(0x3a)
 	}
-	e.bytes(o.opcode)
+	put(o.opcode)
+	e.word(w, n/8)
 	e.modrm(reg&7, m)
 }
 
@@ -133,41 +147,36 @@ func (e *buf) touch(r uint8) {
 	}
 }
 
+// modrm emits the operands: ModRM, SIB and displacement.
 func (e *buf) modrm(reg byte, m rm) {
 	reg <<= 3
 	if !m.mem {
-		e.bytes(0xc0 | reg | m.reg&7)
+		e.word(uint64(0xc0|reg|m.reg&7), 1)
 		return
 	}
+	disp := uint64(uint32(m.disp))
 	if m.reg == noReg {
 		index := byte(4)
 		if m.index != noReg {
 			index = m.index & 7
 		}
-		e.bytes(reg|4, m.scale<<6|index<<3|5)
-		e.u32(uint32(m.disp))
+		e.word(uint64(reg|4)|uint64(m.scale<<6|index<<3|5)<<8|disp<<16, 6)
 		return
 	}
-	mod := byte(0x80)
+	mod, size := byte(0x80), uint(4)
 	switch {
 	case m.disp == 0 && m.reg&7 != 5:
-		mod = 0
+		mod, size = 0, 0
 	case m.disp >= math.MinInt8 && m.disp <= math.MaxInt8:
-		mod = 0x40
+		mod, size = 0x40, 1
 	}
 	switch {
 	case m.index != noReg:
-		e.bytes(mod|reg|4, m.scale<<6|m.index&7<<3|m.reg&7)
+		e.word(uint64(mod|reg|4)|uint64(m.scale<<6|m.index&7<<3|m.reg&7)<<8|disp<<16, 2+size)
 	case m.reg&7 == 4:
-		e.bytes(mod|reg|4, 0x24)
+		e.word(uint64(mod|reg|4)|0x24<<8|disp<<16, 2+size)
 	default:
-		e.bytes(mod | reg | m.reg&7)
-	}
-	switch mod {
-	case 0x40:
-		e.bytes(byte(m.disp))
-	case 0x80:
-		e.u32(uint32(m.disp))
+		e.word(uint64(mod|reg|m.reg&7)|disp<<8, 1+size)
 	}
 }
 
@@ -222,16 +231,13 @@ func (e *buf) aluImm(n, size uint8, m rm, imm int32) {
 	switch {
 	case size == 1:
 		e.inst(op{opcode: 0x80, rex: true}, n, m)
-		e.bytes(byte(imm))
+		e.word(uint64(imm), 1)
 	case imm >= math.MinInt8 && imm <= math.MaxInt8:
 		e.inst(sized(size, 0x83), n, m)
-		e.bytes(byte(imm))
-	case size == 2:
-		e.inst(sized(size, 0x81), n, m)
-		e.bytes(byte(imm), byte(imm>>8))
+		e.word(uint64(imm), 1)
 	default:
 		e.inst(sized(size, 0x81), n, m)
-		e.u32(uint32(imm))
+		e.word(uint64(imm), min(uint(size), 4))
 	}
 }
 
@@ -241,7 +247,7 @@ func (e *buf) test(size, r uint8, m rm) { e.inst(sized(size, 0x85), r, m) }
 // shift is a shift group's operation (4 SHL, 5 SHR, 7 SAR) by a count.
 func (e *buf) shift(n, size, r, count uint8) {
 	e.inst(sized(size, 0xc1), n, regRM(r))
-	e.bytes(count)
+	e.word(uint64(count), 1)
 }
 
 func (e *buf) lea(size, r uint8, m rm) {
@@ -274,27 +280,18 @@ func (e *buf) constant(r uint8, v uint64) {
 // storeImm stores a sign-extended immediate.
 func (e *buf) storeImm(size uint8, m rm, imm int32) {
 	e.inst(sized(size, 0xc7), 0, m)
-	switch size {
-	case 1:
-		e.bytes(byte(imm))
-	case 2:
-		e.bytes(byte(imm), byte(imm>>8))
-	default:
-		e.u32(uint32(imm))
-	}
+	e.word(uint64(imm), min(uint(size), 4))
 }
 
 // jcc emits a near conditional jump and returns where its displacement is.
 func (e *buf) jcc(cc byte) uint32 {
-	e.bytes(0x0f, 0x80|cc)
-	e.u32(0)
+	e.word(0x0f|uint64(0x80|cc)<<8, 6)
 	return e.here() - 4
 }
 
 // jmp likewise.
 func (e *buf) jmp() uint32 {
-	e.bytes(0xe9)
-	e.u32(0)
+	e.word(0xe9, 5)
 	return e.here() - 4
 }
 

@@ -109,7 +109,8 @@ type side struct {
 // does not fit in code.
 func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode, crossing, alone bool) (u Unit, ok bool) {
 	t := translation{
-		c: c, index: index, insts: c.insts[:0], mode: mode, word: wordOf(mode),
+		c: c, index: index, insts: c.insts[:0], word: wordOf(mode), mode: mode,
+		stubs: c.stubs[:0], lazies: c.lazies[:0], sides: c.sides[:0], splits: c.splits[:0],
 		tlb:   c.layout.TLB + int32(index)*int32(tlbBytes),
 		flags: recipe{kind: FlagsCore, saved: true},
 	}
@@ -128,7 +129,7 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 	t.block()
 	c.end()
 	c.endRare()
-	c.insts = t.insts
+	c.insts, c.stubs, c.lazies, c.sides, c.splits = t.insts, t.stubs, t.lazies, t.sides, t.splits
 	last := &t.insts[len(t.insts)-1]
 	return Unit{
 		Entry: Entry(t.hot.base), End: last.pos + uint16(last.Len), Count: len(t.insts), dead: dead,
