@@ -30,6 +30,32 @@ var programs = []struct {
 	{"copy", "488b06488b5608488907488957084883c6104883c7104c39c672e5", func(c *CPU) {
 		c.R[x86.RSI], c.R[x86.RDI], c.R[x86.R8] = testData, testData+1<<20, testData+1<<20
 	}},
+	// the inner loop of a product of matrices, by SSE2
+	{"matmul", "4889f031c9f20f1024cf660f14e4660f2828660f59ec660f58c5660f286810660f59ec660f58cd660f286820660f59ec660f58d5660f286830660f59ec660f58dd480500020000ffc183f94075b748ffca75ad", func(c *CPU) {
+		c.CR4 |= x86.CR4OSFXSR
+		c.R[x86.RSI], c.R[x86.RDI], c.R[x86.RDX] = testData, testData+1<<20, 1<<10
+	}},
+	// bytes counted
+	{"histogram", "31c90fb6040e48ff04c448ffc14839d17cf0", func(c *CPU) {
+		c.R[x86.RSI], c.R[x86.RSP], c.R[x86.RDX] = testData, testData+1<<20, 1<<18
+	}},
+	// fields of two structures
+	{"fields", "488b0648034608488946108b5e1848895f084801074c8b46204c89471048ffca75de", func(c *CPU) {
+		c.R[x86.RSI], c.R[x86.RDI], c.R[x86.RDX] = testData, testData+1<<20, 1<<17
+	}},
+	// a function that saves registers and has variables on its stack
+	{"frame", "e80700000048ffca75f6eb2b554889e55341544883ec2048897dd8488955e0488b45d8480345e04889c3488b55e04883c420415c5b5dc3", func(c *CPU) {
+		c.R[x86.RDI], c.R[x86.RDX] = 5, 1<<16
+	}},
+	// a list, each of whose places is in another page
+	{"list", "488b36488b46084801c34885c074f148ffca75ec", func(c *CPU) {
+		for i := range uint64(256) {
+			at := testData + i*(pageSize+64)
+			_ = c.cfg.Memory.Store64(at, testData+(i*37+1)%256*(pageSize+64))
+			_ = c.cfg.Memory.Store64(at+8, 1)
+		}
+		c.R[x86.RSI], c.R[x86.RDX] = testData, 1<<16
+	}},
 }
 
 // BenchmarkRun measures guest instructions per second of this thread's CPU time.

@@ -69,7 +69,7 @@ func (a *accesses) operand(reg int, w bool, prefix []byte, opcode ...byte) {
 
 // instruction appends one.
 func (a *accesses) instruction() {
-	reg := []int{x86.RAX, x86.RDX, x86.RDI, x86.R11, x86.R15}[a.IntN(5)]
+	reg := []int{x86.RAX, x86.RDX, x86.RDI, x86.R11}[a.IntN(4)]
 	base := []int{x86.RBX, x86.RSI, x86.RBP, x86.RSP}[a.IntN(4)]
 	switch a.IntN(34) {
 	case 0, 1, 2, 3:
@@ -230,6 +230,11 @@ func prepareAccesses(t *testing.T, c *CPU, r *rand.Rand) []byte {
 	for range 2 + r.IntN(14) {
 		a.instruction()
 	}
+	if r.IntN(2) == 0 {
+		a.bytes(0x49, 0xff, 0xcf, 0x0f, 0x85) // dec r15; jnz back
+		back := uint32(-len(a.p) - 4)
+		a.bytes(byte(back), byte(back>>8), byte(back>>16), byte(back>>24))
+	}
 	a.bytes(0x0f, 0x0b)
 	c.RIP = testCode + 0x600 + uint64(r.IntN(3))*0x80 // where the accesses do not reach
 	writeTest(t, c, c.RIP, a.p)
@@ -250,6 +255,7 @@ func prepareAccesses(t *testing.T, c *CPU, r *rand.Rand) []byte {
 	for _, n := range []int{x86.RCX, x86.R9, x86.R14} {
 		c.R[n] = uint64(r.IntN(64))
 	}
+	c.R[x86.R15] = uint64(1 + r.IntN(4))
 	for n := range c.fpu.xmm {
 		c.fpu.xmm[n] = [2]uint64{r.Uint64(), r.Uint64()}
 	}

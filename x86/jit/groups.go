@@ -220,7 +220,7 @@ func (p *planner) effect(in *inst) {
 				if in.Row.Args[0] == optab.RAXv {
 					n = rAX
 				}
-				by := int64(in.Imm)
+				by := int64(int32(in.Imm))
 				if in.Op == optab.SUB {
 					by = -by
 				}
