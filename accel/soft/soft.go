@@ -30,9 +30,9 @@ type Engine string
 
 // The engines.
 const (
-	Auto   Engine = "auto"   // JIT where the host can, else Interp
+	Auto   Engine = "auto"   // translated where the host can, if it runs more than once; else Interp
 	Interp Engine = "interp" // interpreted
-	JIT    Engine = "jit"    // 64-bit code translated to the host's
+	JIT    Engine = "jit"    // all translated to the host's, but for what x86/jit leaves to the interpreter
 )
 
 // Accelerator makes VMs on the soft engine.

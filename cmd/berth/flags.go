@@ -65,7 +65,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 			return err
 		})
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
-	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (jit if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
+	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (translated from the second time on, if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
 	d.text("cpu", "`LEVEL` of x86-64 that the guest sees: v1, v2, v3, or max, all that the engine and the host have", func(m *spec.Machine) *string { return &m.CPU })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
 	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
