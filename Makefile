@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress clean need-go setup
+.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
 
 all: build
 
@@ -92,6 +92,10 @@ debian-qcow2: need-go
 # Debian's stress-ng verifies for twenty minutes what four vCPUs of the soft engine compute.
 stress: need-go
 	$(GO) test -timeout 2h -count 1 -v -run TestStress ./tests/debian -debian.cpus=4 -debian.stress=20m
+
+# Debian works for an hour on four vCPUs of the soft engine, whose monitor has its garbage collected every 10 ms and its CPU profiled.
+soak: need-go
+	$(GO) test -timeout 4h -count 1 -v -run TestSoak ./tests/debian -debian.cpus=4 -debian.soak=1h
 
 # Debian's kernel in VMs on a real KVM, five times each with 1, 2, 4 and 8 vCPUs.
 nested: build

@@ -18,9 +18,9 @@ import (
 	"berth/tests/guest"
 )
 
-// TestMain lets scripts run this test binary as berth.
+// TestMain lets scripts run this test binary as berth, and tests/debian as one that is harried.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": main})
+	testscript.Main(m, map[string]func(){"berth": main, "harried": harried})
 }
 
 // TestScripts runs the command lines in testdata/script as a user would type
