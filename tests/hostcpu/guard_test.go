@@ -106,7 +106,7 @@ const (
 )
 
 func newHostile(t *testing.T) *hostile {
-	s, err := newSeqSoft(true, hostLevel())
+	s, err := newSeqSoft(true, false, hostLevel())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ var firstCase = flag.Int("hostcpu.first", 0, "number of the first sequence")
 type seqTrio struct {
 	host              seqEngine
 	interpret, transl *seqSoft
+	lazy              bool // blocks are translated the second time they are met
 }
 
 // newSeqTrio starts the engines; without the host where that is no oracle.
@@ -50,7 +51,7 @@ func (p *seqTrio) renew(t testing.TB) {
 	p.closeSoft()
 	for translate, s := range map[bool]**seqSoft{false: &p.interpret, true: &p.transl} {
 		var err error
-		if *s, err = newSeqSoft(translate, hostLevel()); err != nil {
+		if *s, err = newSeqSoft(translate, p.lazy, hostLevel()); err != nil {
 			t.Fatal(err)
 		}
 		go (*s).watch()
@@ -276,6 +277,7 @@ func TestSequences(t *testing.T) {
 	vectors := map[uint8]int{}
 	for n := first; n < *firstCase+*caseCount; n += seqBatch {
 		image, all := rows.sequences(*caseSeed, n, seqBatch)
+		p.lazy = n/seqBatch%4 == 3
 		p.renew(t)
 		p.run(t, image, all, r)
 		for i, s := range all {

@@ -78,8 +78,8 @@ const (
 )
 
 // newSeqSoft makes the machine.
-func newSeqSoft(translate bool, level x86.Level) (*seqSoft, error) {
-	soft, err := NewSoft(translate, level)
+func newSeqSoft(translate, lazy bool, level x86.Level) (*seqSoft, error) {
+	soft, err := newSoft(translate, lazy, level)
 	if err != nil {
 		return nil, err
 	}

@@ -54,13 +54,16 @@ type Soft struct {
 
 // NewSoft makes the machine of the soft engine, interpreting or translating, with a
 // CPU of the level.
-func NewSoft(translate bool, level x86.Level) (*Soft, error) {
+func NewSoft(translate bool, level x86.Level) (*Soft, error) { return newSoft(translate, false, level) }
+
+// newSoft is NewSoft; lazy: blocks are interpreted the first time.
+func newSoft(translate, lazy bool, level x86.Level) (*Soft, error) {
 	s := &Soft{mem: guestmem.New(), level: level}
 	if _, err := s.mem.AddRAM(0, guestMemory); err != nil {
 		return nil, err
 	}
 	cpu, err := interp.New(interp.Config{
-		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.dev, APIC: &s.apic, TSC: func() uint64 { return 0 }, Translate: translate,
+		CPUs: 1, Memory: s.mem, Ports: &s.io, MMIO: &s.dev, APIC: &s.apic, TSC: func() uint64 { return 0 }, Translate: translate, Lazy: lazy,
 		Level: level,
 	})
 	if err != nil {
