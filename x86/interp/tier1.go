@@ -76,24 +76,17 @@ func (c *CPU) runTranslated() status {
 	link := noLink
 	c.tier1.alone = false
 	for {
-		clears, page := c.tier1.stats.Clears, c.R[decode.RIP]
-		b, st := c.findUnit()
-		if b == nil {
+		code, st := c.nextCode(link)
+		if st != next {
 			return st
-		}
-		if link != noLink && clears == c.tier1.stats.Clears {
-			c.linkUnit(link, b, page)
 		}
 		c.blocks.changed = false
-		link, st = c.enterUnit(b.unit.Entry)
-		if st != again {
-			return st
-		}
+		link, st = c.enterUnit(code)
 		if c.tier1.alone { // no instruction has run
 			continue
 		}
-		if atomic.LoadUint32(&c.Pending) != 0 {
-			return next
+		if st != next && st != jumped || !c.straightOn() {
+			return st
 		}
 		if c.Instructions > c.TurnEnd {
 			c.endTurn()
@@ -101,14 +94,38 @@ func (c *CPU) runTranslated() status {
 	}
 }
 
-// enterUnit runs translated code from a unit's start on. again: go on at RIP, whose
+// straightOn reports that the run loop, between two instructions, would go on with
+// translated code.
+func (c *CPU) straightOn() bool {
+	const both = x86.FlagVIF | x86.FlagVIP // see virtualPending
+	return atomic.LoadUint32(&c.Pending) == 0 && c.sys.shadow == shadowNone && c.sys.dr6 == 0 &&
+		c.translates() && c.Flags&both != both
+}
+
+// nextCode is where to enter for the code at RIP; exit link is to lead there.
+func (c *CPU) nextCode(link uint32) (jit.Entry, status) {
+	if link == noLink {
+		if j := c.tier1.jumps.find(c.RIP); j != nil && j.Tag == c.unitTag(c.RIP>>63 != 0) {
+			c.R[decode.RIP] = c.RIP & pageMask
+			return c.tier1.cache.EntryAt(j.Code), next
+		}
+	}
+	clears, page := c.tier1.stats.Clears, c.R[decode.RIP]
+	b, st := c.findUnit()
+	if b == nil {
+		return 0, st
+	}
+	if link != noLink && clears == c.tier1.stats.Clears {
+		c.linkUnit(link, b, page)
+	}
+	return b.unit.Entry, next
+}
+
+// enterUnit runs translated code from a unit's start on. jumped: go on at RIP, whose
 // unit exit link is to lead to.
 func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 	f := &c.Frame
-	f.Tags = [2]uint64{c.unitTag(false), c.unitTag(true)}
-	f.MXCSR = c.fpu.mxcsr
-	f.FPUsable = c.vectorsUsable()
-	f.X87 = c.x87Home()
+	c.loadFrame()
 	misses := 0
 	for {
 		slice := min(jitSlice, c.TurnEnd-c.Instructions)
@@ -132,7 +149,11 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 			}
 			return noLink, c.leaveUnit(x)
 		case jit.Step:
-			return noLink, c.leaveUnit(x)
+			if st := c.leaveUnit(x); st != next || x.Retry == 0 || !c.sameUnit() {
+				return noLink, st
+			}
+			code = x.Retry
+			continue
 		case jit.Lazy:
 			c.rawFlags()
 			code = x.Retry
@@ -167,12 +188,32 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 			}
 		case jit.Dead:
 			c.RIP = c.R[decode.RIP] + uint64(x.Off)
+			if j := c.tier1.jumps.find(c.RIP); j != nil {
+				*j = jit.Jump{}
+			}
 			link = noLink
 		}
 		c.settleFlags()
 		c.fpu.mxcsr = f.MXCSR
-		return link, again
+		return link, jumped
 	}
+}
+
+// loadFrame gives translated code what it needs to know besides registers and flags.
+func (c *CPU) loadFrame() {
+	f := &c.Frame
+	f.Tags = [2]uint64{c.unitTag(false), c.unitTag(true)}
+	f.MXCSR = c.fpu.mxcsr
+	f.FPUsable = c.vectorsUsable()
+	f.X87 = c.x87Home()
+}
+
+// sameUnit reports that the unit which was left for one instruction goes on behind
+// that, and prepares it: the code, its translation and the privilege are the same.
+func (c *CPU) sameUnit() bool {
+	tags := c.Frame.Tags
+	c.loadFrame()
+	return tags == c.Frame.Tags && !c.blocks.changed && c.straightOn()
 }
 
 // maxMisses is how often one instruction's accesses may miss in the TLB before it
@@ -223,6 +264,18 @@ func (t *jumpTable) add(j jit.Jump) {
 		t[i^1] = t[i]
 	}
 	t[i] = j
+}
+
+// find returns the entry for rip, or nil; whether it holds now its tag says.
+func (t *jumpTable) find(rip uint64) *jit.Jump {
+	i := jit.JumpIndex(rip)
+	if t[i].RIP != rip {
+		i ^= 1
+	}
+	if t[i].RIP != rip {
+		return nil
+	}
+	return &t[i]
 }
 
 // findUnit is find for translated code.

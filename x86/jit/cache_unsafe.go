@@ -60,5 +60,8 @@ func (c *Cache) Run(frame *Frame, regs *[18]uint64, e Entry) (uint32, *Exit) {
 // Address is where e is on the host, for the table of jumps. unsafe: as for Run.
 func (c *Cache) Address(e Entry) uintptr { return c.mem.address(e) }
 
+// EntryAt is the Entry whose Address is a.
+func (c *Cache) EntryAt(a uintptr) Entry { return Entry(a - c.mem.address(0)) }
+
 // address is where e is on the host. unsafe: as for Run.
 func (m *mapping) address(e Entry) uintptr { return uintptr(m.rx) + uintptr(e) }

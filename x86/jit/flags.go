@@ -159,7 +159,7 @@ func (t *translation) hostFlags(carry bool) {
 	switch {
 	case r.kind == FlagsCore:
 		t.aluImm(aluCmp, 4, frame(offFlagKind), int32(FlagsRaw))
-		t.lazies = append(t.lazies, lazy{from: t.jcc(ccNZ), back: t.here(), exit: t.exit(Exit{Kind: Lazy, Off: t.pos, Count: t.count}), retry: t.start, x87: t.x87})
+		t.lazies = append(t.lazies, lazy{from: t.jcc(ccNZ), back: t.here(), exit: t.exit(Exit{Kind: Lazy, Off: t.pos, Count: t.count}), retry: t.start, fp: t.fp, x87: t.x87})
 		r.kind, r.saved = FlagsRaw, true
 		if r.step.saved { // what the frame has of it is in there
 			r.step = step{}
@@ -207,7 +207,8 @@ func needsCarry(in *decode.Inst) bool {
 // lazy is where flags of a kind not known are to become FlagsRaw.
 type lazy struct {
 	from, back, exit, retry uint32
-	x87                     bool // as stub.x87
+	fp                      uint8 // as stub.fp
+	x87                     bool  // as stub.x87
 }
 
 func (t *translation) emitLazy(l *lazy) {
@@ -215,7 +216,7 @@ func (t *translation) emitLazy(l *lazy) {
 	t.callTo(t.c.toRaw)
 	t.bindTo(t.jcc(ccNZ), t.hot.base+l.back-t.base)
 	t.leave(l.exit)
-	t.retry(l.exit, l.retry, l.x87)
+	t.retry(l.exit, l.retry, l.fp, l.x87)
 }
 
 // loadRaw takes the host's flags from the frame.

@@ -134,7 +134,9 @@ func (k Kind) String() string {
 type Exit struct {
 	// Target is relative to the page; of an Indirect it is what RSP was moved by.
 	Target int64
-	// Retry is where Run enters to have the instruction begin again.
+	// Retry is where Run enters to have the instruction begin again, and of a Step where it
+	// may enter once that has been run, unless 0: if control got to the next instruction and
+	// the block is still there.
 	Retry Entry
 
 	inst        int32  // of a Step: its number, from 1; 0 if its bytes are none

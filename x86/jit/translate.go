@@ -52,7 +52,8 @@ type translation struct {
 	insts  []inst
 	in     *inst
 	pos    uint16 // of in
-	count  uint8  // instructions before it
+	count  uint8  // instructions before it that the budget does not know of
+	known  uint8  // those that it does
 	flags  recipe
 	stubs  []stub
 	lazies []lazy
@@ -60,7 +61,7 @@ type translation struct {
 	groups []group
 	fars   []far
 	ended  bool
-	fp     uint8 // what the block needs of the host's vector registers: see fpLevel
+	fp     uint8 // what the block needs of the host's vector registers, up to the next step: see fpLevel
 	x87    bool  // the host's x87 registers are the guest's, at the point being emitted
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
@@ -77,6 +78,7 @@ type stub struct {
 	tag    int32 // of a miss: the TLB tag's offset
 	target int64
 	retry  uint32 // where the instruction begins, in the code
+	fp     uint8  // what it needs of the host's vector registers
 	x87    bool   // the x87 registers were loaded
 }
 
@@ -156,10 +158,9 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 		}
 		in.modernise()
 		in.how = classify(&in.Inst, t.c.layout.V3)
-		t.fp = max(t.fp, in.fpLevel())
 		in.loads = in.usesX87() && !t.x87
-		t.x87 = t.x87 || in.loads
-		if in.how == howStep || ends(in.Op) || crossing {
+		t.x87 = (t.x87 || in.loads) && in.how != howStep
+		if ends(in.Op) || crossing {
 			return true
 		}
 		pos += uint16(in.Len)
@@ -174,7 +175,8 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 // ends reports that control does not go on behind the instruction.
 func ends(op optab.Op) bool {
 	switch op {
-	case optab.JMP, optab.CALL, optab.RET, optab.LOOP, optab.LOOPE, optab.LOOPNE, optab.JCXZ:
+	case optab.JMP, optab.CALL, optab.RET, optab.LOOP, optab.LOOPE, optab.LOOPNE, optab.JCXZ,
+		optab.INT, optab.INT1, optab.INT3, optab.IRET, optab.HLT, optab.SYSCALL, optab.SYSRET, optab.SYSENTER, optab.SYSEXIT:
 		return true
 	}
 	return false
@@ -217,14 +219,12 @@ func mayLeave(in *inst) bool {
 
 // block emits the code.
 func (t *translation) block() {
-	if t.fp != 0 {
-		t.needFP()
-	}
+	t.needFP(0)
 	before := true
 	t.x87 = false
 	for i := range t.insts {
 		t.in = &t.insts[i]
-		t.pos, t.count = t.in.pos, uint8(i)
+		t.pos, t.count = t.in.pos, uint8(i)-t.known
 		t.wanted = before
 		if mayLeave(t.in) {
 			t.keepRaw() // before it begins: when it begins again the host's flags are others
@@ -233,12 +233,12 @@ func (t *translation) block() {
 			t.held = 0 // when it begins again tmp1 is not what it was
 		}
 		t.start = t.here()
-		t.instruction()
+		t.instruction(i)
 		before = t.in.wanted
 	}
 	if !t.ended {
 		last := t.in
-		t.count = uint8(len(t.insts))
+		t.count = uint8(len(t.insts)) - t.known
 		t.edge(int64(last.pos)+int64(last.Len), t.count)
 	}
 	for i := range t.sides {
@@ -267,15 +267,14 @@ func (t *translation) bindHot(pos uint32) {
 	binary.LittleEndian.PutUint32(t.hot.b[pos:], uint32(t.entry())-t.hot.base-pos-4)
 }
 
-func (t *translation) instruction() {
+// instruction emits the i-th.
+func (t *translation) instruction(i int) {
 	switch t.in.how {
-	case howStep, howBad:
+	case howStep:
+		t.stepOver(i)
+	case howBad:
 		t.saveFlags()
-		if t.in.how == howBad {
-			t.leave(t.exit(Exit{Kind: Step, Off: t.pos, Count: t.count}))
-		} else {
-			t.leave(t.c.step(&t.in.Inst, t.pos, t.count))
-		}
+		t.leave(t.exit(Exit{Kind: Step, Off: t.pos, Count: t.count}))
 		t.ended = true
 	case howNothing:
 	case howPlain:
@@ -295,6 +294,22 @@ func (t *translation) instruction() {
 	}
 }
 
+// stepOver leaves to have the i-th instruction run by its definition. The block
+// goes on behind it.
+func (t *translation) stepOver(i int) {
+	t.saveFlags()
+	x := t.c.step(&t.in.Inst, t.pos, t.count)
+	t.leave(x)
+	if i++; i == len(t.insts) {
+		t.ended = true
+		return
+	}
+	t.flags = recipe{kind: FlagsCore, saved: true}
+	t.known, t.x87 = uint8(i), false
+	t.c.exits[x].Retry = t.entry()
+	t.needFP(i)
+}
+
 // exit adds an Exit of this block.
 func (t *translation) exit(x Exit) uint32 { return t.c.add(x) }
 
@@ -306,7 +321,7 @@ func (t *translation) leave(x uint32) {
 
 // stub has the jump at from lead to a stub.
 func (t *translation) stub(from, x uint32, what stubKind) *stub {
-	t.stubs = append(t.stubs, stub{from: from, exit: x, flags: t.flags, what: what, retry: t.start, x87: t.x87})
+	t.stubs = append(t.stubs, stub{from: from, exit: x, flags: t.flags, what: what, retry: t.start, fp: t.fp, x87: t.x87})
 	return &t.stubs[len(t.stubs)-1]
 }
 
@@ -342,21 +357,21 @@ func (t *translation) emitStub(s *stub) {
 	}
 	t.leave(s.exit)
 	if s.what == stubMiss || s.what == stubRetry {
-		t.retry(s.exit, s.retry, s.x87)
+		t.retry(s.exit, s.retry, s.fp, s.x87)
 	}
 }
 
-// retry has exit x lead back to the instruction at pos of the code. x87: the x87
-// registers were loaded there.
-func (t *translation) retry(x, pos uint32, x87 bool) {
+// retry has exit x lead back to the instruction at pos of the code, which needs fp
+// of the host's vector registers. x87: the x87 registers were loaded there.
+func (t *translation) retry(x, pos uint32, fp uint8, x87 bool) {
 	at := Entry(t.hot.base + pos)
-	if t.fp == 0 && !x87 {
+	if fp == 0 && !x87 {
 		t.c.exits[x].Retry = at
 		return
 	}
 	t.c.exits[x].Retry = t.entry()
-	if t.fp != 0 {
-		t.callTo(t.c.loadFP[t.fp])
+	if fp != 0 {
+		t.callTo(t.c.loadFP[fp])
 	}
 	if x87 {
 		t.callTo(t.c.loadX87)
@@ -364,12 +379,20 @@ func (t *translation) retry(x, pos uint32, x87 bool) {
 	t.jumpTo(at)
 }
 
-// needFP has the host's registers hold the guest's XMM or YMM, or leaves.
-func (t *translation) needFP() {
+// needFP has the host's registers hold the guest's XMM or YMM if the i-th instruction or
+// one behind it needs them, up to the next step, or leaves.
+func (t *translation) needFP(i int) {
+	t.fp = 0
+	for j := i; j < len(t.insts) && t.insts[j].how != howStep; j++ {
+		t.fp = max(t.fp, t.insts[j].fpLevel())
+	}
+	if t.fp == 0 {
+		return
+	}
 	t.aluImm(aluCmp, 1, frame(offFPLoaded), int32(t.fp))
 	ok := t.jcc(ccAE)
 	t.aluImm(aluCmp, 1, frame(offFPUsable), int32(t.fp))
-	x := t.c.step(&t.insts[0].Inst, t.insts[0].pos, 0)
+	x := t.c.step(&t.insts[i].Inst, t.insts[i].pos, 0)
 	t.stub(t.jcc(ccB), x, stubLeave)
 	t.callTo(t.c.loadFP[t.fp])
 	t.bind(ok)
