@@ -74,7 +74,7 @@ func (c *CPU) setCR8(v uint64) status {
 		return c.raiseErr(x86.GP, 0)
 	}
 	c.cfg.APIC.SetTPR(uint8(v))
-	if c.sys.blocked {
+	if c.Frame.Blocked {
 		c.post(pendIntr)
 	}
 	return next

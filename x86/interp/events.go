@@ -187,11 +187,11 @@ func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
 	}
 	c.take(pendIntr)
 	if c.Flags&x86.FlagIF == 0 {
-		c.sys.blocked = true
+		c.Frame.Blocked = true
 		return false, false
 	}
 	v, ok := c.cfg.APIC.Acknowledge()
-	c.sys.blocked = ok // another may be waiting behind it
+	c.Frame.Blocked = ok // another may be waiting behind it
 	if !ok {
 		return false, false
 	}

@@ -30,17 +30,16 @@ func (c *CPU) enterFlat(cs, ss uint16, code x86.Attr, cpl uint8, rip uint64) sta
 
 // syscall is SYSCALL (SDM vol. 2): 64-bit mode only, as on Intel's processors.
 func (c *CPU) syscall(in *decode.Inst) status {
-	m := &c.sys.msrs
 	if c.Mode != decode.Mode64 || c.EFER&x86.EFERSCE == 0 {
 		return c.raise(x86.UD)
 	}
 	flags := c.rflags()
 	c.R[x86.RCX] = c.nextRIP(in)
 	c.R[x86.R11] = flags &^ x86.FlagRF
-	sel := uint16(m.star>>32) &^ 3
+	sel := uint16(c.Frame.STAR>>32) &^ 3
 	c.sys.noStep = true
-	c.setRFlags(flags &^ (m.fmask | x86.FlagRF))
-	return c.enterFlat(sel, sel+8, flatCode64, 0, m.lstar)
+	c.setRFlags(flags &^ (c.Frame.FMASK | x86.FlagRF))
+	return c.enterFlat(sel, sel+8, flatCode64, 0, c.Frame.LSTAR)
 }
 
 // sysret is SYSRET. A non-canonical RCX faults before the privilege drops. A TF
@@ -54,7 +53,7 @@ func (c *CPU) sysret(in *decode.Inst) status {
 	if c.CPL != 0 || in.OpSize == 8 && !c.canonical(rip) {
 		return c.raiseErr(x86.GP, 0)
 	}
-	sel := uint16(c.sys.msrs.star >> 48)
+	sel := uint16(c.Frame.STAR >> 48)
 	c.setRFlags(c.R[x86.R11] & 0x3c7fd7)
 	if c.Flags&x86.FlagTF != 0 {
 		c.sys.dr6 |= dr6BS

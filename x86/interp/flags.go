@@ -204,7 +204,7 @@ func (c *CPU) setRFlags(v uint64) {
 	c.setStatus(v)
 	c.Flags = v&^statusFlags | x86.FlagR1
 	c.updateMMUIndex()
-	if c.Flags&x86.FlagIF != 0 && c.sys.blocked {
+	if c.Flags&x86.FlagIF != 0 && c.Frame.Blocked {
 		c.post(pendIntr)
 	}
 	c.updateStepping()

@@ -103,7 +103,12 @@ const pausesPerYield = 16
 
 // pause is PAUSE.
 func (c *CPU) pause() {
-	if c.pauses++; c.pauses%pausesPerYield == 0 && len(c.group.cpus) > 1 {
+	if c.Frame.Pauses > 0 {
+		c.Frame.Pauses--
+		return
+	}
+	c.Frame.Pauses = pausesPerYield - 1
+	if len(c.group.cpus) > 1 {
 		yield()
 	}
 }

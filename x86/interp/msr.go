@@ -5,10 +5,9 @@ import "berth/x86"
 // mtrrVariable is how many variable-range MTRR pairs there are.
 const mtrrVariable = 8
 
-// msrState holds the MSRs that have no home in Core.
+// msrState holds the MSRs that have no home in Core or its Frame.
 type msrState struct {
-	star, lstar, cstar, fmask             uint64
-	kernelGSBase, tscAux                  uint64
+	cstar, tscAux                         uint64
 	tscAdjust, tscOffset                  uint64 // the architectural one, and what a restored state differs from the clock
 	sysenterCS, sysenterESP, sysenterEIP  uint64
 	pat, miscEnable, biosSignID, debugCtl uint64
@@ -89,9 +88,9 @@ func (c *CPU) plain(i uint32) (p *uint64, writable uint64) {
 	const all = ^uint64(0)
 	switch i {
 	case x86.MSRSTAR:
-		return &m.star, all
+		return &c.Frame.STAR, all
 	case x86.MSRFMASK:
-		return &m.fmask, 1<<32 - 1
+		return &c.Frame.FMASK, 1<<32 - 1
 	case x86.MSRTSCAux:
 		return &m.tscAux, 1<<32 - 1
 	case x86.MSRSysenterCS:
@@ -136,7 +135,7 @@ func (c *CPU) address(i uint32) *uint64 {
 	m := &c.sys.msrs
 	switch i {
 	case x86.MSRLSTAR:
-		return &m.lstar
+		return &c.Frame.LSTAR
 	case x86.MSRCSTAR:
 		return &m.cstar
 	case x86.MSRSysenterESP:
@@ -144,7 +143,7 @@ func (c *CPU) address(i uint32) *uint64 {
 	case x86.MSRSysenterEIP:
 		return &m.sysenterEIP
 	case x86.MSRKernelGSBase:
-		return &m.kernelGSBase
+		return &c.Frame.KernelGSBase
 	case x86.MSRFSBase:
 		return &c.Seg[x86.FS].Base
 	case x86.MSRGSBase:

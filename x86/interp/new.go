@@ -29,7 +29,6 @@ type CPU struct {
 	vex    jit.Operands
 	inst   decode.Inst // the instruction that step runs
 
-	pauses  uint64   // PAUSEs executed
 	tickets []uint64 // Group.endDirect's
 	turns   turns
 }

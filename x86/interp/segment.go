@@ -84,6 +84,7 @@ func (c *CPU) modeChanged() {
 // CPL, AC and SMAP, and whether alignment is checked.
 func (c *CPU) updateMMUIndex() {
 	c.MMUIndex = c.mmuIndexAt(c.CPL)
+	c.Frame.KernelIndex = c.implicitIndex()
 	if on := c.CPL == 3 && c.Flags&x86.FlagAC != 0 && c.CR0&x86.CR0AM != 0; on != c.sys.alignCheck {
 		c.sys.alignCheck = on
 		c.flushTLB(false) // no entry may serve an access meanwhile

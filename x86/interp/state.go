@@ -17,6 +17,7 @@ func (c *CPU) Reset() {
 		mp = x86.MPWaitSIPI
 	}
 	c.sys.msrs.reset()
+	c.Frame.STAR, c.Frame.LSTAR, c.Frame.FMASK, c.Frame.KernelGSBase = 0, 0, 0, 0
 	c.XCR0 = 1
 	c.loadFPU(&x86.FPU{FCW: 0x40, FTW: 0xff, MXCSR: mxcsrReset})
 	c.CR0 = x86.CR0CD | x86.CR0NW
@@ -50,7 +51,8 @@ func (c *CPU) resetCore(mp x86.MPState) {
 	c.GDT, c.IDT = x86.Table{Limit: 0xffff}, x86.Table{Limit: 0xffff}
 	c.CPL = 0
 	s := &c.sys
-	s.nmi, s.nmiMasked, s.blocked, s.shadow, s.dr6 = false, false, true, shadowNone, 0
+	s.nmi, s.nmiMasked, s.shadow, s.dr6 = false, false, shadowNone, 0
+	c.Frame.Blocked = true
 	c.setMP(mp)
 	c.exit = Exit{}
 	c.stateChanged(x86.FlagR1)
@@ -206,7 +208,7 @@ func (c *CPU) setEvents(e *x86.Events) {
 	if e.ShadowMovSS {
 		c.sys.shadow = shadowMovSS
 	}
-	c.sys.blocked = true
+	c.Frame.Blocked = true
 }
 
 // savedMSRs are those that a state carries besides the ones with fields of their own.

@@ -22,7 +22,6 @@ type systemState struct {
 	nmiMasked bool          // from an NMI's delivery to the next IRET
 	held      event         // see pendHeld
 	ignne     atomic.Bool   // the IGNNE# pin
-	blocked   bool          // an interrupt may wait for IF, a shadow's end or an IRET
 
 	shadow    shadowKind
 	shadowRIP uint64 // the instruction that the shadow covers
@@ -147,7 +146,7 @@ func (c *CPU) execSystem2(in *decode.Inst) status {
 		return c.sysexit(in)
 	case optab.SWAPGS:
 		gs := &c.Seg[x86.GS]
-		gs.Base, c.sys.msrs.kernelGSBase = c.sys.msrs.kernelGSBase, gs.Base
+		gs.Base, c.Frame.KernelGSBase = c.Frame.KernelGSBase, gs.Base
 		c.SegBase[x86.GS] = gs.Base
 		return next
 	case optab.RDFSBASE, optab.RDGSBASE, optab.WRFSBASE, optab.WRGSBASE:
@@ -178,7 +177,7 @@ func (c *CPU) setIF(in *decode.Inst) status {
 	if c.Flags&x86.FlagIF == 0 {
 		c.Flags |= x86.FlagIF
 		c.setShadow(shadowSTI, in)
-		if c.sys.blocked {
+		if c.Frame.Blocked {
 			c.post(pendIntr)
 		}
 	}

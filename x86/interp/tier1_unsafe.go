@@ -13,15 +13,20 @@ func jitLayout() jit.Layout {
 	var k Core
 	from := func(off uintptr) int32 { return int32(off) - int32(unsafe.Offsetof(k.Frame)) }
 	return jit.Layout{
-		R:       from(unsafe.Offsetof(k.R)),
-		SegBase: from(unsafe.Offsetof(k.SegBase)),
-		SegEnd:  from(unsafe.Offsetof(k.SegEnd)),
-		RIP:     from(unsafe.Offsetof(k.RIP)),
-		Flags:   from(unsafe.Offsetof(k.Flags)),
-		TLB:     from(unsafe.Offsetof(k.TLB)),
-		Pending: from(unsafe.Offsetof(k.Pending)),
-		CPL:     from(unsafe.Offsetof(k.CPL)),
-		Seg:     from(unsafe.Offsetof(k.Seg) + unsafe.Offsetof(k.Seg[0].Selector)),
+		R:        from(unsafe.Offsetof(k.R)),
+		SegBase:  from(unsafe.Offsetof(k.SegBase)),
+		SegEnd:   from(unsafe.Offsetof(k.SegEnd)),
+		RIP:      from(unsafe.Offsetof(k.RIP)),
+		Flags:    from(unsafe.Offsetof(k.Flags)),
+		TLB:      from(unsafe.Offsetof(k.TLB)),
+		Pending:  from(unsafe.Offsetof(k.Pending)),
+		CPL:      from(unsafe.Offsetof(k.CPL)),
+		MMUIndex: from(unsafe.Offsetof(k.MMUIndex)),
+		CR: [5]int32{
+			0: from(unsafe.Offsetof(k.CR0)), 2: from(unsafe.Offsetof(k.CR2)), 3: from(unsafe.Offsetof(k.CR3)), 4: from(unsafe.Offsetof(k.CR4)),
+		},
+		EFER:    from(unsafe.Offsetof(k.EFER)),
+		Seg:     from(unsafe.Offsetof(k.Seg)),
 		SegSize: int32(unsafe.Sizeof(k.Seg[0])),
 	}
 }

@@ -26,7 +26,7 @@ func (t *translation) check(r *ref, size uint8, write bool) {
 		off: int32(r.off), tag: t.tag(g.write), own: t.tag(write), size: size,
 		miss: t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count}),
 		exit: t.exit(Exit{Kind: Split, Off: t.pos, Target: int64(t.pos)}), count: t.count,
-		retry: t.start, x87: t.x87, flags: t.flags,
+		retry: t.start, fp: t.fp, x87: t.x87, flags: t.flags,
 	}
 	if g.align > 1 {
 		t.testLow(g.align)
@@ -51,6 +51,7 @@ type split struct {
 	count      uint8
 	miss, exit uint32
 	retry      uint32
+	fp         uint8 // as stub.fp
 	x87        bool
 	flags      recipe
 }
@@ -66,7 +67,7 @@ func (t *translation) emitSplit(s *split) {
 	t.find(s.own)
 	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(s.size))
 	from := t.jcc(ccA)
-	miss := stub{exit: s.miss, flags: s.flags, what: stubMiss, tag: s.own, retry: s.retry, x87: s.x87}
+	miss := stub{exit: s.miss, flags: s.flags, what: stubMiss, tag: s.own, retry: s.retry, fp: s.fp, x87: s.x87}
 	if s.crooked != 0 {
 		t.bindHot(s.crooked)
 	}

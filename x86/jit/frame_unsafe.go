@@ -3,6 +3,7 @@ package jit
 import (
 	"unsafe"
 
+	"berth/x86"
 	"berth/x86/mmu"
 )
 
@@ -32,6 +33,22 @@ var (
 	offFIP      = unsafe.Offsetof(zero.FIP)
 	offFDP      = unsafe.Offsetof(zero.FDP)
 	offFOP      = unsafe.Offsetof(zero.FOP)
+
+	offKernelGSBase = unsafe.Offsetof(zero.KernelGSBase)
+	offSTAR         = unsafe.Offsetof(zero.STAR)
+	offLSTAR        = unsafe.Offsetof(zero.LSTAR)
+	offFMASK        = unsafe.Offsetof(zero.FMASK)
+	offPauses       = unsafe.Offsetof(zero.Pauses)
+	offKernelIndex  = unsafe.Offsetof(zero.KernelIndex)
+	offBlocked      = unsafe.Offsetof(zero.Blocked)
+)
+
+// Offsets in a segment register.
+const (
+	offSelector = unsafe.Offsetof(x86.Segment{}.Selector)
+	offSegAttr  = unsafe.Offsetof(x86.Segment{}.Attr)
+	offSegLimit = unsafe.Offsetof(x86.Segment{}.Limit)
+	offSegBase  = unsafe.Offsetof(x86.Segment{}.Base)
 )
 
 const jumpBytes = unsafe.Sizeof(Jump{})

@@ -22,11 +22,14 @@ type Frame struct {
 	Budget int64 // instructions left before translated code returns
 
 	// Tags is what an entry of Jumps must have: for an address in the lower half, in the upper.
+	// Their two low bits are the MMUIndex and 1.
 	Tags  [2]uint64
 	Jumps uintptr // address of the first Jump
 
 	Scratch uint64           // a value between the two accesses of one instruction
 	Hosts   [maxHosts]uint64 // host addresses within a block: see group
+
+	System
 
 	XMM   [16][2]uint64
 	YMMH  [16][2]uint64 // the upper halves of YMM
@@ -98,10 +101,14 @@ type Layout struct {
 	Flags   int32 // RFLAGS without the status flags
 	TLB     int32 // three mmu.TLBs
 	CPL     int32
-	Pending int32 // not 0: see what to do at the next occasion
-	Seg     int32 // six selectors, SegSize apart
-	SegSize int32
-	V3      bool // the guest's CPU is an x86-64-v3 one: see AVX
+	// MMUIndex is which TLB accesses go through, which follows from CPL, AC and SMAP.
+	MMUIndex int32
+	CR       [5]int32 // CR0, CR2, CR3 and CR4
+	EFER     int32
+	Pending  int32 // not 0: see what to do at the next occasion
+	Seg      int32 // six x86.Segments, SegSize apart
+	SegSize  int32
+	V3       bool // the guest's CPU is an x86-64-v3 one: see AVX
 }
 
 // Kind is why translated code returned.

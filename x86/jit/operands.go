@@ -166,12 +166,8 @@ func classify(in *decode.Inst, v3 bool) how {
 		if in.OpSize == word {
 			return howOwn
 		}
-	case optab.CLI:
-		return howOwn
-	case optab.MOVSEG:
-		if !in.Mem && in.Row.Args[1] == optab.Sw {
-			return howOwn
-		}
+	case optab.POPF, optab.PAUSE:
+		return classifySystem(in)
 	case optab.PUSH, optab.POP:
 		if in.OpSize != word || op == optab.POP && in.Mem {
 			return howStep
@@ -183,11 +179,13 @@ func classify(in *decode.Inst, v3 bool) how {
 		}
 		return howOwn
 	default:
-		if op >= optab.FirstX87 && op <= optab.LastX87 {
+		switch {
+		case op >= optab.FirstX87 && op <= optab.LastX87:
 			return classifyX87(in)
-		}
-		if op >= optab.FirstSSE && op <= optab.LastSSE {
+		case op >= optab.FirstSSE && op <= optab.LastSSE:
 			return classifySSE(in)
+		case op >= optab.FirstSystem && op <= optab.LastSystem:
+			return classifySystem(in)
 		}
 	}
 	return howStep

@@ -47,21 +47,6 @@ func (t *translation) own() {
 		t.string()
 	case optab.PUSHF:
 		t.pushFlags()
-	case optab.CLI:
-		t.clearInterrupts()
-	case optab.MOVSEG:
-		t.writes(in.RM)
-		h := t.hostOr(in.RM, tmp1)
-		if in.OpSize == 2 && h == tmp1 {
-			t.load(8, tmp1, t.reg(in.RM))
-		}
-		sel := at(state, t.c.layout.Seg+t.c.layout.SegSize*int32(in.Reg))
-		if in.OpSize == 2 {
-			t.load(2, h, sel)
-		} else {
-			t.loadZX(2, h, sel)
-		}
-		t.writeBack(in.RM, h)
 	case optab.POP:
 		t.pop()
 	case optab.LEAVE:
@@ -76,6 +61,8 @@ func (t *translation) own() {
 		t.call()
 	case optab.RET:
 		t.ret()
+	default:
+		t.system()
 	}
 }
 
@@ -251,15 +238,6 @@ func (t *translation) bitString() {
 	t.load(8, tmp2, frame(offScratch))
 	t.inst(op{opmap: map0F, opcode: in.Opcode, w: size == 8, lock: in.Lock}, tmp2, at(tmp1, 0))
 	t.setFlags(recipe{kind: FlagsRaw})
-}
-
-// clearInterrupts is CLI at CPL 0.
-func (t *translation) clearInterrupts() {
-	t.clobber()
-	x := t.c.step(&t.in.Inst, t.pos, t.count)
-	t.aluImm(aluCmp, 1, at(state, t.c.layout.CPL), 0)
-	t.stub(t.jcc(ccNZ), x, stubLeave)
-	t.aluImm(aluAnd, 4, at(state, t.c.layout.Flags), ^0x200)
 }
 
 // divide is DIV and IDIV of 32 and 64 bits. What may be #DE leaves: a divisor of 0

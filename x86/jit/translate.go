@@ -51,7 +51,8 @@ type translation struct {
 	word   uint8 // bytes of RIP, RSP and what is pushed: see wordOf
 	insts  []inst
 	in     *inst
-	pos    uint16 // of in
+	i      int    // of in
+	pos    uint16 // likewise
 	count  uint8  // instructions before it that the budget does not know of
 	known  uint8  // those that it does
 	flags  recipe
@@ -111,13 +112,16 @@ type side struct {
 // does not fit in code.
 func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode, crossing, alone bool) (u Unit, ok bool) {
 	t := translation{
-		c: c, index: index, insts: c.insts[:0], word: wordOf(mode), mode: mode,
+		c: c, insts: c.insts[:0], word: wordOf(mode), mode: mode,
 		stubs: c.stubs[:0], lazies: c.lazies[:0], sides: c.sides[:0], splits: c.splits[:0],
-		tlb:   c.layout.TLB + int32(index)*int32(tlbBytes),
 		flags: recipe{kind: FlagsCore, saved: true},
 	}
+	t.setIndex(index)
 	if !t.decode(code, pos, crossing) {
 		return u, false
+	}
+	if last := &t.insts[len(t.insts)-1]; last.Op == optab.STI && last.how == howOwn {
+		last.how = howStep // see unlessWaiting
 	}
 	if !alone {
 		t.groups = plan(t.insts, c.groups)
@@ -176,7 +180,8 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 func ends(op optab.Op) bool {
 	switch op {
 	case optab.JMP, optab.CALL, optab.RET, optab.LOOP, optab.LOOPE, optab.LOOPNE, optab.JCXZ,
-		optab.INT, optab.INT1, optab.INT3, optab.IRET, optab.HLT, optab.SYSCALL, optab.SYSRET, optab.SYSENTER, optab.SYSEXIT:
+		optab.INT, optab.INT1, optab.INT3, optab.IRET, optab.HLT, optab.SYSCALL, optab.SYSRET, optab.SYSENTER, optab.SYSEXIT,
+		optab.UD0, optab.UD1, optab.UD2:
 		return true
 	}
 	return false
@@ -211,10 +216,10 @@ func mayLeave(in *inst) bool {
 		return false
 	case optab.PUSH, optab.PUSHF, optab.POP, optab.LEAVE:
 		return in.refs[accStack].leaves() || in.Mem && in.refs[accMem].leaves()
-	case optab.CALL, optab.RET, optab.DIV, optab.IDIV, optab.JMP, optab.CLI, optab.STOS, optab.MOVS:
+	case optab.CALL, optab.RET, optab.DIV, optab.IDIV, optab.JMP, optab.POPF, optab.PAUSE, optab.STOS, optab.MOVS:
 		return true
 	}
-	return in.Mem && in.refs[accMem].leaves() || in.loads
+	return in.Mem && in.refs[accMem].leaves() || in.loads || in.Op >= optab.FirstSystem && in.Op <= optab.LastSystem
 }
 
 // block emits the code.
@@ -223,7 +228,7 @@ func (t *translation) block() {
 	before := true
 	t.x87 = false
 	for i := range t.insts {
-		t.in = &t.insts[i]
+		t.in, t.i = &t.insts[i], i
 		t.pos, t.count = t.in.pos, uint8(i)-t.known
 		t.wanted = before
 		if mayLeave(t.in) {
@@ -233,7 +238,7 @@ func (t *translation) block() {
 			t.held = 0 // when it begins again tmp1 is not what it was
 		}
 		t.start = t.here()
-		t.instruction(i)
+		t.instruction()
 		before = t.in.wanted
 	}
 	if !t.ended {
@@ -267,11 +272,10 @@ func (t *translation) bindHot(pos uint32) {
 	binary.LittleEndian.PutUint32(t.hot.b[pos:], uint32(t.entry())-t.hot.base-pos-4)
 }
 
-// instruction emits the i-th.
-func (t *translation) instruction(i int) {
+func (t *translation) instruction() {
 	switch t.in.how {
 	case howStep:
-		t.stepOver(i)
+		t.stepOver()
 	case howBad:
 		t.saveFlags()
 		t.leave(t.exit(Exit{Kind: Step, Off: t.pos, Count: t.count}))
@@ -294,18 +298,19 @@ func (t *translation) instruction(i int) {
 	}
 }
 
-// stepOver leaves to have the i-th instruction run by its definition. The block
-// goes on behind it.
-func (t *translation) stepOver(i int) {
+// stepOver leaves to have the instruction run by its definition. The block goes on
+// behind it.
+func (t *translation) stepOver() {
 	t.saveFlags()
 	x := t.c.step(&t.in.Inst, t.pos, t.count)
 	t.leave(x)
-	if i++; i == len(t.insts) {
+	i := t.i + 1
+	if i == len(t.insts) {
 		t.ended = true
 		return
 	}
 	t.flags = recipe{kind: FlagsCore, saved: true}
-	t.known, t.x87 = uint8(i), false
+	t.known, t.x87, t.held = uint8(i), false, 0
 	t.c.exits[x].Retry = t.entry()
 	t.needFP(i)
 }
