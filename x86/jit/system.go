@@ -350,7 +350,7 @@ func (t *translation) sysret(x uint32) {
 	t.testImm(regRM(tmp2), x86.FlagIF)
 	off := t.jcc(ccZ)
 	t.aluImm(aluCmp, 1, frame(offBlocked), 0)
-	step(ccNZ) // what is pending is seen by far
+	step(ccNZ) // what is pending is seen by indirect
 	t.bind(off)
 	t.aluImm(aluAnd, 4, regRM(tmp2), loaded)
 	t.setFlagsFrom(tmp2)
