@@ -76,8 +76,8 @@ func (c *CPU) runTranslated() status {
 	link := noLink
 	c.tier1.alone = false
 	for {
-		code, st := c.nextCode(link)
-		if st != next {
+		code, ok, st := c.nextCode(link)
+		if !ok {
 			return st
 		}
 		c.blocks.changed = false
@@ -102,23 +102,23 @@ func (c *CPU) straightOn() bool {
 		c.translates() && c.Flags&both != both
 }
 
-// nextCode is where to enter for the code at RIP; exit link is to lead there.
-func (c *CPU) nextCode(link uint32) (jit.Entry, status) {
+// nextCode is where to enter for the code at RIP; exit link is to lead there. not ok: see findUnit.
+func (c *CPU) nextCode(link uint32) (code jit.Entry, ok bool, st status) {
 	if link == noLink {
 		if j := c.tier1.jumps.find(c.RIP); j != nil && j.Tag == c.unitTag(c.RIP>>63 != 0) {
 			c.R[decode.RIP] = c.RIP & pageMask
-			return c.tier1.cache.EntryAt(j.Code), next
+			return c.tier1.cache.EntryAt(j.Code), true, next
 		}
 	}
 	clears, page := c.tier1.stats.Clears, c.R[decode.RIP]
 	b, st := c.findUnit()
 	if b == nil {
-		return 0, st
+		return 0, false, st
 	}
 	if link != noLink && clears == c.tier1.stats.Clears {
 		c.linkUnit(link, b, page)
 	}
-	return b.unit.Entry, next
+	return b.unit.Entry, true, next
 }
 
 // enterUnit runs translated code from a unit's start on. jumped: go on at RIP, whose
