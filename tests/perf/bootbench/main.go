@@ -36,15 +36,18 @@ type row struct {
 func main() {
 	runs := flag.Int("runs", 5, "runs of each row")
 	dir := flag.String("guest", ".cache/guest", "folder of the guest's kernel and initrd")
+	qemu := flag.String("qemu", "qemu-system-x86_64", "QEMU's program, which may be another version's")
+	model := flag.String("qemu-cpu", "max", "QEMU's CPU model")
+	extra := flag.String("append", "mitigations=off", "more of the guest's kernel command line; what it defends against depends on the CPU model, which is not measured here")
 	limit := flag.Duration("limit", 5*time.Minute, "time limit of one boot")
 	flag.Parse()
-	if err := bench(*runs, *dir, *limit, os.Stdout); err != nil {
+	if err := bench(*runs, *dir, []string{*qemu, "-cpu", *model}, *extra, *limit, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "bootbench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runs int, dir string, limit time.Duration, out io.Writer) error {
+func bench(runs int, dir string, program []string, extra string, limit time.Duration, out io.Writer) error {
 	kernel, initrd := filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd.img")
 	scratch, err := os.MkdirTemp("", "bootbench")
 	if err != nil {
@@ -55,13 +58,13 @@ func bench(runs int, dir string, limit time.Duration, out io.Writer) error {
 	if err := extract(kernel, vmlinux); err != nil {
 		return err
 	}
-	cmdline := "console=ttyS0 berth.script=boot panic=-1"
+	cmdline := "console=ttyS0 berth.script=boot panic=-1 " + extra
 	berth := func(extra ...string) []string {
 		return append([]string{"./berth", "run", "--accel", "soft", "-v", "--initrd", initrd, "--memory", "512M", "--append", cmdline}, extra...)
 	}
 	qemu := func(kernel string) []string {
-		return []string{"qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "Nehalem", "-m", "512", "-smp", "1",
-			"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", cmdline}
+		return append(slices.Clone(program), "-accel", "tcg", "-machine", "q35", "-m", "512", "-smp", "1", "-nodefaults",
+			"-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", cmdline)
 	}
 	rows := []*row{
 		{name: "berth soft, payload unpacked on the host", args: berth("--kernel", kernel, "--decompress", "host")},

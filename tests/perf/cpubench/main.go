@@ -19,6 +19,7 @@ type options struct {
 	scale  float64
 	dir    string
 	qemu   string
+	newer  string
 	model  string
 	engine string
 	extra  string
@@ -33,6 +34,7 @@ func main() {
 	flag.Float64Var(&o.scale, "scale", 1, "how much work, as a factor")
 	flag.StringVar(&o.dir, "guest", ".cache/guest", "folder of the guest's kernel")
 	flag.StringVar(&o.qemu, "qemu", "qemu-system-x86_64", "QEMU's program, which may be another version's")
+	flag.StringVar(&o.newer, "qemu-newer", "", "another QEMU's program, in a column of its own; tests/guest/newer-qemu makes .cache/qemu/qemu-system-x86_64")
 	flag.StringVar(&o.model, "qemu-cpu", "max", "QEMU's CPU model; with others the guest's kernel defends itself at every system call, or its libc has only slow functions")
 	flag.StringVar(&o.engine, "soft-engine", "auto", "berth's --soft-engine")
 	flag.StringVar(&o.extra, "append", "mitigations=off", "more of the guest's kernel command line; what it defends against depends on the CPU model, which is not measured here")
@@ -50,6 +52,7 @@ const (
 	onHost = iota
 	onBerth
 	onTCG
+	onNewer // another QEMU's, which there may be none of
 	columns
 )
 
@@ -92,7 +95,11 @@ func bench(o options, out io.Writer) error {
 			return err
 		}
 	}
-	report(results, "TCG "+version(o.qemu), out)
+	names := [2]string{"TCG " + version(o.qemu)}
+	if o.newer != "" {
+		names[1] = "TCG " + version(o.newer)
+	}
+	report(results, names, out)
 	fmt.Fprintf(out, "berth, a whole boot with all rows: %s\n", whole)
 	return differences(results)
 }
@@ -107,11 +114,18 @@ func here() string {
 // be late for the kernel's check of it, which then panics.
 func vms(o options, initrd string) [columns][]string {
 	kernel, line := filepath.Join(o.dir, "vmlinuz"), "console=ttyS0 quiet panic=-1 no_timer_check berth.script=cpubench "+o.extra
-	return [columns][]string{
-		onBerth: {"./berth", "run", "--accel", "soft", "--soft-engine", o.engine, "-v", "--kernel", kernel, "--initrd", initrd, "--memory", "512M", "--append", line},
-		onTCG: {o.qemu, "-accel", "tcg", "-machine", "q35", "-cpu", o.model, "-m", "512", "-smp", "1",
-			"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", line},
+	qemu := func(program string) []string {
+		return []string{program, "-accel", "tcg", "-machine", "q35", "-cpu", o.model, "-m", "512", "-smp", "1",
+			"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", line}
 	}
+	all := [columns][]string{
+		onBerth: {"./berth", "run", "--accel", "soft", "--soft-engine", o.engine, "-v", "--kernel", kernel, "--initrd", initrd, "--memory", "512M", "--append", line},
+		onTCG:   qemu(o.qemu),
+	}
+	if o.newer != "" {
+		all[onNewer] = qemu(o.newer)
+	}
+	return all
 }
 
 // measure runs everything, the columns in turn, and returns what berth counted in

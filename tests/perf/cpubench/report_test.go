@@ -10,7 +10,7 @@ func results() []*result {
 		return []sample{{cpu, answer}, {cpu + 2, answer}, {cpu + 1, answer}}
 	}
 	return []*result{
-		{row{name: "won"}, [columns][]sample{one(1, "7"), one(3, "7"), one(7, "7")}, counters{1000, 995, 5}},
+		{row{name: "won"}, [columns][]sample{one(1, "7"), one(3, "7"), one(7, "7"), one(15, "7")}, counters{1000, 995, 5}},
 		{row{name: "lost"}, [columns][]sample{one(1, "8"), one(7, "8"), one(3, "8")}, counters{}},
 		{row{name: "none"}, [columns][]sample{one(1, "9"), one(0, "skipped: no AVX2"), one(3, "9")}, counters{}},
 	}
@@ -18,8 +18,11 @@ func results() []*result {
 
 func TestReportShowsWhatIsLostAndSkipped(t *testing.T) {
 	var out strings.Builder
-	report(results(), "TCG 7.2", &out)
-	for _, want := range []string{"0.50         2.00      99.50%     199.0\n", "2.00         4.00           -         -  slower\n", "berth: skipped: no AVX2\n", "mean of 2 rows: 1.00 of TCG, 2.83 of native; 1 rows slower"} {
+	report(results(), [2]string{"TCG 7.2", "TCG 10.0"}, &out)
+	for _, want := range []string{
+		"0.50         2.00      99.50%     199.0    16.000       0.25\n", "2.00         4.00           -         -         -          -  slower\n", "berth: skipped: no AVX2\n",
+		"mean of 2 rows: 1.00 of TCG 7.2, 2.83 of native; 1 rows slower than TCG\n", "mean of 1 rows: 0.25 of TCG 10.0; 0 rows slower\n",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
