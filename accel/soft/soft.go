@@ -138,7 +138,18 @@ func (v *VM) newChips() (err error) {
 	lc := lapic.Config{
 		Clock: v.cfg.Clock,
 		EOI:   func(vector uint8) { v.ioapic.EOI(vector) },
-		INTA:  func() uint8 { return v.pic.Acknowledge() },
+		Ended: func(vector uint8) {
+			if v.pit.Serving() && v.ioapic.Sends(timerPin, vector) {
+				v.pit.Ended()
+			}
+		},
+		INTA: func() uint8 {
+			vector := v.pic.Acknowledge()
+			if v.pit.Serving() && vector == v.pic.Vector(0) {
+				v.pit.Ended() // the next edge waits in the 8259
+			}
+			return vector
+		},
 	}
 	for id := range v.cfg.CPUs {
 		c := &cpu{vm: v, id: id}
@@ -151,6 +162,7 @@ func (v *VM) newChips() (err error) {
 	v.ioapic = ioapic.New(ioapic.Version20, v.lapics.Deliver)
 	v.pic = pic.New(irq.LineFunc(v.lapics.SetINTR))
 	v.pit = pit.New(irq.GSILine(v, 0), v.cfg.Clock)
+	v.pit.HearEnds()
 	v.ferr = ferr.New(irq.GSILine(v, ferrGSI), func(on bool) {
 		v.cpus[0].signal(func(i *interp.CPU) { i.SetIGNNE(on) })
 	})

@@ -130,6 +130,14 @@ func (a *IOAPIC) EOI(vector uint8) {
 	}
 }
 
+// Sends reports that pin n's interrupt has the given vector.
+func (a *IOAPIC) Sends(n uint32, vector uint8) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.s.Redirect[n]
+	return uint8(e) == vector && e&entryMasked == 0
+}
+
 // Read implements bus.Handler. The select register has one byte, the window four;
 // the rest reads 0.
 func (a *IOAPIC) Read(off uint64, p []byte) {

@@ -287,11 +287,14 @@ func (l *LAPIC) LINT1() {
 	l.local(regLINT1)
 }
 
-// endOfInterrupt retires the highest interrupt in service. A level-triggered one
-// is told to the I/O APIC, with no APIC lock held.
+// endOfInterrupt retires the highest interrupt in service and tells of it, with no
+// APIC lock held.
 func (l *LAPIC) endOfInterrupt() {
-	if v, level := l.retire(); level {
+	switch v, level := l.retire(); {
+	case level:
 		l.set.eoi(v)
+	case v != 0 && l.set.ended != nil:
+		l.set.ended(v)
 	}
 }
 

@@ -22,6 +22,8 @@ type Config struct {
 	Clock clock.Clock
 	// EOI tells the I/O APIC of the end of a level-triggered interrupt.
 	EOI func(vector uint8)
+	// Ended, if not nil, tells of the end of an edge-triggered one, with no APIC's lock held.
+	Ended func(vector uint8)
 	// INTA acknowledges the 8259's interrupt and returns its vector.
 	INTA func() (vector uint8)
 	CPUs []CPUConfig // the first is the bootstrap processor
@@ -32,6 +34,7 @@ type Config struct {
 type Set struct {
 	clock clock.Clock
 	eoi   func(vector uint8)
+	ended func(vector uint8)
 	inta  func() uint8
 	all   []*LAPIC
 	byID  map[uint32]*LAPIC
@@ -40,7 +43,7 @@ type Set struct {
 
 // New returns the local APICs as after power-on.
 func New(cfg Config) (*Set, error) {
-	s := &Set{clock: cfg.Clock, eoi: cfg.EOI, inta: cfg.INTA, byID: make(map[uint32]*LAPIC)}
+	s := &Set{clock: cfg.Clock, eoi: cfg.EOI, ended: cfg.Ended, inta: cfg.INTA, byID: make(map[uint32]*LAPIC)}
 	for _, c := range cfg.CPUs {
 		if s.byID[c.ID] != nil || c.ID == broadcast32 {
 			return nil, fmt.Errorf("lapic: APIC ID %d cannot be used", c.ID)

@@ -100,6 +100,13 @@ func (p *PIC) Acknowledge() (vector uint8) {
 	return vector
 }
 
+// Vector returns the vector of input n, 0-15.
+func (p *PIC) Vector(n uint8) uint8 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.chip[n>>3&1].VectorBase | n&7
+}
+
 // cascade passes the slave's output to the master as a level: each INTA cycle
 // ends its pulse, so that a request still waiting is a new edge.
 func (p *PIC) cascade() {

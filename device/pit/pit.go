@@ -4,6 +4,7 @@ package pit
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"berth/bus"
 	"berth/clock"
@@ -39,7 +40,16 @@ type PIT struct {
 	ch      [3]channel
 	speaker bool
 	edge    uint64 // guest time of channel 0's next rising output; 0: none
+
+	hears   bool        // somebody calls Ended
+	serving atomic.Bool // the guest has an interrupt that has not ended; changed under mu
+	owed    int         // ticks that came meanwhile
+	deaf    bool        // the guest ends none: nothing waits for it
 }
+
+// maxOwed bounds the ticks that wait for a guest. So many without an end: it does not
+// take the interrupt at all, and they are forgotten.
+const maxOwed = 16
 
 type channel struct{ irq.PITChannel }
 
@@ -49,6 +59,46 @@ func New(line irq.Line, c clock.Clock) *PIT {
 	p.timer = c.NewTimer(p.fire)
 	p.reset()
 	return p
+}
+
+// HearEnds has channel 0 wait with an edge until the interrupt before has ended, of
+// which Ended tells: a guest whose vCPU the host held up gets all its ticks, late.
+// Call it before the timer is used.
+func (p *PIT) HearEnds() { p.hears = true }
+
+// Serving reports that Ended is to be called at the end of channel 0's interrupt. It
+// takes no lock.
+func (p *PIT) Serving() bool { return p.serving.Load() }
+
+// Ended tells of the end of channel 0's interrupt.
+func (p *PIT) Ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = false
+	if p.owed == 0 {
+		p.serving.Store(false)
+		return
+	}
+	p.owed--
+	p.rise()
+}
+
+// tick is a rising output of channel 0, which may have to wait.
+func (p *PIT) tick() {
+	if p.hears && p.serving.Swap(true) && !p.deaf {
+		if p.owed < maxOwed {
+			p.owed++
+			return
+		}
+		p.owed, p.deaf = 0, true
+	}
+	p.rise()
+}
+
+// rise is an edge of the line.
+func (p *PIT) rise() {
+	p.irq.Set(false)
+	p.irq.Set(true)
 }
 
 // Reset puts the timer into its state after power-on: mode 3, not loaded.
@@ -121,7 +171,8 @@ func (p *PIT) now() uint64 {
 // stop cancels channel 0's edge and lowers the line.
 func (p *PIT) stop() {
 	p.timer.Stop()
-	p.edge = 0
+	p.edge, p.owed, p.deaf = 0, 0, false
+	p.serving.Store(false)
 	p.irq.Set(false)
 }
 
@@ -141,8 +192,7 @@ func (p *PIT) fire() {
 	if p.edge == 0 || now < p.edge {
 		return // reprogrammed meanwhile
 	}
-	p.irq.Set(false)
-	p.irq.Set(true)
+	p.tick()
 	if p.edge = p.ch[0].nextRise(now); p.edge != 0 {
 		p.edge = max(p.edge, now+minPeriod)
 		p.timer.Set(p.edge)

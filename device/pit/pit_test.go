@@ -449,3 +449,35 @@ func TestHostileAccessEveryOffsetAndWidth(t *testing.T) {
 		r.clock.Advance(uint64(v) * 12345)
 	}
 }
+
+// A guest that is held up gets its ticks one after the other, none lost and none twice.
+func TestTicksWaitForTheInterruptBefore(t *testing.T) {
+	r := newRig(t)
+	r.HearEnds()
+	r.put(3, 0x34)
+	r.put(0, 0x9c, 0x2e) // 11932 clocks: 10 ms
+	r.to(5*11932 + 100)
+	r.wantRises(1)
+	for range 4 {
+		r.Ended()
+		r.wantRises(1)
+	}
+	r.Ended()
+	r.wantRises(0)
+	r.to(6*11932 + 100)
+	r.wantRises(1)
+}
+
+// Ticks for a guest that takes none do not pile up, nor are later ones lost.
+func TestTicksDoNotWaitForADeafGuest(t *testing.T) {
+	r := newRig(t)
+	r.HearEnds()
+	r.put(3, 0x34)
+	r.put(0, 0x9c, 0x2e)
+	r.to(100*11932 + 100)
+	r.wantRises(100 - maxOwed)
+	r.Ended()
+	r.wantRises(0)
+	r.to(101*11932 + 100)
+	r.wantRises(1)
+}
