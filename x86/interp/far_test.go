@@ -12,7 +12,7 @@ import (
 func TestFarBranchFollowsTheMapping(t *testing.T) {
 	c, a, b := newTLBTest(t)
 	const branch, target = 0x300000, 0x301000
-	writeTest(t, c, branch, unhex(t, "e9fb0f0000")) // jmp to where the next page begins
+	writeTest(t, c, branch, unhex(t, "e9fb0f0000"))                                                // jmp to where the next page begins
 	put := func(gpa uint64, n byte) { writeTest(t, c, gpa, []byte{0xb8, n, 1, 0, 0, 0x0f, 0x0b}) } // mov eax, 0x100+n; ud2
 	for i := range uint64(5) {
 		put(target+i*0x1000, byte(i))
