@@ -20,6 +20,8 @@ type Cache struct {
 	buf     buf
 	rareBuf buf
 
+	ready, readyRare uint32 // up to there the host has given memory: see populate
+
 	// Of the block being translated.
 	insts  []inst
 	stubs  []stub
@@ -34,6 +36,10 @@ type Cache struct {
 	strings       [3][4]stringCode // by TLB and log2 of the elements' size
 }
 
+// perExit is how many bytes of code have an exit among them: with fewer, exits are moved
+// as they become more.
+const perExit = 64
+
 // inBlock is more than one block takes of the cache.
 const inBlock = 64 << 10
 
@@ -45,6 +51,7 @@ func New(size int, layout Layout) (*Cache, error) {
 		return nil, fmt.Errorf("jit: %w", err)
 	}
 	c := &Cache{layout: layout, mem: mem, rare: uint32(size / 2)}
+	c.exits = make([]Exit, 0, size/perExit) // of which the host gives what is used
 	c.emitShared()
 	c.fixed = c.used
 	return c, nil
@@ -82,7 +89,8 @@ func (c *Cache) Clear() {
 // Release is Clear that gives the memory back to the host.
 func (c *Cache) Release() error {
 	c.Clear()
-	c.exits, c.stepped = nil, nil
+	c.exits, c.stepped = make([]Exit, 0, len(c.mem.rw)/perExit), nil
+	c.ready, c.readyRare = 0, 0
 	const page = 64 << 10 // no host has larger ones
 	return c.mem.release((int(c.fixed) + page - 1) &^ (page - 1))
 }
@@ -151,9 +159,20 @@ func (c *Cache) step(in *decode.Inst, pos uint16, count uint8) uint32 {
 	return c.add(Exit{Kind: Step, Off: pos, Count: count, inst: int32(len(c.stepped))})
 }
 
+// populated has what used, a place in the cache, is at mapped, and some more; up to ready it was before.
+func (c *Cache) populated(used uint32, ready *uint32) {
+	const piece = 256 << 10
+	if used >= *ready {
+		from := used &^ (piece - 1)
+		c.mem.populate(from, piece)
+		*ready = from + piece
+	}
+}
+
 // begin starts code at the end of the cache, at a line of the host's caches.
 func (c *Cache) begin() *buf {
 	c.used = (c.used + 15) &^ 15
+	c.populated(c.used, &c.ready)
 	c.buf = buf{b: c.mem.rw[c.used:c.used:len(c.mem.rw)], base: c.used}
 	return &c.buf
 }
@@ -163,6 +182,7 @@ func (c *Cache) end() { c.used += uint32(len(c.buf.b)) }
 // beginRare and endRare likewise for stubs.
 func (c *Cache) beginRare() *buf {
 	c.rare = (c.rare + 7) &^ 7
+	c.populated(c.rare, &c.readyRare)
 	c.rareBuf = buf{b: c.mem.rw[c.rare:c.rare:len(c.mem.rw)], base: c.rare}
 	return &c.rareBuf
 }

@@ -48,6 +48,16 @@ func (m *mapping) release(from int) error {
 	return nil
 }
 
+// populate has the host map n bytes from offset from on, both ways, in one go: a fault for
+// each page takes longer. unsafe: names a range of the executable mapping. If the host
+// does not know how, the faults come.
+func (m *mapping) populate(from, n uint32) {
+	end := min(uint64(from)+uint64(n), uint64(len(m.rw)))
+	if unix.Madvise(m.rw[from:end], unix.MADV_POPULATE_WRITE) == nil {
+		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(m.rx, from)), end-uint64(from)), unix.MADV_POPULATE_READ)
+	}
+}
+
 // Run enters the code at e, which must be a Unit's Entry or an Exit's Retry, and
 // returns the Exit it left by, with its number. The vCPU's state is at frame and
 // regs; the Exit is valid until the next Translate. unsafe: an address within the
