@@ -45,21 +45,22 @@ type seqEngine interface {
 // stack of its own, which tells of it by a port and returns.
 type seqSoft struct {
 	*Soft
-	fixes  []uint64
-	faults []seqFault
-	err    error
-	runs   atomic.Uint64 // sequences begun
-	kicked atomic.Uint64 // which of them was kicked
-	stop   chan struct{}
-	start  uint64 // of cpu.Instructions
-	q      *Sequence
-	at     [][]uint64
-	writes uint64      // of the device into code
-	taken  []seqMoment // interrupts
-	quiet  func()      // ends the thread that interrupts
-	table  []byte      // of the data's pages, as a sequence finds it
-	single bool        // a breakpoint nowhere has instructions run one by one
-	mu     sync.Mutex  // held while the vCPU is kicked or closed
+	fixes     []uint64
+	faults    []seqFault
+	err       error
+	runs      atomic.Uint64 // sequences begun
+	kicked    atomic.Uint64 // which of them was kicked
+	stop      chan struct{}
+	start     uint64 // of cpu.Instructions
+	q         *Sequence
+	at        [][]uint64
+	writes    uint64      // of the device into code
+	taken     []seqMoment // interrupts
+	quiet     func()      // ends the thread that interrupts
+	table     []byte      // of the data's pages, as a sequence finds it
+	hostTable []byte      // likewise, without what the host does not have
+	single    bool        // a breakpoint nowhere has instructions run one by one
+	mu        sync.Mutex  // held while the vCPU is kicked or closed
 }
 
 const (
@@ -131,6 +132,8 @@ func (s *seqSoft) seqTables() error {
 	}
 	s.table = make([]byte, 0x1000)
 	s.err = firstError(s.err, s.mem.Write(gpaSeqSyscall, []byte{0xff, 0xe1}), s.mem.Read(gpaDataPT, s.table)) // jmp rcx
+	s.hostTable = bytes.Clone(s.table)
+	clear(s.hostTable[(seqDevice-sandboxBase)>>12*8:])
 	return s.err
 }
 
@@ -228,7 +231,12 @@ func (s *seqSoft) runSequence(q *Sequence, image []byte, r *SeqResult) error {
 		*r = SeqResult{Hung: true}
 		return nil
 	}
-	if err := firstError(s.put(gpaCode, code[:]), s.put(gpaSandbox, image), s.put(gpaDataPT, s.table)); err != nil {
+	table := s.table
+	if !q.Soft {
+		table = s.hostTable
+	}
+	if err := firstError(s.put(gpaCode, code[:]), s.put(gpaSandbox, image), s.put(gpaSandbox+sandboxSize, make([]byte, 0x1000)),
+		s.put(gpaDataPT, table)); err != nil {
 		return err
 	}
 	st := startState(q.State.RIP, q.Mode, &q.State)
