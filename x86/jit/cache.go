@@ -57,8 +57,11 @@ func New(size int, layout Layout) (*Cache, error) {
 	return c, nil
 }
 
-// Close unmaps the code.
-func (c *Cache) Close() error { return c.mem.close() }
+// Close unmaps the code and lets go of the exits, whoever still holds the cache.
+func (c *Cache) Close() error {
+	c.exits, c.stepped, c.insts = nil, nil, nil
+	return c.mem.close()
+}
 
 // Unit is a translated block.
 type Unit struct {
