@@ -47,7 +47,7 @@ func (m *Monitor) queryCPUs(*qmp.Call, *qmp.None) (list []cpuInfo, err error) {
 	for _, c := range m.vm.CPUs() {
 		i := cpuInfo{
 			Index: int64(c.ID), Path: fmt.Sprintf("/machine/unattached/device[%d]", c.ID), Thread: int64(c.Thread), Target: "x86_64",
-			Props: cpuProps{Socket: number(c.Socket), Die: number(0), Core: number(c.Core), Sib: number(c.Sibling)},
+			Props: cpuProps{Socket: number(c.Socket), Core: number(c.Core), Sib: number(c.Sibling)},
 		}
 		if c.Node >= 0 {
 			i.Props.Node = number(c.Node)

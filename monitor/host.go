@@ -1,6 +1,9 @@
 package monitor
 
-import "berth/qmp"
+import (
+	"berth/qmp"
+	"berth/spec"
+)
 
 type (
 	nameInfo struct {
@@ -18,8 +21,12 @@ type (
 		Wakeup bool `json:"wakeup-suspend-support"`
 	}
 	ioThread struct {
-		ID     string `json:"id"`
-		Thread int64  `json:"thread-id"`
+		ID       string `json:"id"`
+		Thread   int64  `json:"thread-id"`
+		PollMax  int64  `json:"poll-max-ns"`
+		Grow     int64  `json:"poll-grow"`
+		Shrink   int64  `json:"poll-shrink"`
+		MaxBatch int64  `json:"aio-max-batch"`
 	}
 )
 
@@ -28,6 +35,9 @@ func (m *Monitor) hostCommands() []qmp.Command {
 	type none = qmp.None
 	return []qmp.Command{
 		qmp.Define("query-name", "The VM's name.", func(*qmp.Call, *none) (nameInfo, error) {
+			if m.cfg.Spec.Name == spec.Default().Name { // nobody gave it one
+				return nameInfo{}, nil
+			}
 			return nameInfo{&m.cfg.Spec.Name}, nil
 		}),
 		qmp.Define("query-kvm", "Whether the guest runs on KVM, and whether the host has it.", func(*qmp.Call, *none) (kvmInfo, error) {

@@ -69,7 +69,7 @@ type SchemaObject struct {
 type SchemaMember struct {
 	Name    string `json:"name"`
 	Type    string `json:"type"`
-	Default *Null  `json:"default"`
+	Default any    `json:"default,omitempty"`
 }
 
 // SchemaVariant is a case of an object.
@@ -210,7 +210,7 @@ func (s *schemer) entity(sh *shape) SchemaInfo {
 	for _, m := range sh.members {
 		sm := SchemaMember{Name: m.name, Type: s.name(m.shape)}
 		if m.optional {
-			sm.Default = &Null{}
+			sm.Default = Null{}
 		}
 		o.Members = append(o.Members, sm)
 	}
