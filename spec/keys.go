@@ -79,6 +79,13 @@ func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
 		sf := t.Field(i)
+		if sf.Anonymous { // its fields are as good as t's own, as in JSON
+			for _, in := range fieldsOf(sf.Type) {
+				in.index = append([]int{i}, in.index...)
+				fields = append(fields, in)
+			}
+			continue
+		}
 		name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
 		least, _ := strconv.Atoi(sf.Tag.Get("min"))
 		fields = append(fields, field{

@@ -33,6 +33,7 @@ type Machine struct {
 	NUMA   NUMA   `json:"numa,omitzero"`
 	Boot   Boot   `json:"boot"`
 	Disks  []Disk `json:"disks,omitempty"`
+	NICs   []NIC  `json:"nics,omitempty"`
 	// CloudInit is what cloud-init in the guest is told.
 	CloudInit CloudInit `json:"cloudInit,omitzero"`
 	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
@@ -113,6 +114,7 @@ func (m *Machine) Complete() error {
 	m.Memory.HostNodes.tidy()
 	m.NUMA.complete(m)
 	m.completeDisks()
+	m.completeNICs()
 	m.completeChars()
 	return nil
 }
@@ -144,7 +146,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("cpu %w", err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkChars, m.checkControls} {
+	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls} {
 		if err := check(); err != nil {
 			return err
 		}

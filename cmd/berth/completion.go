@@ -90,6 +90,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"on-panic":    words("onPanic"),
 		"dry-run":     cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
 		"disk":        keyed(spec.Keys(spec.Disk{})),
+		"nic":         keyed(spec.Keys(spec.NIC{})),
 		"memory":      keyed(spec.Keys(spec.Memory{})),
 		"cpus":        keyed(spec.Keys(spec.CPUs{})),
 		"serial":      keyed(spec.Keys(spec.Char{})),

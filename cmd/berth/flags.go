@@ -53,6 +53,8 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.NUMA = spec.NUMA{} }, func(m *spec.Machine, s string) error { return m.NUMA.Add(s) })
 	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw|qcow2|vmdk|vhdx|vpc|vdi][,readonly=on][,serial=TEXT][,cache=none|writeback|writethrough|directsync|unsafe][,aio=threads|io_uring|native][,snapshot=on][,discard=ignore|unmap][,detect-zeroes=off|on|unmap][,iops=N][,bps=N][,throttling.KEY=N][,references=refuse][,queues=N]; may be repeated",
 		func(m *spec.Machine) { m.Disks = nil }, addDisk)
+	d.list("nic", "network card `TYPE[,KEY=VALUE,…]`: user, tap[,ifname=NAME|,fds=N:M], bridge,br=NAME, stream|dgram,… to a peer, or none; [,mac=ADDRESS][,mtu=N][,queues=N][,bps_in=N][,pcap=FILE]; may be repeated",
+		func(m *spec.Machine) { m.NICs = nil }, addNIC)
 	d.value("cloud-init", "", "what cloud-init in the guest is told, `USER-DATA[,KEY=VALUE,…]`: meta-data=FILE, network-config=FILE, ssh-key=FILE of public keys", func(m *spec.Machine) setter { return &m.CloudInit })
 	d.value("serial", "", "where the serial port (ttyS0) goes, `WHERE`: stdio, pty, null, file=PATH or socket=PATH[,server=on]; stdio unless another device has it", func(m *spec.Machine) setter { return &m.Serial })
 	d.value("console", "", "a virtio console (hvc0), and `WHERE` it goes, as with --serial", func(m *spec.Machine) setter { return &m.Console })
@@ -86,6 +88,12 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 func addDisk(m *spec.Machine, s string) error {
 	d, err := spec.ParseDisk(s)
 	m.Disks = append(m.Disks, d)
+	return err
+}
+
+func addNIC(m *spec.Machine, s string) error {
+	n, err := spec.ParseNIC(s)
+	m.NICs = append(m.NICs, n)
 	return err
 }
 

@@ -22,6 +22,10 @@ var everything = []string{
 		"throttling.iops-total-max-length=1,throttling.iops-read-max-length=1,throttling.iops-write-max-length=1," +
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--serial=pty,file=f,socket=s,server", "--console=pty,file=f,socket=s,server", "--port=name=n,to=pty,file=f,socket=s,server",
+	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,ifname=i,br=b,fds=1:2,vhost=on,server,reconnect=1,pcap=p," +
+		"addr.type=unix,addr.path=p,addr.host=h,addr.port=1,addr.str=1,local.type=unix,local.path=p,local.host=h,local.port=1,local.str=1," +
+		"remote.type=unix,remote.path=p,remote.host=h,remote.port=1,remote.str=1," +
+		"bps_in=1,bps_in_burst=1,bps_out=1,bps_out_burst=1,pps_in=1,pps_in_burst=1,pps_out=1,pps_out_burst=1",
 	"--cloud-init=u,meta-data=m,network-config=n,ssh-key=s", "--qmp=socket=q,tcp=localhost:1,server", "--debug-exit", "--no-reboot", "--no-shutdown", "--paused",
 }
 
@@ -30,6 +34,10 @@ func leaves(v reflect.Value, path string, f func(path string, v reflect.Value)) 
 	switch {
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
+			if v.Type().Field(i).Anonymous {
+				leaves(v.Field(i), path, f)
+				continue
+			}
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 			leaves(v.Field(i), strings.TrimPrefix(path+"."+name, "."), f)
 		}
