@@ -176,21 +176,21 @@ func (c *Cache) populated(used uint32, ready *uint32) {
 func (c *Cache) begin() *buf {
 	c.used = (c.used + 15) &^ 15
 	c.populated(c.used, &c.ready)
-	c.buf = buf{b: c.mem.rw[c.used:c.used:len(c.mem.rw)], base: c.used}
+	c.buf = buf{b: c.mem.rw[c.used:], base: c.used}
 	return &c.buf
 }
 
-func (c *Cache) end() { c.used += uint32(len(c.buf.b)) }
+func (c *Cache) end() { c.used += c.buf.n }
 
 // beginRare and endRare likewise for stubs.
 func (c *Cache) beginRare() *buf {
 	c.rare = (c.rare + 7) &^ 7
 	c.populated(c.rare, &c.readyRare)
-	c.rareBuf = buf{b: c.mem.rw[c.rare:c.rare:len(c.mem.rw)], base: c.rare}
+	c.rareBuf = buf{b: c.mem.rw[c.rare:], base: c.rare}
 	return &c.rareBuf
 }
 
-func (c *Cache) endRare() { c.rare += uint32(len(c.rareBuf.b)) }
+func (c *Cache) endRare() { c.rare += c.rareBuf.n }
 
 // frame is a field of Frame as an operand.
 func frame(off uintptr) rm { return at(state, int32(off)) }

@@ -27,8 +27,8 @@ const (
 	tmp1   = r12 // addresses
 	tmp2   = r13 // values
 	budget = r14
-	state  = r15 // the address given to Enter
-	noReg  = 0xff
+	state  = r15  // the address given to Enter
+	noReg  = 0x40 // no register: REX and ModRM have nothing of it
 )
 
 // Opcode maps as they are written.
@@ -65,19 +65,59 @@ type op struct {
 	rex bool
 }
 
+// code is an op in one word: the opcode and its escape bytes as they lie in memory, and from
+// codePrefix up the prefix, and the rest.
+//
+//	0 bytes | 24 their bits | 32 prefix | 40 W | 41 rex | 42 lock | 43 p66
+type code uint64
+
+const (
+	codeBits   = 24
+	codePrefix = 32
+	codeW      = code(1) << 40
+	codeREX    = code(1) << 41
+	codeLock   = code(1) << 42
+	codeP66    = code(1) << 43
+
+	codeLegacy = codeLock | codeP66 | 0xff<<codePrefix
+)
+
+func (o op) code() code {
+	c := code(o.opcode) | 8<<codeBits
+	switch o.opmap {
+	case map0F:
+		c = code(o.opcode)<<8 | 0x0f | 16<<codeBits
+	case map0F38:
+		c = code(o.opcode)<<16 | 0x380f | 24<<codeBits
+	case map0F3A:
+		c = code(o.opcode)<<16 | 0x3a0f | 24<<codeBits
+	}
+	c |= code(o.prefix) << codePrefix
+	for i, on := range [...]bool{o.w, o.rex, o.lock, o.p66} {
+		if on {
+			c |= codeW << i
+		}
+	}
+	return c
+}
+
 // buf collects code that will run at base in the cache.
 type buf struct {
-	b    []byte
+	b    []byte // the room there is
+	n    uint32 // of it, what is taken
 	base uint32
 	held uint8 // the group whose lo's host address is in tmp1; 0: none
 }
 
 // here is the position of what is emitted next; entry is the same in the cache.
-func (e *buf) here() uint32 { return uint32(len(e.b)) }
+func (e *buf) here() uint32 { return e.n }
 
-func (e *buf) entry() Entry { return Entry(e.base + e.here()) }
+func (e *buf) entry() Entry { return Entry(e.base + e.n) }
 
-func (e *buf) bytes(p ...byte) { e.b = append(e.b, p...) }
+// code is what was emitted.
+func (e *buf) code() []byte { return e.b[:e.n] }
+
+func (e *buf) bytes(p ...byte) { e.n += uint32(copy(e.b[e.n:], p)) }
 
 func (e *buf) u32(v uint32) { e.word(uint64(v), 4) }
 
@@ -86,57 +126,37 @@ func (e *buf) u64(v uint64) { e.word(v, 8) }
 // word emits the lowest n bytes of v. What it stores beyond them is overwritten by
 // what follows.
 func (e *buf) word(v uint64, n uint) {
-	at := len(e.b)
-	b := e.b[:at+8]
-	binary.LittleEndian.PutUint64(b[at:], v)
-	e.b = b[:at+int(n&15)]
+	binary.LittleEndian.PutUint64(e.b[e.n:], v)
+	e.n += uint32(n)
 }
 
 // inst emits one instruction; reg is ModRM.reg, be it a register or a digit.
-func (e *buf) inst(o op, reg uint8, m rm) {
-	e.touch(reg)
-	if !m.mem {
-		e.touch(m.reg)
-	}
+func (e *buf) inst(o op, reg uint8, m rm) { e.emit(o.code(), reg, m) }
+
+// emit is inst of an op that is one word already.
+func (e *buf) emit(c code, reg uint8, m rm) {
 	w, n := uint64(0), uint(0) // what comes before the operands, n bits: seven bytes at most
-	put := func(b byte) { w, n = w|uint64(b)<<n, n+8 }
-	if o.lock {
-		put(0xf0)
+	if c&codeLegacy != 0 {
+		if c&codeLock != 0 {
+			w, n = 0xf0, 8
+		}
+		if c&codeP66 != 0 {
+			w, n = w|0x66<<n, n+8
+		}
+		if p := uint64(c >> codePrefix & 0xff); p != 0 {
+			w, n = w|p<<n, n+8
+		}
 	}
-	if o.p66 {
-		put(0x66)
+	rex := uint64(c>>(40-3)&8) | uint64(reg>>3&1<<2|m.index>>3&1<<1|m.reg>>3&1)
+	if rex != 0 || c&codeREX != 0 {
+		w, n = w|(0x40|rex)<<n, n+8
 	}
-	if o.prefix != 0 {
-		put(o.prefix)
-	}
-	rex := byte(0)
-	if o.w {
-		rex |= 8
-	}
-	if reg >= 8 {
-		rex |= 4
-	}
-	if m.index != noReg && m.index >= 8 {
-		rex |= 2
-	}
-	if m.reg != noReg && m.reg >= 8 {
-		rex |= 1
-	}
-	if rex != 0 || o.rex {
-		put(0x40 | rex)
-	}
-	switch o.opmap {
-	case map0F:
-		put(0x0f)
-	case map0F38:
-		put(0x0f)
-		put(0x38)
-	case map0F3A:
-		put(0x0f)
-		put(0x3a)
-	}
-	put(o.opcode)
+	w |= uint64(c&(1<<codeBits-1)) << (n & 63)
+	n += uint(c >> codeBits & 0xff)
 	e.word(w, n/8)
+	if reg == tmp1 {
+		e.held = 0
+	}
 	e.modrm(reg&7, m)
 }
 
@@ -147,10 +167,11 @@ func (e *buf) touch(r uint8) {
 	}
 }
 
-// modrm emits the operands: ModRM, SIB and displacement.
+// modrm emits the operands: ModRM, SIB and displacement. A register is touched.
 func (e *buf) modrm(reg byte, m rm) {
 	reg <<= 3
 	if !m.mem {
+		e.touch(m.reg)
 		e.word(uint64(0xc0|reg|m.reg&7), 1)
 		return
 	}
@@ -164,11 +185,11 @@ func (e *buf) modrm(reg byte, m rm) {
 		return
 	}
 	mod, size := byte(0x80), uint(4)
-	switch {
-	case m.disp == 0 && m.reg&7 != 5:
-		mod, size = 0, 0
-	case m.disp >= math.MinInt8 && m.disp <= math.MaxInt8:
+	if int32(int8(m.disp)) == m.disp {
 		mod, size = 0x40, 1
+		if m.disp == 0 && m.reg&7 != 5 {
+			mod, size = 0, 0
+		}
 	}
 	switch {
 	case m.index != noReg:
@@ -191,9 +212,23 @@ func sized(size uint8, opcode byte) op {
 	return o
 }
 
+// sizedCode is its code.
+func sizedCode(size uint8, opcode byte) code {
+	c := code(opcode) | 8<<codeBits
+	switch size {
+	case 1:
+		return c - 1 | codeREX
+	case 2:
+		return c | codeP66
+	case 8:
+		return c | codeW
+	}
+	return c
+}
+
 // load and store are plain moves of size bytes between a register and m.
-func (e *buf) load(size, r uint8, m rm)  { e.inst(sized(size, 0x8b), r, m) }
-func (e *buf) store(size, r uint8, m rm) { e.inst(sized(size, 0x89), r, m) }
+func (e *buf) load(size, r uint8, m rm)  { e.emit(sizedCode(size, 0x8b), r, m) }
+func (e *buf) store(size, r uint8, m rm) { e.emit(sizedCode(size, 0x89), r, m) }
 
 // loadZX loads size bytes, zero-extended to 64 bits.
 func (e *buf) loadZX(size, r uint8, m rm) {
@@ -210,12 +245,12 @@ func (e *buf) loadZX(size, r uint8, m rm) {
 // mov copies 64 bits between registers.
 func (e *buf) mov(dst, src uint8) {
 	if dst != src {
-		e.inst(op{opcode: 0x8b, w: true}, dst, regRM(src))
+		e.emit(sizedCode(8, 0x8b), dst, regRM(src))
 	}
 }
 
 // alu is one of the eight two-operand operations by number, ADD to CMP.
-func (e *buf) alu(n, size, r uint8, m rm) { e.inst(sized(size, n<<3|3), r, m) }
+func (e *buf) alu(n, size, r uint8, m rm) { e.emit(sizedCode(size, n<<3|3), r, m) }
 
 const (
 	aluAdd = 0
@@ -230,23 +265,23 @@ const (
 func (e *buf) aluImm(n, size uint8, m rm, imm int32) {
 	switch {
 	case size == 1:
-		e.inst(op{opcode: 0x80, rex: true}, n, m)
+		e.emit(sizedCode(1, 0x81), n, m)
 		e.word(uint64(imm), 1)
 	case imm >= math.MinInt8 && imm <= math.MaxInt8:
-		e.inst(sized(size, 0x83), n, m)
+		e.emit(sizedCode(size, 0x83), n, m)
 		e.word(uint64(imm), 1)
 	default:
-		e.inst(sized(size, 0x81), n, m)
+		e.emit(sizedCode(size, 0x81), n, m)
 		e.word(uint64(imm), min(uint(size), 4))
 	}
 }
 
 // test is TEST of a register with m.
-func (e *buf) test(size, r uint8, m rm) { e.inst(sized(size, 0x85), r, m) }
+func (e *buf) test(size, r uint8, m rm) { e.emit(sizedCode(size, 0x85), r, m) }
 
 // shift is a shift group's operation (4 SHL, 5 SHR, 7 SAR) by a count.
 func (e *buf) shift(n, size, r, count uint8) {
-	e.inst(sized(size, 0xc1), n, regRM(r))
+	e.emit(sizedCode(size, 0xc1), n, regRM(r))
 	e.word(uint64(count), 1)
 }
 
@@ -255,7 +290,10 @@ func (e *buf) lea(size, r uint8, m rm) {
 		e.mov(r, m.reg)
 		return
 	}
-	e.inst(op{opcode: 0x8d, w: size == 8}, r, m)
+	if size != 8 {
+		size = 4
+	}
+	e.emit(sizedCode(size, 0x8d), r, m)
 }
 
 // constant puts v into a register.
@@ -279,7 +317,7 @@ func (e *buf) constant(r uint8, v uint64) {
 
 // storeImm stores a sign-extended immediate.
 func (e *buf) storeImm(size uint8, m rm, imm int32) {
-	e.inst(sized(size, 0xc7), 0, m)
+	e.emit(sizedCode(size, 0xc7), 0, m)
 	e.word(uint64(imm), min(uint(size), 4))
 }
 

@@ -9,11 +9,11 @@ import (
 // text is what a disassembler makes of what f emits, which must be one instruction.
 func text(t *testing.T, f func(*buf)) string {
 	t.Helper()
-	e := buf{b: make([]byte, 0, 64)}
+	e := buf{b: make([]byte, 64)}
 	f(&e)
-	in, err := x86asm.Decode(e.b, 64)
-	if err != nil || in.Len != len(e.b) {
-		t.Fatalf("% x: %d of %d bytes are an instruction, %v (%v)", e.b, in.Len, len(e.b), in, err)
+	in, err := x86asm.Decode(e.code(), 64)
+	if err != nil || in.Len != len(e.code()) {
+		t.Fatalf("% x: %d of %d bytes are an instruction, %v (%v)", e.code(), in.Len, len(e.code()), in, err)
 	}
 	return x86asm.IntelSyntax(in, 0, nil)
 }
@@ -77,16 +77,16 @@ func TestEveryOperand(t *testing.T) {
 				if index == rSP { // no instruction has it
 					m.index, want.Index, want.Scale = noReg, 0, 0
 				}
-				e := buf{b: make([]byte, 0, 64)}
+				e := buf{b: make([]byte, 64)}
 				e.load(8, index, m)
-				in, err := x86asm.Decode(e.b, 64)
+				in, err := x86asm.Decode(e.code(), 64)
 				got, _ := in.Args[1].(x86asm.Mem)
 				got.Disp = int64(int32(got.Disp)) // x86asm does not extend the smallest
 				if got.Index == 0 {
 					got.Scale = 0
 				}
-				if err != nil || in.Len != len(e.b) || in.Args[0] != x86asm.RAX+x86asm.Reg(index) || got != want {
-					t.Errorf("% x: %v, %+v, not %+v (%v)", e.b, in, got, want, err)
+				if err != nil || in.Len != len(e.code()) || in.Args[0] != x86asm.RAX+x86asm.Reg(index) || got != want {
+					t.Errorf("% x: %v, %+v, not %+v (%v)", e.code(), in, got, want, err)
 				}
 			}
 		}
@@ -94,7 +94,7 @@ func TestEveryOperand(t *testing.T) {
 }
 
 func TestJumpsLeadWhereTheyAreBound(t *testing.T) {
-	e := buf{b: make([]byte, 0, 64), base: 0x1000}
+	e := buf{b: make([]byte, 64), base: 0x1000}
 	a, b := e.jcc(ccNZ), e.jmp()
 	e.bind(a)
 	here := e.entry()
@@ -102,7 +102,7 @@ func TestJumpsLeadWhereTheyAreBound(t *testing.T) {
 	e.callTo(here)
 	e.bindTo(b, 0)
 	want := []string{"jnz .+0x5", "jmp .-0xb", "jmp .-0x10", "call .-0xa"}
-	for code := e.b; len(code) > 0; want = want[1:] {
+	for code := e.code(); len(code) > 0; want = want[1:] {
 		in, err := x86asm.Decode(code, 64)
 		if err != nil || len(want) == 0 {
 			t.Fatalf("% x: %v", code, err)

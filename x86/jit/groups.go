@@ -315,7 +315,7 @@ func written(in *inst) (w uint16) {
 		}
 		return w
 	case howPlain, howSSE, howMMX:
-		o := parse(&in.Inst)
+		o := &in.ops
 		if o.gWrite && !o.xmmG {
 			w |= 1 << (in.Reg & 15)
 			if o.gHigh {
@@ -405,11 +405,8 @@ func operandAccess(in *inst) (a access, ok bool) {
 	case howX87:
 		return access{in.Width(in.Row.Args[0]), 1, x87Stores(in.Op)}, in.Op != optab.FLDCW // which may leave anyway
 	case howPlain, howSSE, howMMX:
-		o := parse(&in.Inst)
-		if in.how != howPlain {
-			xmmAccess(&in.Inst, &o)
-		}
-		return access{o.eSize, alignment(&in.Inst, &o), o.eWrite}, o.e
+		o := &in.ops
+		return access{o.eSize, alignment(&in.Inst, o), o.eWrite}, o.e
 	case howVEX:
 		o := parseVEX(&in.Inst)
 		a = access{size: o.memSize, align: 1, write: o.memWrite}

@@ -106,14 +106,19 @@ func accessOf(op optab.Op, i, n int) (read, write bool) {
 	return true, i == 0
 }
 
-// classify says how an instruction is translated for a CPU that has x86-64-v3 or not.
-func classify(in *decode.Inst, v3 bool) how {
+// classify says how an instruction is translated for a CPU that has x86-64-v3 or not, and what it does.
+func (in *inst) classify(v3 bool) {
+	in.effect = effectOf(&in.Inst)
+	in.how = in.howFor(v3)
+}
+
+func (in *inst) howFor(v3 bool) how {
 	word := wordOf(in.Mode)
-	if word == 4 && stepped32(in) {
+	if word == 4 && stepped32(&in.Inst) {
 		return howStep
 	}
 	if in.Vex {
-		return classifyVEX(in, v3)
+		return classifyVEX(&in.Inst, v3)
 	}
 	switch op := in.Op; op {
 	case optab.NOP, optab.PREFETCH, optab.PREFETCHW:
@@ -123,10 +128,10 @@ func classify(in *decode.Inst, v3 bool) how {
 		optab.SHLD, optab.SHRD, optab.BSF, optab.BSR, optab.TZCNT, optab.LZCNT, optab.POPCNT, optab.MOVZX, optab.MOVSX,
 		optab.MOVSXD, optab.MOVNTI, optab.XADD, optab.CMPXCHG, optab.SETCC, optab.CMOVCC, optab.CRC32,
 		optab.CMPXCHG8B, optab.CMPXCHG16B:
-		return plainIf(in)
+		return in.plainIf()
 	case optab.MOVBE: // whether CPUID offers it or not, it is there
 		if v3 {
-			return plainIf(in)
+			return in.plainIf()
 		}
 	case optab.BT, optab.BTS, optab.BTR, optab.BTC:
 		if in.Mem && in.Row.Args[1] == optab.Gv {
@@ -135,7 +140,7 @@ func classify(in *decode.Inst, v3 bool) how {
 			}
 			return howOwn
 		}
-		return plainIf(in)
+		return in.plainIf()
 	case optab.STOS, optab.MOVS:
 		if in.AddrSize != word || op == optab.MOVS && in.Seg >= x86.FS {
 			return howStep
@@ -146,7 +151,7 @@ func classify(in *decode.Inst, v3 bool) how {
 		case optab.Zb, optab.Zv, optab.AL, optab.RAXv, optab.Ob, optab.Ov:
 			return howOwn
 		}
-		return plainIf(in)
+		return in.plainIf()
 	case optab.BSWAP:
 		if in.OpSize == 2 {
 			return howStep
@@ -167,7 +172,7 @@ func classify(in *decode.Inst, v3 bool) how {
 			return howOwn
 		}
 	case optab.POPF, optab.PAUSE:
-		return classifySystem(in)
+		return classifySystem(&in.Inst)
 	case optab.PUSH, optab.POP:
 		if in.OpSize != word || op == optab.POP && in.Mem {
 			return howStep
@@ -181,18 +186,19 @@ func classify(in *decode.Inst, v3 bool) how {
 	default:
 		switch {
 		case op >= optab.FirstX87 && op <= optab.LastX87:
-			return classifyX87(in)
+			return classifyX87(&in.Inst)
 		case op >= optab.FirstSSE && op <= optab.LastSSE:
-			return classifySSE(in)
+			return in.classifySSE()
 		case op >= optab.FirstSystem && op <= optab.LastSystem:
-			return classifySystem(in)
+			return classifySystem(&in.Inst)
 		}
 	}
 	return howStep
 }
 
-func plainIf(in *decode.Inst) how {
-	o := parse(in)
+func (in *inst) plainIf() how {
+	o := &in.ops
+	*o = parse(&in.Inst)
 	switch {
 	case o.unsupported || in.Lock && !in.Mem:
 		return howStep

@@ -7,17 +7,17 @@ import (
 // plain emits in with its operands renamed.
 func (t *translation) plain() {
 	in := &t.in.Inst
-	o := parse(in)
-	if t.arith(&o) || t.incDec(&o) {
+	o := &t.in.ops
+	if t.arith(o) || t.incDec(o) {
 		return
 	}
-	e := t.operandE(&o)
-	t.beforeWrites(&o)
+	e := t.operandE(o)
+	t.beforeWrites(o)
 	g := uint8(0)
 	if in.Row.Digit >= 0 {
 		g = uint8(in.Row.Digit)
 	} else if o.g {
-		g = t.loadG(&o)
+		g = t.loadG(o)
 	} else if o.acc {
 		g = in.Opcode >> 3 & 7
 	}
@@ -26,9 +26,9 @@ func (t *translation) plain() {
 		g = t.swapHalves(in.Reg)
 	}
 	if !e.mem {
-		e.reg = t.loadE(&o)
+		e.reg = t.loadE(o)
 	}
-	t.inst(t.encoding(&o), g, e)
+	t.inst(t.encoding(o), g, e)
 	t.immediate(o.imm)
 	if in.Op == optab.CMPXCHG && !in.Mem && o.eSize == 4 { // Intel writes it back if it differs, AMD leaves it alone
 		t.load(4, e.reg, regRM(e.reg))
@@ -40,7 +40,7 @@ func (t *translation) plain() {
 		t.writeBack(in.Reg, g)
 	}
 	if o.eWrite && !in.Mem {
-		t.writeBack(t.eReg(&o), e.reg)
+		t.writeBack(t.eReg(o), e.reg)
 	}
 	t.setFlags(recipe{kind: FlagsRaw})
 }
@@ -78,10 +78,10 @@ func (t *translation) operandE(o *operands) rm {
 	if o.e && in.Mem {
 		e = t.memory(o.eSize, o.eWrite, alignment(in, o))
 	}
-	if e := effectOf(in); e == flagsRead || e == flagsMix && t.in.keep {
+	if e := t.in.effect; e == flagsRead || e == flagsMix && t.in.keep {
 		t.hostFlags(needsCarry(in))
 	}
-	switch effectOf(in) {
+	switch t.in.effect {
 	case flagsSet, flagsMix:
 		t.wanted = false // from here on nothing leaves before they are set anew
 	default:
@@ -187,7 +187,7 @@ func (t *translation) immediate(n uint8) {
 
 // setFlags notes what in has done to the flags: r says how they can be had again.
 func (t *translation) setFlags(r recipe) {
-	switch effectOf(&t.in.Inst) {
+	switch t.in.effect {
 	case flagsSet, flagsMix:
 		r.host = true
 		t.flags = r

@@ -69,11 +69,11 @@ func (s *Single) Run(in *decode.Inst, o *Operands) {
 // add emits the instruction with registers 0 in ModRM.reg, 1 in vvvv, 2 in ModRM.rm,
 // 3 in the immediate, and its memory at RSI.
 func (s *Single) add(in *decode.Inst) Entry {
-	if s.used+singleMax > singleSize {
+	if s.used+2*singleMax > singleSize { // an instruction is emitted by words, which reach further
 		s.used = 0
 		clear(s.code)
 	}
-	e := buf{b: s.mem.rw[s.used:s.used:len(s.mem.rw)]}
+	e := buf{b: s.mem.rw[s.used:]}
 	v, rm := uint8(0), regRM(2)
 	imm, hasImm := uint8(in.Imm), false
 	for _, a := range in.Row.Args {
@@ -91,7 +91,7 @@ func (s *Single) add(in *decode.Inst) Entry {
 	}
 	e.vexInst(vexOf(in), uint8(max(in.Row.Digit, 0)), v, rm)
 	if in.Row.Op == optab.VZEROUPPER {
-		e.b = e.b[:len(e.b)-1]
+		e.n--
 	}
 	if hasImm {
 		e.bytes(imm)
@@ -120,9 +120,6 @@ func vexOf(in *decode.Inst) vexOp {
 func (e *buf) vexInst(o vexOp, reg, v uint8, m rm) {
 	e.touch(reg)
 	e.touch(v)
-	if !m.mem {
-		e.touch(m.reg)
-	}
 	first := o.mmmmm | 0xe0
 	if reg >= 8 {
 		first &^= 0x80

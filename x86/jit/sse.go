@@ -7,7 +7,7 @@ import (
 
 // classifySSE: XMM and MMX instructions that every x86-64-v2 host has and that change
 // nothing but registers, memory and MXCSR's flags.
-func classifySSE(in *decode.Inst) how {
+func (in *inst) classifySSE() how {
 	switch in.Op {
 	case optab.MASKMOVDQU, optab.MASKMOVQ, optab.LDMXCSR, optab.STMXCSR, optab.PCLMULQDQ, optab.AESENC, optab.AESENCLAST,
 		optab.AESDEC, optab.AESDECLAST, optab.AESIMC, optab.AESKEYGENASSIST:
@@ -16,7 +16,11 @@ func classifySSE(in *decode.Inst) how {
 	if in.Op == optab.EMMS {
 		return howMMX
 	}
-	o := parse(in)
+	o := &in.ops
+	*o = parse(&in.Inst)
+	if in.effect == flagsSet { // a comparison: its first operand is only read, that of a move only written
+		o.eWrite, o.gWrite = false, false
+	}
 	if o.unsupported || len(in.Row.Args) == 0 || !o.xmmE && !o.xmmG {
 		return howStep
 	}
@@ -53,10 +57,9 @@ func (t *translation) sse() {
 		t.bytes(0x0f, 0x77)
 		return
 	}
-	o := parse(in)
-	xmmAccess(in, &o)
-	e := t.operandE(&o)
-	t.beforeWrites(&o)
+	o := &t.in.ops
+	e := t.operandE(o)
+	t.beforeWrites(o)
 	switch in.Op {
 	case optab.PCMPESTRI, optab.PCMPISTRI:
 		t.writes(rCX)
@@ -65,12 +68,12 @@ func (t *translation) sse() {
 	if in.Row.Digit >= 0 {
 		g = uint8(in.Row.Digit)
 	} else if o.g {
-		g = t.loadG(&o)
+		g = t.loadG(o)
 	}
 	if !e.mem {
-		e.reg = t.loadE(&o)
+		e.reg = t.loadE(o)
 	}
-	enc := t.encoding(&o)
+	enc := t.encoding(o)
 	enc.p66 = false
 	t.inst(enc, g, e)
 	t.immediate(o.imm)
@@ -81,13 +84,4 @@ func (t *translation) sse() {
 		t.writeBack(in.RM, e.reg)
 	}
 	t.setFlags(recipe{kind: FlagsRaw})
-}
-
-// xmmAccess corrects what parse assumed of reading and writing: the first operand
-// of a comparison that sets flags is only read, that of a move only written.
-func xmmAccess(in *decode.Inst, o *operands) {
-	switch effectOf(in) {
-	case flagsSet:
-		o.eWrite, o.gWrite = false, false
-	}
 }

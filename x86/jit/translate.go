@@ -18,7 +18,10 @@ type inst struct {
 	decode.Inst
 	pos    uint16 // in its page
 	how    how
+	effect effect
+	ops    operands // of howPlain, howSSE and howMMX
 	refs   [accesses]ref
+	leaves bool // it may leave the block before it is done: see mayLeave
 	wanted bool // the flags after it may be asked for
 	keep   bool // of flagsMix: those before it matter
 	loads  bool // it is the block's first that uses x87 registers
@@ -64,6 +67,7 @@ type translation struct {
 	ended  bool
 	fp     uint8 // what the block needs of the host's vector registers, up to the next step: see fpLevel
 	x87    bool  // the host's x87 registers are the guest's, at the point being emitted
+	fpu    bool  // some instruction uses them
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
 	start  uint32 // where in begins
@@ -161,8 +165,9 @@ func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 			return true
 		}
 		in.modernise()
-		in.how = classify(&in.Inst, t.c.layout.V3)
+		in.classify(t.c.layout.V3)
 		in.loads = in.usesX87() && !t.x87
+		t.fpu = t.fpu || in.loads
 		t.x87 = (t.x87 || in.loads) && in.how != howStep
 		if ends(in.Op) || crossing {
 			return true
@@ -192,19 +197,19 @@ func (t *translation) want() {
 	w := true
 	for i := len(t.insts) - 1; i >= 0; i-- {
 		in := &t.insts[i]
-		in.wanted = w
-		switch e := effectOf(&in.Inst); {
+		in.wanted, in.leaves = w, mayLeave(in)
+		switch e := in.effect; {
 		case in.how == howStep || in.how == howBad || in.Op == optab.JCC:
 			w = true
 		case e == flagsRead:
 			w = true
 		case e == flagsMix:
 			in.keep = w || reads(in.Op)
-			w = in.keep || mayLeave(in)
+			w = in.keep || in.leaves
 		case e == flagsSet:
-			w = mayLeave(in)
+			w = in.leaves
 		default:
-			w = w || mayLeave(in)
+			w = w || in.leaves
 		}
 	}
 }
@@ -231,10 +236,10 @@ func (t *translation) block() {
 		t.in, t.i = &t.insts[i], i
 		t.pos, t.count = t.in.pos, uint8(i)-t.known
 		t.wanted = before
-		if mayLeave(t.in) {
+		if t.in.leaves {
 			t.keepRaw() // before it begins: when it begins again the host's flags are others
 		}
-		if e := effectOf(&t.in.Inst); mayLeave(t.in) || e == flagsRead || e == flagsMix {
+		if e := t.in.effect; t.in.leaves || e == flagsRead || e == flagsMix {
 			t.held = 0 // when it begins again tmp1 is not what it was
 		}
 		t.start = t.here()

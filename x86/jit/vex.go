@@ -90,7 +90,7 @@ func (t *translation) vex() {
 		}
 		rm = t.memory(o.memSize, o.memWrite, align)
 	}
-	t.wanted = t.in.wanted && effectOf(in) == flagsNone // if not, nothing leaves before they are set anew
+	t.wanted = t.in.wanted && t.in.effect == flagsNone // if not, nothing leaves before they are set anew
 	t.vexWrites(&o)
 	reg, v := t.vexRegisters(&o, &rm)
 	t.vexInst(vexOf(in), reg, v, rm)

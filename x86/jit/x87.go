@@ -46,13 +46,16 @@ func (in *inst) setsPointers() bool {
 // wantPointers works out which instructions store where they are: those behind which
 // the block may be left before another one does.
 func (t *translation) wantPointers() {
+	if !t.fpu {
+		return
+	}
 	stored := false
 	for i := len(t.insts) - 1; i >= 0; i-- {
 		in := &t.insts[i]
 		sets := in.setsPointers()
 		in.points = sets && !stored
 		switch {
-		case mayLeave(in) || in.Op == optab.JCC || in.how == howStep || in.how == howBad:
+		case in.leaves || in.Op == optab.JCC || in.how == howStep || in.how == howBad:
 			stored = false
 		case sets:
 			stored = true

@@ -19,7 +19,7 @@ func TestX87AndMMXStepped(t *testing.T) {
 			continue
 		}
 		in := inst{Inst: decode.Inst{Op: r.Op, Row: &r, OpSize: 4, Opcode: r.Opcode, Mem: r.Mod == optab.ModMem}}
-		in.how = classify(&in.Inst, false)
+		in.classify(false)
 		switch {
 		case in.how == howStep:
 			if !slices.Contains(got, r.Op) {
