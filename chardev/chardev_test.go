@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -37,6 +38,8 @@ func TestPortConformance(t *testing.T) {
 		"Pipe":           func(*testing.T) (Port, Port) { return Pipe(100) },
 		"Socket":         socketPair,
 		"Socket dialled": dialledPair,
+		"TCP":            tcpPair,
+		"FIFO":           fifoPair,
 		"PTY":            ptyPair,
 		"FD":             fdPair(unix.SOCK_STREAM),
 		"FD nonblocking": fdPair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK),
@@ -131,6 +134,70 @@ func TestFDReportsBrokenPipe(t *testing.T) {
 	defer f.Close()
 	if _, err := f.Write([]byte("x")); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+// fifoPair is two ports on the same FIFOs, crossed over.
+func fifoPair(t *testing.T) (Port, Port) {
+	dir := t.TempDir()
+	for _, n := range []string{"/a.in", "/a.out"} {
+		if err := unix.Mkfifo(dir+n, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for old, name := range map[string]string{"/a.in": "/b.out", "/a.out": "/b.in"} {
+		if err := os.Symlink(dir+old, dir+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ends [2]Port
+	for i, n := range []string{"/a", "/b"} {
+		var err error
+		if ends[i], err = NewFIFO(dir + n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ends[0], ends[1]
+}
+
+func TestFIFOOfOneName(t *testing.T) {
+	path := t.TempDir() + "/p"
+	if _, err := NewFIFO(path); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("no FIFO: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewFIFO(path); err == nil || !strings.Contains(err.Error(), "make one with mkfifo") {
+		t.Errorf("a file: %v", err)
+	}
+	os.Remove(path)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := NewFIFO(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte("for whoever comes")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRingTakesTheOldest(t *testing.T) {
+	r := NewRing(8)
+	for _, c := range []struct {
+		write string
+		take  int
+		want  string
+	}{
+		{"abc", 2, "ab"}, {"defghijk", 3, "def"}, {"", 0, ""}, {"lmn", 100, "ghijklmn"}, {"", 5, ""}, {"o", 1, "o"},
+	} {
+		r.Write([]byte(c.write))
+		if got := string(r.Take(c.take)); got != c.want {
+			t.Errorf("after %q: took %q, want %q", c.write, got, c.want)
+		}
 	}
 }
 

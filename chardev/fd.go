@@ -15,7 +15,7 @@ import (
 // blocking and non-blocking mode.
 type FD struct {
 	in, out int
-	owned   bool   // out is closed with the port
+	owned   bool   // in and out are closed with the port
 	wake    [2]int // a pipe: readable once closed
 
 	mu     sync.Mutex // guards what follows
@@ -52,6 +52,54 @@ func NewFile(path string) (*FD, error) {
 	return f, nil
 }
 
+// NewFIFO returns a port on the FIFOs path.in, which it reads, and path.out, which
+// it writes, or on path both ways where those are not there, as QEMU's pipe. What
+// nobody reads yet stays in the FIFO; a full one holds the writer back.
+func NewFIFO(path string) (*FD, error) {
+	in, err := openFIFO(path + ".in")
+	if errors.Is(err, unix.ENOENT) {
+		if in, err = openFIFO(path); err != nil {
+			return nil, err
+		}
+		return ownFDs(in, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out, err := openFIFO(path + ".out")
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(in))
+	}
+	return ownFDs(in, out)
+}
+
+// openFIFO opens a FIFO such that neither opening it nor its end ever waits for another process.
+func openFIFO(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("pipe %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return -1, errors.Join(fmt.Errorf("pipe %s: is not a FIFO: make one with mkfifo", path), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// ownFDs is NewFD with descriptors that become the port's.
+func ownFDs(in, out int) (*FD, error) {
+	f, err := NewFD(in, out)
+	if err != nil {
+		err = errors.Join(err, unix.Close(in))
+		if out != in {
+			err = errors.Join(err, unix.Close(out))
+		}
+		return nil, err
+	}
+	f.owned = true
+	return f, nil
+}
+
 func (f *FD) enter() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,8 +123,15 @@ func (f *FD) release() {
 		_ = unix.Close(f.wake[0])
 		f.wake[0] = -1
 		if f.owned {
-			_ = unix.Close(f.out)
+			f.closeFDs()
 		}
+	}
+}
+
+func (f *FD) closeFDs() {
+	_ = unix.Close(f.out)
+	if f.in >= 0 && f.in != f.out {
+		_ = unix.Close(f.in)
 	}
 }
 

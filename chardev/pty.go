@@ -89,6 +89,9 @@ func (p *PTY) OnConnect(f func(connected bool)) {
 	}
 }
 
+// Connected implements Plug, as of the last look.
+func (p *PTY) Connected() bool { return p.connected.Load() }
+
 func (p *PTY) plugged(connected bool) {
 	p.connected.Store(connected)
 	p.say(connected)

@@ -6,8 +6,8 @@ import (
 )
 
 // Ring is a Port that keeps the last bytes written to it, for logs that are
-// looked at afterwards. Writing never blocks; reading has no input to give and
-// waits for Close.
+// looked at afterwards. Writing never blocks; Read has no input to give and
+// waits for Close. Safe for concurrent use.
 type Ring struct {
 	mu    sync.Mutex
 	buf   []byte
@@ -44,6 +44,16 @@ func (r *Ring) Bytes() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append(append([]byte(nil), r.buf[r.next:]...), r.buf[:r.next]...)
+}
+
+// Take removes the oldest bytes, at most n, and returns them.
+func (r *Ring) Take(n int) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := append(append(make([]byte, 0, cap(r.buf)), r.buf[r.next:]...), r.buf[:r.next]...)
+	n = min(n, len(all))
+	r.buf, r.next = append(r.buf[:0], all[n:]...), 0
+	return all[:n:n]
 }
 
 // Total returns how many bytes were ever written.

@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +21,8 @@ type Plug interface {
 	// OnConnect says from now on when somebody is at the other end and when no
 	// longer; f is called at once if somebody is. Call it once. Calls of f do not overlap.
 	OnConnect(f func(connected bool))
+	// Connected reports whether somebody is at the other end now.
+	Connected() bool
 }
 
 // teller passes on whether somebody is at the other end. Its lock is taken
@@ -44,16 +48,16 @@ func (t *teller) to(f func(connected bool)) {
 	t.tell = f
 }
 
-// Socket is a Port on a Unix socket. One that listens has who connects as its
+// Socket is a Port on a Unix or TCP socket. One that listens has who connects as its
 // other end, one at a time; the next waits for the one before to go. Without one,
 // what is written is dropped and Read waits.
 type Socket struct {
 	teller
-	listener *net.UnixListener // nil: it has connected itself
+	listener net.Listener // nil: it has connected itself
 
 	mu      sync.Mutex
 	changed sync.Cond // conn, closed
-	conn    *net.UnixConn
+	conn    net.Conn
 	closed  bool
 }
 
@@ -67,10 +71,26 @@ func Listen(path string) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	return listening(l), nil
+}
+
+// ListenTCP listens on address, HOST:PORT; without a host on the loopback alone.
+func ListenTCP(address string) (*Socket, error) {
+	if strings.HasPrefix(address, ":") {
+		address = "localhost" + address
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("address %s: %w", address, cause(err))
+	}
+	return listening(l), nil
+}
+
+func listening(l net.Listener) *Socket {
 	s := &Socket{listener: l}
 	s.changed.L = &s.mu
 	go s.serve()
-	return s, nil
+	return s
 }
 
 // ListenPrivate is Listen for who accepts connections itself.
@@ -103,10 +123,27 @@ func Dial(path string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, cause(err))
 	}
-	s := &Socket{conn: conn.(*net.UnixConn)}
+	return connected(conn), nil
+}
+
+// DialTCP connects to who listens on address, HOST:PORT. When that process goes,
+// nobody comes in its place.
+func DialTCP(address string) (*Socket, error) {
+	conn, err := net.DialTimeout("tcp", address, dialTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("address %s: %w", address, cause(err))
+	}
+	return connected(conn), nil
+}
+
+// dialTimeout is how long a host on the network has to answer.
+const dialTimeout = 10 * time.Second
+
+func connected(conn net.Conn) *Socket {
+	s := &Socket{conn: conn}
 	s.changed.L = &s.mu
-	go s.hold(s.conn)
-	return s, nil
+	go s.hold(conn)
+	return s
 }
 
 // makeWay removes a socket that nobody listens on any more.
@@ -147,7 +184,7 @@ func cause(err error) error {
 // serve takes connections, one after the other.
 func (s *Socket) serve() {
 	for {
-		conn, err := s.listener.AcceptUnix()
+		conn, err := s.listener.Accept()
 		if err != nil {
 			return // closed
 		}
@@ -158,7 +195,7 @@ func (s *Socket) serve() {
 }
 
 // plug makes conn the other end until it ends; false means that the socket is closed.
-func (s *Socket) plug(conn *net.UnixConn) bool {
+func (s *Socket) plug(conn net.Conn) bool {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -173,7 +210,7 @@ func (s *Socket) plug(conn *net.UnixConn) bool {
 
 // hold returns when conn, which is the other end, has ended; false means that
 // the socket is closed.
-func (s *Socket) hold(conn *net.UnixConn) bool {
+func (s *Socket) hold(conn net.Conn) bool {
 	s.say(true)
 	s.mu.Lock()
 	for s.conn == conn {
@@ -185,19 +222,31 @@ func (s *Socket) hold(conn *net.UnixConn) bool {
 	return !closed
 }
 
+// Addr is where a socket that listens does so; nil if it has connected itself.
+func (s *Socket) Addr() net.Addr {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Connected implements Plug.
+func (s *Socket) Connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn != nil
+}
+
 // OnConnect implements Plug.
 func (s *Socket) OnConnect(f func(connected bool)) {
 	s.to(f)
-	s.mu.Lock()
-	connected := s.conn != nil
-	s.mu.Unlock()
-	if connected {
+	if s.Connected() {
 		s.say(true)
 	}
 }
 
 // unplug ends conn.
-func (s *Socket) unplug(conn *net.UnixConn) {
+func (s *Socket) unplug(conn net.Conn) {
 	s.mu.Lock()
 	if s.conn == conn {
 		s.conn = nil
@@ -209,7 +258,7 @@ func (s *Socket) unplug(conn *net.UnixConn) {
 
 // peer returns who is connected; if wait, it waits for somebody. os.ErrClosed
 // says that the socket is closed.
-func (s *Socket) peer(wait bool) (*net.UnixConn, error) {
+func (s *Socket) peer(wait bool) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for wait && s.conn == nil && !s.closed {

@@ -221,6 +221,27 @@ func dialledPair(t *testing.T) (Port, Port) {
 	return d, s
 }
 
+// tcpPair is a listening TCP port and one that has connected to it.
+func tcpPair(t *testing.T) (Port, Port) {
+	s, err := ListenTCP(":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if host, _, _ := net.SplitHostPort(s.Addr().String()); !net.ParseIP(host).IsLoopback() {
+		t.Errorf("without a host it listens on %s", s.Addr())
+	}
+	connected := make(chan bool, 4)
+	s.OnConnect(func(c bool) { connected <- c })
+	d, err := DialTCP(s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	<-connected
+	return s, d
+}
+
 func TestDialledSocketOutlivesItsOtherEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "host")
 	l, err := net.Listen("unix", path)

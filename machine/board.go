@@ -224,6 +224,7 @@ func (b *board) acpiConfig(m spec.Machine) acpi.Config {
 	c := acpi.Board(ids)
 	c.SocketSize = b.topology.Cores * b.topology.Threads
 	c.RTC = b.rtc != nil
+	c.Serial = serialPorts[:len(b.uarts)]
 	if m.PVPanic == "isa" {
 		c.Panic = pvpanic.Port
 	}

@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"berth/chardev"
@@ -16,16 +17,16 @@ const lastWords = 2 * time.Second
 
 // Terminal is a pseudo-terminal that was made for a device.
 type Terminal struct {
-	Device string // "serial", "console", "port NAME"
+	Device string // "serial", "console 1", "port NAME"
 	Path   string
 }
 
-// chars are the byte devices beside the UART, and what they all say to the host.
+// chars are the byte devices beside the UARTs, and what they all say to the host.
 type chars struct {
-	console   *console.Device // nil: none
-	named     *console.Device // nil: no named ports
-	terminals []Terminal
-	speakers  []speaker
+	consoles []*console.Device
+	named    *console.Device // nil: no named ports
+	hosts    chardevs
+	speakers []speaker
 }
 
 // speaker is a byte device with bytes for the host.
@@ -64,12 +65,13 @@ func (b *board) drainChars() {
 
 func (c *chars) close() error {
 	var errs []error
-	for _, d := range []*console.Device{c.console, c.named} {
-		if d != nil {
-			errs = append(errs, d.Close())
-		}
+	for _, d := range c.consoles {
+		errs = append(errs, d.Close())
 	}
-	return errors.Join(errs...)
+	if c.named != nil {
+		errs = append(errs, c.named.Close())
+	}
+	return errors.Join(append(errs, c.hosts.close())...)
 }
 
 // onStdio reports whether the host's end is Config.Console, as it is of a serial
@@ -77,58 +79,53 @@ func (c *chars) close() error {
 func onStdio(c spec.Char) bool { return c == spec.Char{} || c.To == "stdio" }
 
 // plug opens the host's end of a byte device; nil is one with nothing plugged in.
-func (b *board) plug(cfg Config, device string, c spec.Char) (chardev.Port, error) {
-	var err error
+func (b *board) plug(cfg Config, device, id string, c spec.Char) (chardev.Port, error) {
 	var p chardev.Port
-	switch {
-	case c.To == "null":
-		return nil, nil
-	case c.To == "pty":
-		var t *chardev.PTY
-		if t, err = chardev.NewPTY(); err == nil {
-			b.terminals = append(b.terminals, Terminal{device, t.Path()})
-			p = t
-		}
-	case c.File != "":
-		p, err = chardev.NewFile(c.File)
-	case c.Socket != "" && c.Server:
-		p, err = chardev.Listen(c.Socket)
-	case c.Socket != "":
-		p, err = chardev.Dial(c.Socket)
-	default: // onStdio
+	if onStdio(c) {
 		p = cfg.Console
+	} else {
+		var err error
+		if p, err = openChar(c); err != nil {
+			return nil, fmt.Errorf("%s: %w", device, err)
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", device, err)
-	}
-	return p, nil
+	return p, b.hosts.add(&host{id: id, device: device, char: c, port: p, open: !strings.HasPrefix(device, "port ")})
 }
 
-// addConsoles makes the virtio console and the named ports.
+// addConsoles makes the virtio consoles and the named ports.
 func (b *board) addConsoles(cfg Config) error {
-	m := cfg.Spec
-	if m.Console != (spec.Char{}) {
-		host, err := b.plug(cfg, "console", m.Console)
+	for i, c := range cfg.Spec.Console {
+		host, err := b.plug(cfg, numbered("console", i), c.Label("console", i), c)
 		if err != nil {
 			return err
 		}
-		b.console = console.NewConsole(host, cfg.Log)
-		b.speaks(b.console, m.Console)
-		if err := b.add(cfg, b.console); err != nil {
+		d := console.NewConsole(host, cfg.Log)
+		b.consoles = append(b.consoles, d)
+		b.speaks(d, c)
+		if err := b.add(cfg, d); err != nil {
 			return err
 		}
 	}
-	if len(m.Ports) == 0 {
+	if len(cfg.Spec.Ports) == 0 {
 		return nil
 	}
 	return b.addPorts(cfg)
+}
+
+// numbered names one of several devices; the first goes without a number.
+func numbered(kind string, i int) string {
+	if i == 0 {
+		return kind
+	}
+	return fmt.Sprintf("%s %d", kind, i)
 }
 
 func (b *board) addPorts(cfg Config) error {
 	var named []console.Named
 	var chars []spec.Char
 	for _, p := range cfg.Spec.Ports {
-		host, err := b.plug(cfg, "port "+p.Name, p.Char())
+		id := p.Char().Label(p.Name, 0)
+		end, err := b.plug(cfg, "port "+p.Name, id, p.Char())
 		if err != nil {
 			for _, n := range named {
 				if n.Host != nil {
@@ -137,7 +134,8 @@ func (b *board) addPorts(cfg Config) error {
 			}
 			return err
 		}
-		named, chars = append(named, console.Named{Name: p.Name, Host: host}), append(chars, p.Char())
+		n := console.Named{Name: p.Name, Host: end, Opened: func(open bool) { b.portOpened(cfg, id, open) }}
+		named, chars = append(named, n), append(chars, p.Char())
 	}
 	var err error
 	if b.named, err = console.NewPorts(named, cfg.Log); err != nil {
@@ -147,12 +145,23 @@ func (b *board) addPorts(cfg Config) error {
 	return b.add(cfg, b.named)
 }
 
-// Terminals lists the pseudo-terminals that were made for byte devices.
-func (m *Machine) Terminals() []Terminal { return m.board.terminals }
+// portOpened notes and tells that the guest has opened or closed a port.
+func (b *board) portOpened(cfg Config, id string, open bool) {
+	b.hosts.setOpen(id, open)
+	if cfg.Notify != nil {
+		cfg.Notify(Notice{Kind: NoticePort, ID: id, Open: open})
+	}
+}
 
-// Resize tells the guest the size of its virtio console, in characters.
+// Terminals lists the pseudo-terminals that were made for byte devices.
+func (m *Machine) Terminals() []Terminal { return m.board.hosts.terminals() }
+
+// Resize tells the guest the size of the virtio console that is on standard
+// output, in characters.
 func (m *Machine) Resize(cols, rows int) {
-	if c := m.board.console; c != nil {
-		c.Resize(uint16(min(max(cols, 0), 1<<16-1)), uint16(min(max(rows, 0), 1<<16-1)))
+	for i, c := range m.board.consoles {
+		if onStdio(m.cfg.Spec.Console[i]) {
+			c.Resize(uint16(min(max(cols, 0), 1<<16-1)), uint16(min(max(rows, 0), 1<<16-1)))
+		}
 	}
 }

@@ -1,9 +1,11 @@
 package machine
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
+	"berth/acpi"
 	"berth/bus"
 	"berth/device/debugexit"
 	"berth/device/pm"
@@ -11,23 +13,23 @@ import (
 	"berth/device/rtc"
 	"berth/device/uart"
 	"berth/irq"
+	"berth/spec"
 )
 
 // ISA interrupt lines.
 const (
-	irqSerial = 4
-	irqRTC    = 8
-	irqSCI    = 9
+	irqRTC = 8
+	irqSCI = 9
 )
 
-// serialPort is the base of the first serial port, COM1.
-const serialPort = 0x3f8
+// serialPorts are COM1 to COM4, where every PC has them.
+var serialPorts = [spec.MaxSerials]acpi.Serial{{Port: 0x3f8, IRQ: 4}, {Port: 0x2f8, IRQ: 3}, {Port: 0x3e8, IRQ: 4}, {Port: 0x2e8, IRQ: 3}}
 
 // chipset is the chips of every board beside those of the accelerator.
 type chipset struct {
-	uart *uart.UART
-	rtc  *rtc.RTC // nil: none
-	pm   *pm.PM
+	uarts []*uart.UART
+	rtc   *rtc.RTC // nil: none
+	pm    *pm.PM
 
 	panicked atomic.Bool // the log has it, since the last reset
 }
@@ -40,17 +42,15 @@ func (b *board) addChips(cfg Config, post func(event)) error {
 		Reset:    func() { post(event{kind: eventReset}) },
 		PowerOff: func() { post(event{kind: eventPowerOff}) },
 	})
-	host, err := b.plug(cfg, "serial", cfg.Spec.Serial)
-	if err != nil {
-		return err
-	}
-	b.uart = uart.New(uart.Config{IRQ: irq.GSILine(chip, irqSerial), Clock: b.clock, Port: host})
-	b.speaks(b.uart, cfg.Spec.Serial)
 	windows := []bus.Window{
 		{Base: pm.Base, Size: pm.Size, Name: "pm", Handler: b.pm},
 		{Base: pm.APMBase, Size: pm.APMSize, Name: "apm", Handler: b.pm.APM()},
-		{Base: serialPort, Size: uart.Size, Name: "uart", Handler: b.uart},
 	}
+	serial, err := b.addSerial(cfg)
+	if err != nil {
+		return err
+	}
+	windows = append(windows, serial...)
 	if cfg.Spec.PVPanic == "isa" {
 		windows = append(windows, bus.Window{Base: pvpanic.Port, Size: pvpanic.Size, Name: "pvpanic", Handler: b.panicDevice(cfg, post)})
 	}
@@ -59,6 +59,30 @@ func (b *board) addChips(cfg Config, post func(event)) error {
 		windows = append(windows, bus.Window{Base: debugexit.Base, Size: debugexit.Size, Name: "debug exit", Handler: d})
 	}
 	return b.mapPorts(windows)
+}
+
+// addSerial makes the serial ports; the first is there, with nothing plugged in if nothing is said of it.
+func (b *board) addSerial(cfg Config) (windows []bus.Window, err error) {
+	lines := map[uint8]*irq.Shared{}
+	ends := cfg.Spec.Serial
+	if len(ends) == 0 {
+		ends = spec.Chars{{}}
+	}
+	for i, c := range ends {
+		host, err := b.plug(cfg, numbered("serial", i), c.Label("serial", i), c)
+		if err != nil {
+			return nil, err
+		}
+		at := serialPorts[i]
+		if lines[at.IRQ] == nil {
+			lines[at.IRQ] = irq.NewShared(irq.GSILine(b.vm.IRQChip(), uint32(at.IRQ)))
+		}
+		u := uart.New(uart.Config{IRQ: lines[at.IRQ].Source(), Clock: b.clock, Port: host})
+		b.uarts = append(b.uarts, u)
+		b.speaks(u, c)
+		windows = append(windows, bus.Window{Base: uint64(at.Port), Size: uart.Size, Name: numbered("uart", i), Handler: u})
+	}
+	return windows, nil
 }
 
 // addRTC makes the clock that tells the time of day.
@@ -98,7 +122,9 @@ func (b *board) mapPorts(windows []bus.Window) error {
 
 func (c *chipset) reset() {
 	c.panicked.Store(false)
-	c.uart.Reset()
+	for _, u := range c.uarts {
+		u.Reset()
+	}
 	c.pm.Reset()
 	if c.rtc != nil {
 		c.rtc.Reset()
@@ -106,8 +132,9 @@ func (c *chipset) reset() {
 }
 
 func (c *chipset) close() error {
-	if c.uart == nil {
-		return nil
+	var errs []error
+	for _, u := range c.uarts {
+		errs = append(errs, u.Close())
 	}
-	return c.uart.Close()
+	return errors.Join(errs...)
 }

@@ -24,6 +24,8 @@ type Notice struct {
 	Guest  bool  // the guest did it
 	Cause  Cause // of a Reset or a Shutdown
 	Action string
+	ID     string // of a Port
+	Open   bool
 }
 
 // NoticeKind is a kind of Notice.
@@ -37,6 +39,7 @@ const (
 	NoticeReset
 	NoticeShutdown
 	NoticePanicked // Action is "pause", "reset", "none" or "poweroff"
+	NoticePort     // the guest has opened or closed the virtio port ID
 )
 
 // Cause is why a VM was reset or shut down, in QEMU's words (its ShutdownCause).

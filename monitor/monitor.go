@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"time"
 
 	"berth/machine"
 	"berth/qmp"
@@ -45,7 +46,7 @@ func New(c Config) (*Monitor, error) {
 // table is everything that the monitor understands and says.
 func (m *Monitor) table() (*qmp.Table, error) {
 	v := qmp.Version{QEMU: qmp.Triple{Major: major, Minor: minor, Micro: micro}, Package: m.cfg.Package}
-	return qmp.NewTable(v, slices.Concat(m.runCommands(), m.cpuCommands(), m.hostCommands()), events())
+	return qmp.NewTable(v, slices.Concat(m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands()), events())
 }
 
 // Attach gives the monitor its VM, before any session begins.
@@ -69,6 +70,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[ending]("RESET", "The VM was reset, by the guest or from outside.", 0),
 		qmp.DefineEvent[ending]("SHUTDOWN", "The VM ends, or is kept halted if its spec says so.", 0),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
+		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}
 }
 
@@ -116,5 +118,7 @@ func (m *Monitor) Notice(n machine.Notice) {
 			action = "run"
 		}
 		m.server.Emit("GUEST_PANICKED", panicked{action})
+	case machine.NoticePort:
+		m.server.Emit("VSERPORT_CHANGE", portChange{n.ID, n.Open})
 	}
 }

@@ -112,6 +112,10 @@ func resolve(n *yaml.Node) *yaml.Node {
 // value reads a node into the field v, which f describes.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) error {
 	switch {
+	case v.Type() == reflect.TypeFor[Chars]() && n.Kind != yaml.SequenceNode: // the only one
+		only := reflect.MakeSlice(v.Type(), 1, 1)
+		v.Set(only)
+		return d.value(n, only.Index(0), f)
 	case n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" && (n.Value != "null" || !takesNull(v, f)):
 		return d.errorf(n, "%s has no value", f.name)
 	case n.Kind == yaml.ScalarNode:

@@ -36,9 +36,9 @@ type Machine struct {
 	NICs   []NIC  `json:"nics,omitempty"`
 	// CloudInit is what cloud-init in the guest is told.
 	CloudInit CloudInit `json:"cloudInit,omitzero"`
-	// Serial is the first serial port, Console a virtio console, Ports are virtio ports.
-	Serial  Char   `json:"serial,omitzero"`
-	Console Char   `json:"console,omitzero"`
+	// Serial are the serial ports from the first on, Console virtio consoles, Ports virtio ports.
+	Serial  Chars  `json:"serial,omitempty"`
+	Console Chars  `json:"console,omitempty"`
 	Ports   []Port `json:"ports,omitempty"`
 	// Controls are where the VM is controlled from.
 	Controls []Control `json:"control,omitempty"`

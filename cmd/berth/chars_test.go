@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/qmp"
 	"berth/tests/guest"
 )
 
@@ -119,10 +120,15 @@ func (g *softGuest) end(t *testing.T) float64 {
 // patience is for a busy host; what is waited for takes seconds.
 const patience = 2 * time.Minute
 
-// accept waits for berth to connect to a socket of another process.
-func accept(t *testing.T, path string) <-chan net.Conn {
+// other is a socket of another process, to which berth connects.
+type other struct {
+	address string
+	conn    <-chan net.Conn
+}
+
+func accept(t *testing.T, network, address string) other {
 	t.Helper()
-	l, err := net.Listen("unix", path)
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +139,7 @@ func accept(t *testing.T, path string) <-chan net.Conn {
 			c <- conn
 		}
 	}()
-	return c
+	return other{l.Addr().String(), c}
 }
 
 // connect connects to the socket that berth makes.
@@ -164,10 +170,10 @@ func TestSerialOnASocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	made, theirs := filepath.Join(dir, "made"), filepath.Join(dir, "theirs")
-	accepted := accept(t, theirs)
+	accepted := accept(t, "unix", theirs)
 	for where, host := range map[string]func() net.Conn{
 		"socket=" + made + ",server=on": func() net.Conn { return connect(t, made) },
-		"socket=" + theirs:              func() net.Conn { return <-accepted },
+		"socket=" + theirs:              func() net.Conn { return <-accepted.conn },
 	} {
 		cmd := exec.Command(filepath.Join(asBerth(t, self), "berth"), "run", "--accel", "soft", "--kernel", image, "--serial", where)
 		var errs said
@@ -192,14 +198,22 @@ func TestSerialOnASocket(t *testing.T) {
 }
 
 // TestConsoleAndPortsOnSoft boots Debian's kernel with its virtio console on a
-// terminal, whose size it follows, its serial port in a file, and three named ports: on
+// terminal, whose size it follows, and two more, into FIFOs and into memory; its serial
+// port in a file, and one more on TCP; and three named ports: on
 // a socket that berth makes, on one that another process has made, and on a
-// pseudo-terminal. Each passes a line either way.
+// pseudo-terminal. Each that can passes a line either way.
 func TestConsoleAndPortsOnSoft(t *testing.T) {
 	dir := t.TempDir()
 	serial, made, theirs := filepath.Join(dir, "serial.log"), filepath.Join(dir, "made"), filepath.Join(dir, "theirs")
-	accepted := accept(t, theirs)
+	accepted := accept(t, "unix", theirs)
+	wire, control := accept(t, "tcp", "127.0.0.1:0"), filepath.Join(dir, "qmp")
+	for _, n := range []string{"/fifo.in", "/fifo.out"} {
+		if err := unix.Mkfifo(dir+n, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	g, screen := startSoftOn(t, 100, 30, guest.InitrdWith(t, "virtio_console"), "ports", "--console", "stdio", "--serial", "file="+serial,
+		"--serial", "tcp:"+wire.address, "--console", "pipe:"+dir+"/fifo", "--console", "ringbuf,id=ring", "--qmp", "unix:"+control+",server=on,wait=off",
 		"--port", "name=org.qemu.guest_agent.0,socket="+made+",server=on", "--port", "name=org.example.theirs,socket="+theirs,
 		"--port", "name=org.example.terminal,to=pty")
 	if _, _, err := g.hand.Expect(`BERTH-CONSOLE ready, 30 100\r\n`, patience); err != nil {
@@ -212,6 +226,8 @@ func TestConsoleAndPortsOnSoft(t *testing.T) {
 	if _, _, err := g.hand.Expect(`hvc0 got hello, console at 40 120\r\n`, patience); err != nil {
 		t.Fatalf("%v\n%s", err, g.hand.Said())
 	}
+	proveRing(t, control)
+	proveFIFO(t, dir+"/fifo.out")
 	var terminal string
 	for line := range strings.Lines(g.errs.String()) {
 		if at, ok := strings.CutPrefix(line, "berth: port org.example.terminal is "); ok {
@@ -223,7 +239,7 @@ func TestConsoleAndPortsOnSoft(t *testing.T) {
 		t.Fatalf("%v\n%s", err, g.errs.String())
 	}
 	for name, host := range map[string]io.ReadWriteCloser{
-		"org.qemu.guest_agent.0": connect(t, made), "org.example.theirs": <-accepted, "org.example.terminal": pty,
+		"org.qemu.guest_agent.0": connect(t, made), "org.example.theirs": <-accepted.conn, "org.example.terminal": pty, "ttyS1": <-wire.conn,
 	} {
 		if _, err := io.WriteString(host, "hello, "+name+"\n"); err != nil {
 			t.Fatal(err)
@@ -245,4 +261,32 @@ func TestConsoleAndPortsOnSoft(t *testing.T) {
 		t.Error("the socket that berth made is still there")
 	}
 	t.Logf("%.1f CPU-seconds", seconds)
+}
+
+// proveRing reads by QMP what the guest has written to the console in memory.
+func proveRing(t *testing.T, control string) {
+	t.Helper()
+	c, err := qmp.Dial(t.Context(), control, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var text string
+	err = c.Do(t.Context(), "ringbuf-read", map[string]any{"device": "ring", "size": 1000}, &text)
+	if err != nil || text != "hvc2 speaks\r\n" {
+		t.Errorf("the console in memory: %q, %v", text, err)
+	}
+}
+
+// proveFIFO reads what the guest has written to the console in a FIFO.
+func proveFIFO(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if line, err := bufio.NewReader(f).ReadString('\n'); err != nil || line != "hvc1 speaks\r\n" {
+		t.Errorf("the console in a FIFO: %q, %v", line, err)
+	}
 }

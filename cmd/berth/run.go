@@ -210,7 +210,7 @@ func tie(m spec.Machine, vm *machine.Machine, console *console, interactive bool
 		console.leave = vm.Stop
 		go console.pump()
 	}
-	if interactive && m.Console.To == "stdio" {
+	if interactive && slices.ContainsFunc(m.Console, func(c spec.Char) bool { return c.To == "stdio" }) {
 		restore, unwatch := leave, watchSize(vm, stdin)
 		leave = func() {
 			unwatch()

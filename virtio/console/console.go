@@ -69,10 +69,13 @@ func NewConsole(host chardev.Port, log *slog.Logger) *Device {
 
 // Named is a port between a program in the guest, which finds it as
 // /dev/virtio-ports/NAME, and the host. If Host is a chardev.Plug, the guest is
-// told when somebody is there; nil is a port with nothing plugged in.
+// told when somebody is there; nil is a port with nothing plugged in. Opened, if it is
+// not nil, is told when a program of the guest opens the port and closes it; its calls
+// for one port do not overlap, and hold no lock.
 type Named struct {
-	Name string
-	Host chardev.Port
+	Name   string
+	Host   chardev.Port
+	Opened func(open bool)
 }
 
 // NewPorts returns a device of named ports, numbered from 1 on. The device closes
@@ -197,10 +200,17 @@ func (d *Device) sized() bool {
 // Reset forgets the driver. Input that waits at the host stays.
 func (d *Device) Reset() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.s.Ready, d.control = false, nil
 	for _, p := range d.all() {
 		p.reset()
+	}
+	d.mu.Unlock()
+	d.tellOpened()
+}
+
+func (d *Device) tellOpened() {
+	for _, p := range d.all() {
+		p.tellOpened()
 	}
 }
 

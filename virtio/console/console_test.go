@@ -229,6 +229,8 @@ type plug struct {
 	tell func(bool)
 }
 
+func (p *plug) Connected() bool { return true }
+
 func (p *plug) OnConnect(f func(bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -247,7 +249,7 @@ func newPorts(t testing.TB) (d *Device, a, b chardev.Port, wire *plug) {
 	a, devA := chardev.Pipe(1 << 10)
 	b, devB := chardev.Pipe(1 << 10)
 	wire = &plug{Port: devA}
-	d, err := NewPorts([]Named{{"org.a", wire}, {"org.b", devB}}, nil)
+	d, err := NewPorts([]Named{{Name: "org.a", Host: wire}, {Name: "org.b", Host: devB}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,6 +302,30 @@ func Test_5_3_6_2_PortsComeUp(t *testing.T) {
 	expect(t, a, "pong")
 	r.send(7, "to b")
 	expect(t, b, "to b")
+}
+
+func TestWhoOpensAPortIsTold(t *testing.T) {
+	told := make(chan bool, 8)
+	d, err := NewPorts([]Named{{Name: "a", Opened: func(open bool) { told <- open }}, {Name: "b"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, d, featureMultiport|allRings)
+	r.control(0xffffffff, eventDeviceReady, 1)
+	r.control(1, eventPortReady, 1)
+	for _, open := range []uint16{1, 1, 0, 0, 1} {
+		r.control(1, eventPortOpen, open)
+		r.control(2, eventPortOpen, open)
+	}
+	for _, want := range []bool{true, false, true} {
+		if got := <-told; got != want {
+			t.Errorf("told %t, want %t", got, want)
+		}
+	}
+	d.Reset()
+	if got := <-told; got || len(told) > 0 {
+		t.Errorf("after a reset told %t, and %d more", got, len(told))
+	}
 }
 
 // After a suspend to disk Linux says that its ports are ready, and never that it is.
@@ -475,7 +501,7 @@ func TestNames(t *testing.T) {
 		var named []Named
 		for _, n := range names {
 			_, dev := chardev.Pipe(1)
-			named = append(named, Named{n, dev})
+			named = append(named, Named{Name: n, Host: dev})
 		}
 		if _, err := NewPorts(named, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", names, err)

@@ -155,9 +155,9 @@ func (p *port) untold() fact {
 func (d *Device) heard(m *[controlSize]byte) {
 	le := binary.LittleEndian
 	id, event, value := le.Uint32(m[0:]), le.Uint16(m[4:]), le.Uint16(m[6:])
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if event == eventDeviceReady {
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		d.s.Ready = value == 1
 		d.wakeControl()
 		return
@@ -166,6 +166,15 @@ func (d *Device) heard(m *[controlSize]byte) {
 		return
 	}
 	p := d.ports[id]
+	p.heard(event, value)
+	p.tellOpened()
+}
+
+// heard takes a message from the driver about the port.
+func (p *port) heard(event, value uint16) {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	switch event {
 	case eventPortReady:
 		// After a suspend to disk Linux has its ports already and waits for no word of them.
@@ -176,5 +185,21 @@ func (d *Device) heard(m *[controlSize]byte) {
 		if p.rx != nil {
 			p.rx.Wake()
 		}
+	}
+}
+
+// tellOpened says whether the guest has the port open, if that is news.
+func (p *port) tellOpened() {
+	if p.opened == nil {
+		return
+	}
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	p.d.mu.Lock()
+	open := p.s.GuestOpen
+	p.d.mu.Unlock()
+	if open != p.toldOpen {
+		p.toldOpen = open
+		p.opened(open)
 	}
 }

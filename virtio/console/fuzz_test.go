@@ -22,7 +22,7 @@ func FuzzPorts(f *testing.F) {
 		host, end := chardev.Pipe(1 << 16)
 		wire := &plug{Port: end}
 		_, file := chardev.Pipe(1 << 16)
-		d, err := NewPorts([]Named{{"org.a", wire}, {"org.b", file}}, nil)
+		d, err := NewPorts([]Named{{Name: "org.a", Host: wire}, {Name: "org.b", Host: file}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,10 @@ type port struct {
 	in   *chardev.Input
 	out  output
 
+	opened   func(bool)
+	telling  sync.Mutex // held while opened is called; taken before d.mu
+	toldOpen bool
+
 	// Of the transmit queue's goroutine, and of Reset, Save and Load, which do not run beside it.
 	sent int64 // bytes of the next chain that the host has
 
@@ -38,7 +42,7 @@ type port struct {
 }
 
 func newPort(d *Device, id int, n Named) *port {
-	p := &port{d: d, id: id, name: n.Name, host: n.Host, in: chardev.NewInput(n.Host, inputSize)}
+	p := &port{d: d, id: id, name: n.Name, host: n.Host, opened: n.Opened, in: chardev.NewInput(n.Host, inputSize)}
 	p.out.hurried, p.out.log = n.Name == "", d.log
 	if n.Host != nil {
 		p.out.queue = chardev.NewQueue(n.Host, outputSize, p.out.wake)

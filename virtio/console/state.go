@@ -60,6 +60,7 @@ func (d *Device) Load(s State) error {
 			return fmt.Errorf("virtio/console: state of a port %q, want %q", s.Ports[i].Name, p.name)
 		}
 	}
+	defer d.tellOpened()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, p := range ports {

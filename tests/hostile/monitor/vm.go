@@ -45,7 +45,7 @@ func (c *vm) spec(d *disks) (spec.Machine, error) {
 		{File: d.kept, ReadOnly: true},
 	}
 	// Nobody is at the other ends, so that what the guest says there takes no room.
-	m.Console.To = []string{"pty", "null"}[c.rand.IntN(2)]
+	m.Console = spec.Chars{{To: []string{"pty", "null"}[c.rand.IntN(2)]}}
 	m.Ports = []spec.Port{{Name: "socket", Socket: filepath.Join(d.dir, "port"), Server: true}, {Name: "null", To: "null"}}
 	return m, errors.Join(m.Complete(), m.Validate())
 }
