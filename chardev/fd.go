@@ -33,10 +33,16 @@ func NewFD(in, out int) (*FD, error) {
 	return f, nil
 }
 
-// NewFile returns a port that writes to the file at path, which is made or begun
-// anew, and has nothing to read. A FIFO must have a reader.
-func NewFile(path string) (*FD, error) {
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+// NewFile returns a port that writes to the file at path, which is made if it is not
+// there, and begun anew if not more is to be appended, and has nothing to read. A FIFO
+// must have a reader.
+func NewFile(path string, more bool) (*FD, error) {
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	if more {
+		flags |= unix.O_APPEND
+	} else {
+		flags |= unix.O_TRUNC
+	}
 	out, err := unix.Open(path, flags, 0o600)
 	if errors.Is(err, unix.ENXIO) {
 		err = errors.New("nobody reads it")

@@ -156,7 +156,7 @@ func TestNewFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("of the last run, and longer"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := NewFile(path)
+	f, err := NewFile(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,8 +170,16 @@ func TestNewFile(t *testing.T) {
 	if b, err := os.ReadFile(path); string(b) != "new" {
 		t.Errorf("%q, %v", b, err)
 	}
+	if f, err = NewFile(path, true); err != nil {
+		t.Fatal(err)
+	}
+	f.Write([]byte(" and more"))
+	f.Close()
+	if b, err := os.ReadFile(path); string(b) != "new and more" {
+		t.Errorf("%q, %v", b, err)
+	}
 	for p, want := range map[string]string{t.TempDir(): "is a directory", "/nowhere/log": "no such file or directory"} {
-		if _, err := NewFile(p); err == nil || err.Error() != p+": "+want {
+		if _, err := NewFile(p, true); err == nil || err.Error() != p+": "+want {
 			t.Errorf("%v, want %s: %s", err, p, want)
 		}
 	}

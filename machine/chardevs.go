@@ -50,7 +50,7 @@ func openChar(c spec.Char) (chardev.Port, error) {
 	case c.To == "pty":
 		return opened(chardev.NewPTY())
 	case c.File != "":
-		return opened(chardev.NewFile(c.File))
+		return opened(chardev.NewFile(c.File, c.Append))
 	case c.Pipe != "":
 		return opened(chardev.NewFIFO(c.Pipe))
 	case c.TCP != "" && c.Server:

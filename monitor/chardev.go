@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 
 	"berth/machine"
@@ -44,7 +43,8 @@ type wrapped[T any] struct {
 }
 
 type chardevFile struct {
-	Out string `json:"out"`
+	Out    string `json:"out"`
+	Append *bool  `json:"append"`
 }
 
 type chardevHostdev struct {
@@ -148,12 +148,7 @@ func (m *Monitor) chardevCommands() []qmp.Command {
 	}
 }
 
-var wellFormedID = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
-
 func (m *Monitor) addChardev(_ *qmp.Call, a *chardevAdd) (chardevAdded, error) {
-	if !wellFormedID.MatchString(a.ID) {
-		return chardevAdded{}, errors.New("Parameter 'id' expects an identifier")
-	}
 	c := a.Backend.char()
 	c.ID = a.ID
 	for _, other := range m.vm.Chardevs() {
@@ -176,7 +171,8 @@ func (m *Monitor) addChardev(_ *qmp.Call, a *chardevAdd) (chardevAdded, error) {
 func (b *chardevBackend) char() spec.Char {
 	switch b.Type {
 	case "file":
-		return spec.Char{File: b.File.Data.Out}
+		f := b.File.Data
+		return spec.Char{File: f.Out, Append: f.Append != nil && *f.Append}
 	case "pipe":
 		return spec.Char{Pipe: b.Pipe.Data.Device}
 	case "socket":
@@ -237,7 +233,7 @@ func (m *Monitor) writeRing(_ *qmp.Call, a *ringWrite) (none qmp.None, err error
 	b := []byte(a.Data)
 	if a.Format != nil && *a.Format == "base64" {
 		if b, err = base64.StdEncoding.DecodeString(a.Data); err != nil {
-			return none, fmt.Errorf("Base64 data '%s' is not valid", a.Data)
+			return none, errors.New("Base64 data contains invalid characters")
 		}
 	}
 	_, err = r.Write(b)

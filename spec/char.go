@@ -24,7 +24,8 @@ type Char struct {
 	// To is this process's standard input and output, a pseudo-terminal that is
 	// made, memory that keeps the last bytes, or nowhere.
 	To     string `json:"to,omitempty" implied:"yes" words:"stdio pty ringbuf null"`
-	File   string `json:"file,omitempty" path:"yes"`   // begun anew, and only written
+	File   string `json:"file,omitempty" path:"yes"`   // only written; begun anew, unless Append
+	Append bool   `json:"append,omitempty"`
 	Pipe   string `json:"pipe,omitempty" path:"yes"`   // FIFOs: PATH.in and PATH.out, or PATH alone
 	Socket string `json:"socket,omitempty" path:"yes"` // a Unix socket's name
 	TCP    string `json:"tcp,omitempty"`               // HOST:PORT
@@ -58,6 +59,7 @@ type Port struct {
 	Name   string `json:"name"` // the guest's /dev/virtio-ports/NAME
 	To     string `json:"to,omitempty" words:"stdio pty ringbuf null"`
 	File   string `json:"file,omitempty" path:"yes"`
+	Append bool   `json:"append,omitempty"`
 	Pipe   string `json:"pipe,omitempty" path:"yes"`
 	Socket string `json:"socket,omitempty" path:"yes"`
 	TCP    string `json:"tcp,omitempty"`
@@ -68,7 +70,7 @@ type Port struct {
 
 // Char returns the host's end of the port.
 func (p Port) Char() Char {
-	return Char{To: p.To, File: p.File, Pipe: p.Pipe, Socket: p.Socket, TCP: p.TCP, Server: p.Server, Size: p.Size, ID: p.ID}
+	return Char{To: p.To, File: p.File, Append: p.Append, Pipe: p.Pipe, Socket: p.Socket, TCP: p.TCP, Server: p.Server, Size: p.Size, ID: p.ID}
 }
 
 // Set reads a host's end as --serial has it, in place of what was said before: keys, or QEMU's
@@ -225,10 +227,14 @@ func (c Char) Check() error {
 		return errors.New("more than one host's end: give one of " + ends + " and tcp=HOST:PORT")
 	case c.Server && c.Socket == "" && c.TCP == "":
 		return errors.New("server says nothing without a socket: add socket=PATH or tcp=HOST:PORT")
+	case c.Append && c.File == "":
+		return errors.New("append says nothing without a file: add file=PATH")
 	case c.Size != 0 && c.To != "ringbuf":
 		return errors.New("size says nothing without a ringbuf")
-	case c.Size < 0 || c.Size > MaxRing || c.Size&(c.Size-1) != 0:
-		return fmt.Errorf("size %d: a ringbuf's is a power of two of at most %s", c.Size, FormatSize(MaxRing))
+	case c.Size < 0 || c.Size&(c.Size-1) != 0:
+		return errors.New("size of ringbuf chardev must be power of two") // QEMU's words
+	case c.Size > MaxRing:
+		return fmt.Errorf("size %d: a ringbuf has at most %s", c.Size, FormatSize(MaxRing))
 	case c.To != "":
 		return oneOf(c.To, []string{"stdio", "pty", "ringbuf", "null"})
 	case c.TCP != "":

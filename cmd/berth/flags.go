@@ -56,11 +56,11 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.list("nic", "network card `TYPE[,KEY=VALUE,…]`: user, tap[,ifname=NAME|,fds=N:M], bridge,br=NAME, stream|dgram,… to a peer, or none; [,mac=ADDRESS][,mtu=N][,queues=N][,bps_in=N][,pcap=FILE]; may be repeated",
 		func(m *spec.Machine) { m.NICs = nil }, addNIC)
 	d.value("cloud-init", "", "what cloud-init in the guest is told, `USER-DATA[,KEY=VALUE,…]`: meta-data=FILE, network-config=FILE, ssh-key=FILE of public keys", func(m *spec.Machine) setter { return &m.CloudInit })
-	d.list("serial", "where the serial port (ttyS0, then ttyS1, …) goes, `WHERE`: stdio, pty, null, ringbuf[,size=N], file=PATH, pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; stdio unless another device has it; may be repeated",
+	d.list("serial", "where the serial port (ttyS0, then ttyS1, …) goes, `WHERE`: stdio, pty, null, ringbuf[,size=N], file=PATH[,append=on], pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; stdio unless another device has it; may be repeated",
 		func(m *spec.Machine) { m.Serial = nil }, func(m *spec.Machine, s string) error { return m.Serial.Add(s) })
 	d.list("console", "a virtio console (hvc0, hvc1, …), and `WHERE` it goes, as with --serial; may be repeated",
 		func(m *spec.Machine) { m.Console = nil }, func(m *spec.Machine, s string) error { return m.Console.Add(s) })
-	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, to=ringbuf, file=PATH, pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; may be repeated",
+	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, to=ringbuf, file=PATH[,append=on], pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; may be repeated",
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
 	d.list("qmp", "QMP socket `WHERE`: unix:PATH or tcp:HOST:PORT[,server=on[,wait=off]]; may be repeated",
 		func(m *spec.Machine) { m.Controls = nil }, func(m *spec.Machine, s string) error {

@@ -21,8 +21,8 @@ var everything = []string{
 		"iops=1,iops_rd=1,iops_wr=1,iops_max=1,iops_rd_max=1,iops_wr_max=1,iops_size=1,bps=1,bps_rd=1,bps_wr=1,bps_max=1,bps_rd_max=1,bps_wr_max=1," +
 		"throttling.iops-total-max-length=1,throttling.iops-read-max-length=1,throttling.iops-write-max-length=1," +
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
-	"--serial=pty,file=f,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i", "--console=pty,file=f,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
-	"--port=name=n,to=pty,file=f,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
+	"--serial=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i", "--console=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
+	"--port=name=n,to=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
 	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,ifname=i,br=b,fds=1:2,vhost=on,server,reconnect=1,pcap=p," +
 		"addr.type=unix,addr.path=p,addr.host=h,addr.port=1,addr.str=1,local.type=unix,local.path=p,local.host=h,local.port=1,local.str=1," +
 		"remote.type=unix,remote.path=p,remote.host=h,remote.port=1,remote.str=1," +
