@@ -46,3 +46,11 @@ type Offloader interface {
 	// SetOffloads says what Receive may give, which is none at first. It may be called at any time.
 	SetOffloads(Offloads) error
 }
+
+// Multiqueue is a Port of several ways side by side, which may be used at the same time.
+type Multiqueue interface {
+	// Ports are the ways. Each is closed with the whole.
+	Ports() []Port
+	// Use has the first n ways carry frames, and the others none. It may be called at any time.
+	Use(n int) error
+}

@@ -39,9 +39,10 @@ var errChain = errors.New("driver error")
 //	available ring    flags 2 | idx 2 | size × head 2 | used_event 2
 //	used ring         flags 2 | idx 2 | size × { id 4 | len 4 } | avail_event 2
 //
-// Pop, Alone, Unpop and Sleep belong to the goroutine that serves the queue; Push, Mark,
-// Notify and Wake may come from any goroutine. After an error in the rings the
-// queue gives nothing more until the driver resets the device.
+// Pop, Alone and Unpop belong to one goroutine at a time, that which serves the queue
+// or another; Sleep belongs to serve; Push, PushAll, Mark, Notify, Beckon and Wake may come from any
+// goroutine. After an error in the rings the queue gives nothing more until the
+// driver resets the device.
 type Queue struct {
 	Index int
 
@@ -136,9 +137,6 @@ func (q *Queue) availEvent() uint64 { return q.used + 4 + 8*uint64(q.size) }
 // queue is paused, stopping or broken there is none. Every chain popped must be
 // pushed. It never allocates once c has grown.
 func (q *Queue) Pop(c *Chain) bool {
-	if q.worker.halted() {
-		return false
-	}
 	q.mu.Lock()
 	ok, err := q.pop(c)
 	if err != nil {
@@ -152,7 +150,7 @@ func (q *Queue) Pop(c *Chain) bool {
 }
 
 func (q *Queue) pop(c *Chain) (bool, error) {
-	if q.broken || !q.enabled {
+	if q.broken || !q.enabled || q.worker.halted() { // once drain has looked, nothing is in flight
 		return false, nil
 	}
 	ready := q.load16(q.avail+2) - q.nextAvail
@@ -320,6 +318,26 @@ func (q *Queue) Push(c *Chain, n int64) {
 	q.worker.wake()
 }
 
+// PushAll gives several chains back at once: the driver sees all of them used, or none.
+// Their first n writable bytes, one chain's after the other's, hold an answer.
+func (q *Queue) PushAll(cs []Chain, n int64) {
+	q.mu.Lock()
+	for i := range cs {
+		c := &cs[i]
+		k := min(n, c.WriteLen, 1<<32-1)
+		q.Mark(c, 0, k)
+		n -= k
+		at := q.used + 4 + 8*uint64((q.nextUsed+uint16(i))&(q.size-1))
+		_ = q.mem.Store32(at, uint32(c.head))
+		_ = q.mem.Store32(at+4, uint32(k))
+	}
+	q.nextUsed += uint16(len(cs))
+	q.store16(q.used+2, q.nextUsed)
+	q.inflight -= len(cs)
+	q.mu.Unlock()
+	q.worker.wake()
+}
+
 // Notify tells the driver about pushed chains unless it said that it need not know (§2.7.7.2).
 func (q *Queue) Notify() {
 	q.mu.Lock()
@@ -344,6 +362,20 @@ func (q *Queue) wantsInterrupt() bool {
 func (q *Queue) suppress() {
 	if !q.eventIdx { // with event-idx, not moving avail_event says the same
 		q.store16(q.used, usedNoNotify)
+	}
+}
+
+// Beckon asks the driver to ring for chains beyond those that wait, which are too few:
+// look once more at those afterwards. The bell ends serve's Sleep.
+func (q *Queue) Beckon() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.broken || !q.enabled || q.worker.halted():
+	case q.eventIdx:
+		q.store16(q.availEvent(), q.load16(q.avail+2))
+	default:
+		q.store16(q.used, 0)
 	}
 }
 

@@ -70,7 +70,11 @@ func (q *Queue) Sleep() bool {
 	if !q.worker.halted() {
 		q.worker.wait()
 	}
-	return !q.worker.halted()
+	if q.worker.halted() {
+		return false
+	}
+	q.suppress() // should it have been beckoned
+	return true
 }
 
 // Wake makes the worker look again: serve runs, or Sleep returns.
