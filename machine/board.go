@@ -34,7 +34,9 @@ type board struct {
 	chars
 	platform
 	disks      []*backend.Backend
+	nics       []nic
 	transports []transport
+	notify     func(Notice)
 }
 
 // platform is what one kind of board has beside RAM, chips and devices: the way
@@ -63,7 +65,10 @@ type transport interface {
 
 // newBoard builds the board of cfg.Spec; post is told what devices want of the machine.
 func newBoard(cfg Config, post func(event)) (*board, error) {
-	b := &board{ports: bus.New(1 << 16), mmio: bus.New(0)}
+	b := &board{ports: bus.New(1 << 16), mmio: bus.New(0), notify: cfg.Notify}
+	if b.notify == nil {
+		b.notify = func(Notice) {}
+	}
 	if err := b.build(cfg, post); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -114,6 +119,9 @@ func (b *board) addDevices(cfg Config) error {
 		return err
 	}
 	if err := b.addConsoles(cfg); err != nil {
+		return err
+	}
+	if err := b.addNICs(cfg); err != nil {
 		return err
 	}
 	return b.assign()
@@ -235,14 +243,18 @@ func (b *board) acpiConfig(m spec.Machine) acpi.Config {
 
 // workers is how many threads of devices should run beside cpus vCPUs: one for
 // each virtio device, one for each further queue of a disk, but no more than there
-// are vCPUs to ring them, and half of a disk's, which wait for the storage mostly
+// are vCPUs to ring them, and half of a disk's, which wait for the storage mostly;
+// and for a NIC one more, which receives, and likewise for its further pairs of queues
 // (docs/decisions/0004-how-many-threads-go-runs.md).
 func (b *board) workers(m spec.Machine) int {
 	further := 0
 	for _, d := range m.Disks {
 		further += max(d.Queues-1, 0)
 	}
-	return len(b.transports) + min(further, m.CPUs.Count) + 4*len(b.disks)
+	for _, n := range m.NICs {
+		further += 2*n.Queues - 1
+	}
+	return len(b.transports) + min(further, m.CPUs.Count+len(m.NICs)) + 4*len(b.disks)
 }
 
 func (b *board) start() error {
@@ -295,6 +307,9 @@ func (b *board) close() error {
 	for _, t := range b.transports {
 		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
+	}
+	for _, n := range b.nics {
+		errs = append(errs, n.dev.Close())
 	}
 	b.drainChars()
 	errs = append(errs, b.chars.close())

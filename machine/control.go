@@ -24,7 +24,7 @@ type Notice struct {
 	Guest  bool  // the guest did it
 	Cause  Cause // of a Reset or a Shutdown
 	Action string
-	ID     string // of a Port
+	ID     string // of a Port, a NIC
 	Open   bool
 }
 
@@ -40,6 +40,7 @@ const (
 	NoticeShutdown
 	NoticePanicked // Action is "pause", "reset", "none" or "poweroff"
 	NoticePort     // the guest has opened or closed the virtio port ID
+	NoticeRxFilter // the driver of the NIC ID has changed what it receives
 )
 
 // Cause is why a VM was reset or shut down, in QEMU's words (its ShutdownCause).

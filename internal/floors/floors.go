@@ -11,6 +11,7 @@ spec guestmem kvmapi irq clock x86
 
 # mechanisms
 bus x86/optab x86/mmu block block/inflate chardev qmp netdev
+netdev/netdevtest
 x86/decode x86/fp
 x86/jit
 x86/interp

@@ -1,0 +1,104 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"berth/netdev"
+	"berth/netdev/socket"
+	"berth/spec"
+	virtionet "berth/virtio/net"
+)
+
+// nic is a network card of the machine.
+type nic struct {
+	spec spec.NIC
+	dev  *virtionet.Device
+}
+
+// addNICs makes the network cards.
+func (b *board) addNICs(cfg Config) error {
+	for _, n := range cfg.Spec.NICs {
+		if err := b.addNIC(cfg, n); err != nil {
+			return fmt.Errorf("nic %s: %w", n.ID, err)
+		}
+	}
+	return nil
+}
+
+func (b *board) addNIC(cfg Config, n spec.NIC) error {
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		return err
+	}
+	port, err := openPort(n, cfg.Log)
+	if err != nil {
+		return err
+	}
+	dev, err := virtionet.New(port, virtionet.Config{
+		MAC: [6]byte(mac), MTU: uint16(n.MTU), Queues: n.Queues, Speed: uint32(n.Speed),
+		FilterChanged: func() { b.filterChanged(n.ID) }, Log: cfg.Log.With("nic", n.ID),
+	})
+	if err != nil {
+		return errors.Join(err, port.Close())
+	}
+	b.nics = append(b.nics, nic{n, dev})
+	return b.add(cfg, dev)
+}
+
+// openPort makes what a NIC's cable ends in.
+func openPort(n spec.NIC, log *slog.Logger) (netdev.Port, error) {
+	switch n.Type {
+	case "stream":
+		a, err := socketAddress(n.Addr)
+		if err != nil {
+			return nil, err
+		}
+		return socket.NewStream(socket.StreamConfig{
+			Address: a, Server: n.Server, Reconnect: time.Duration(n.Reconnect) * time.Second, Log: log.With("nic", n.ID),
+		})
+	case "dgram":
+		local, err := socketAddress(n.Local)
+		if err != nil {
+			return nil, err
+		}
+		remote, err := socketAddress(n.Remote)
+		if err != nil {
+			return nil, err
+		}
+		return socket.NewDatagram(local, remote)
+	}
+	return nil, fmt.Errorf("type %s is not there yet", n.Type)
+}
+
+func socketAddress(a spec.SocketAddress) (socket.Address, error) {
+	s := socket.Address{Network: a.Type, Path: a.Path, Host: a.Host, Port: a.Port}
+	if a.Type != "fd" {
+		return s, nil
+	}
+	var err error
+	s.FD, err = strconv.Atoi(a.FD)
+	return s, err
+}
+
+// filterChanged says that a driver has changed what its NIC receives.
+func (b *board) filterChanged(id string) { b.notify(Notice{Kind: NoticeRxFilter, ID: id}) }
+
+// NIC is what a network card is, for who asks from outside.
+type NIC struct {
+	Spec spec.NIC
+	*virtionet.Device
+}
+
+// NICs lists the network cards, in the order in which guests find them. Safe from any
+// goroutine, as are the devices.
+func (m *Machine) NICs() (list []NIC) {
+	for _, n := range m.board.nics {
+		list = append(list, NIC{n.spec, n.dev})
+	}
+	return list
+}
