@@ -20,12 +20,16 @@ type Config struct {
 	ECAM       Range   // 1 MiB per bus, from bus 0; empty: no PCI
 	PCIWindows []Range // where PCI BARs may lie, besides all ports but 0xcf8-0xcff
 	PCIRoutes  []Route // INTx of devices on bus 0
-	Serial     []Serial
-	RTC        bool     // MC146818 at 0x70, IRQ 8
-	I8042      bool     // keyboard controller at 0x60 and 0x64, IRQ 1 and 12
-	VGA        bool     // legacy VGA ports and window
-	Panic      uint16   // port of the ISA pvpanic; 0: none
-	Virtio     []Virtio // memory-mapped ones
+	// Slots are the root ports in whose slots devices come and go, at most 32, and
+	// SlotPort is where their registers are (package pcihp), whose event is in GPE0.
+	Slots    []Slot
+	SlotPort uint16
+	Serial   []Serial
+	RTC      bool     // MC146818 at 0x70, IRQ 8
+	I8042    bool     // keyboard controller at 0x60 and 0x64, IRQ 1 and 12
+	VGA      bool     // legacy VGA ports and window
+	Panic    uint16   // port of the ISA pvpanic; 0: none
+	Virtio   []Virtio // memory-mapped ones
 	// Nodes are the NUMA nodes, with the distance from each to each, 10 to itself.
 	Nodes     []Node
 	Distances [][]uint8
@@ -57,6 +61,12 @@ type Route struct {
 	Device uint8 // on bus 0
 	Pin    uint8 // 0 is INTA
 	GSI    uint32
+}
+
+// Slot is a slot behind a PCI Express root port.
+type Slot struct {
+	Port   uint8 // devfn of the root port
+	Number uint8 // the slot's own
 }
 
 // Serial is a 16550 UART.
@@ -161,6 +171,9 @@ func (c *Config) check() error {
 		if r.Device > 31 || r.Pin > 3 {
 			return fmt.Errorf("PCI route of device %d pin %d", r.Device, r.Pin)
 		}
+	}
+	if len(c.Slots) > 32 {
+		return fmt.Errorf("%d slots: their registers have 32 bits", len(c.Slots))
 	}
 	for _, s := range c.Serial {
 		if s.IRQ > 15 {

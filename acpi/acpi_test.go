@@ -29,6 +29,7 @@ func full(cpus int) Config {
 	c.ECAM = Range{0xb0000000, 256 << 20}
 	c.SocketSize = 2
 	c.PM.GPE0, c.PM.GPE0Len = 0x620, 16
+	c.SlotPort, c.Slots = 0xcc0, []Slot{{0xe0, 1}, {0xe1, 2}}
 	c.PCIWindows = []Range{{0xc0000000, 0x3ec00000}, {1 << 40, 1 << 39}}
 	for dev := range uint8(3) {
 		for pin := range uint8(4) {

@@ -26,6 +26,7 @@ const (
 	opStore    = 0x70
 	opAnd      = 0x7b
 	opOr       = 0x7d
+	opNotify   = 0x86
 	opDwordFld = 0x8a
 	opLNot     = 0x92
 	opLEqual   = 0x93
@@ -33,6 +34,8 @@ const (
 	opElse     = 0xa1
 	opReturn   = 0xa4
 	opExt      = 0x5b
+	extRegion  = 0x80
+	extField   = 0x81
 	extDevice  = 0x82
 
 	methodSerialized = 1 << 3
@@ -129,6 +132,22 @@ func method(n string, args uint8, terms ...[]byte) []byte {
 
 func arg(n uint8) []byte   { return []byte{opArg0 + n} }
 func local(n uint8) []byte { return []byte{opLocal0 + n} }
+
+// portRegisters declares 32-bit registers, one behind the other from a port on.
+func portRegisters(region string, port uint16, names ...string) []byte {
+	const inPorts = 1
+	const dwords, othersZero = 3, 2 << 5
+	fields := join(path(region), []byte{dwords | othersZero})
+	for _, n := range names {
+		fields = join(fields, path(n), []byte{32})
+	}
+	return join([]byte{opExt, extRegion}, path(region), []byte{inPorts}, integer(uint64(port)), integer(uint64(4*len(names))),
+		[]byte{opExt, extField}, pkg(fields))
+}
+
+func notify(object string, value uint64) []byte {
+	return join([]byte{opNotify}, path(object), integer(value))
+}
 
 func dwordField(buf []byte, off uint64, n string) []byte {
 	return join([]byte{opDwordFld}, buf, integer(off), path(n))

@@ -42,6 +42,7 @@ func (c *Config) dsdt() []byte {
 	sb = append(sb, c.sockets()...)
 	off := integer(uint64(c.PM.Off))
 	return join(scope(`\_SB`, sb...),
+		c.slotEvent(),
 		name(`\_S5`, list(off, off, integer(0), integer(0))))
 }
 
@@ -89,7 +90,10 @@ func (c *Config) pciRoot() []byte {
 		name("_BBN", integer(0)),
 		name("_UID", integer(0)),
 		name("_CRS", resources(crs...)),
-		osc(),
+		c.osc(),
+	}
+	if len(c.Slots) > 0 {
+		terms = append(terms, c.slots())
 	}
 	if len(c.Nodes) > 0 {
 		terms = append(terms, name("_PXM", integer(0))) // Linux warns of a root whose node it does not know
@@ -110,6 +114,9 @@ func (c *Config) pciRoot() []byte {
 // decodes, as Linux warns of a claim that covers a part of them.
 func (c *Config) motherboard() []byte {
 	crs := [][]byte{ports(c.PM.Base, c.PM.Size)}
+	if len(c.Slots) > 0 {
+		crs = append(crs, ports(c.SlotPort, slotPorts))
+	}
 	if c.ECAM.Size > 0 {
 		crs = append(crs, fixedMemory(c.ECAM))
 	}
@@ -121,6 +128,7 @@ func (c *Config) motherboard() []byte {
 // _OSC of a PCI root (PCI Firmware 3.0 §4.5.1).
 const (
 	oscControl     = 1<<0 | 1<<2 | 1<<3 | 1<<4 // native hotplug, PME, AER, the capability structure
+	oscNoServices  = 1 << 4                    // root ports that have none of the others: hot-plug is this table's
 	oscBadUUID     = 1 << 2
 	oscBadRevision = 1 << 3
 	oscMasked      = 1 << 4
@@ -132,14 +140,18 @@ const oscUUID = "\x5b\x4d\xdb\x33\xf7\x1f\x1c\x40\x96\x57\x74\x41\xc0\x3d\xd7\x6
 // osc hands the operating system native control of PCI Express features:
 //
 //	Arg0 UUID, Arg1 revision, Arg2 count, Arg3 dwords: status, support, control
-func osc() []byte {
+func (c *Config) osc() []byte {
+	granted := uint64(oscControl)
+	if len(c.Slots) > 0 {
+		granted = oscNoServices
+	}
 	status, control := path("CDW1"), path("CDW3")
 	setStatus := func(bit uint64) []byte { return or(status, integer(bit), status) }
 	return method("_OSC", 4,
 		dwordField(arg(3), 0, "CDW1"),
 		when(equal(arg(0), buffer([]byte(oscUUID))),
 			dwordField(arg(3), 8, "CDW3"),
-			and(control, integer(oscControl), local(0)),
+			and(control, integer(granted), local(0)),
 			when(not(equal(arg(1), integer(1))), setStatus(oscBadRevision)),
 			when(not(equal(control, local(0))), setStatus(oscMasked)),
 			store(local(0), control)),

@@ -109,12 +109,15 @@ func (r *RootComplex) wanted(f *Function, i int) (base uint64, ok bool) {
 	}
 	base = f.base(i)
 	if b.kind == BARIO {
-		return base, f.command()&cmdIO != 0 && base != 0
+		return base, f.command()&cmdIO != 0 && base != 0 && f.behind == nil // ports pass no I/O on
 	}
 	if f.command()&cmdMemory == 0 || base == 0 || base+b.size < base {
 		return 0, false
 	}
 	if base < chipsetEnd && base+b.size > chipsetBase {
+		return 0, false
+	}
+	if f.behind != nil && !f.behind.forwards(base, b.size) {
 		return 0, false
 	}
 	for _, ram := range r.cfg.Memory.Regions() {

@@ -218,7 +218,7 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 
 	for name, change := range map[string]func(*State){
-		"version":   func(s *State) { s.Version = 2 },
+		"version":   func(s *State) { s.Version = 1 },
 		"functions": func(s *State) { s.Functions = s.Functions[1:] },
 		"place":     func(s *State) { s.Functions[1].Devfn = 77 },
 		"length":    func(s *State) { s.Functions[1].Config = nil },

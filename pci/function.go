@@ -25,6 +25,7 @@ const (
 	regIntPin     = 0x3d
 	firstCap      = 0x40
 	configSize    = 256
+	extendedSize  = 4096
 )
 
 const (
@@ -46,9 +47,9 @@ type Identity struct {
 	SubsystemVendor, SubsystemID uint16
 }
 
-// Function is one PCI function with a type 0 header. Build it (AddBAR,
-// AddCapability, AddMSIX, UseINTx, …), then give it to RootComplex.AddFunction;
-// from then on the guest changes it, under the complex's lock.
+// Function is one PCI function with a type 0 header (a Port's has type 1). Build it (AddBAR,
+// AddCapability, AddMSIX, UseINTx, …), then give it to RootComplex.AddFunction
+// or Port.Plug; from then on the guest changes it, under the complex's lock.
 //
 //	0x00  device ID | vendor ID            0x2c  subsystem ID | subsystem vendor
 //	0x04  status    | command              0x34  capabilities pointer
@@ -66,6 +67,9 @@ type Function struct {
 	msix     *MSIX
 	root     *RootComplex
 	devfn    uint8
+	bridge   *Port // the port that this function is, or nil
+	behind   *Port // the port that it is plugged into; nil: it is on bus 0
+	express  bool  // has configuration space up to 4 KiB, of which the rest reads 0
 
 	irqMu sync.Mutex
 	line  irq.Line
@@ -188,6 +192,9 @@ func (f *Function) read(off int, p []byte) {
 		}
 		f.irqMu.Unlock()
 	}
+	if f.bridge != nil {
+		f.bridge.show(off, p)
+	}
 }
 
 // write stores configuration bytes and lets what depends on them follow.
@@ -206,7 +213,11 @@ func (f *Function) write(off int, p []byte) (moved bool) {
 		f.updateINTx()
 		moved = true
 	}
-	return moved || (off < regBAR0+24 && end > regBAR0)
+	last := regBAR0 + 24
+	if f.bridge != nil {
+		last = regWindowsEnd
+	}
+	return moved || (off < last && end > regBAR0)
 }
 
 // resetConfig puts every register back. Called with the complex's lock held.

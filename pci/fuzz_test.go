@@ -20,6 +20,7 @@ func FuzzConfigSpace(f *testing.F) {
 		step(4, 2, 0x0c, 0), step(0, 1, 0x42, 0x8000), step(5, 0, 1, 1), step(4, 3, 0, 0xfee00000),
 		step(0, 2, 0x20, 0xfffffff0), step(0, 2, 0x24, 0xffffffff), step(2, 2, 0, 0x80001810), step(3, 2, 0, 0xb0000000),
 		step(1, 2, 0x60, 0x0a0b0c0d), step(6, 0, 0, 1), step(7, 0, 0, 0),
+		step(7, 0, 0, 1), step(8, 1, 0xe004, 6), step(8, 1, 0x0004, 6), step(7, 0, 0, 2), step(7, 0, 0, 3),
 	} {
 		seed = append(seed, s...)
 	}
@@ -28,17 +29,23 @@ func FuzzConfigSpace(f *testing.F) {
 		if len(history) > 4096 {
 			return
 		}
-		r := newRig(t)
+		r, ports := portRig(t)
 		fn, _ := r.add(3)
 		r.add(4)
 		for ; len(history) >= 8; history = history[8:] {
-			r.fuzzStep(fn, history[0], history[1]&3, binary.LittleEndian.Uint16(history[2:]), binary.LittleEndian.Uint32(history[4:]))
+			r.fuzzStep(fn, ports[0], history[0], history[1]&3, binary.LittleEndian.Uint16(history[2:]), binary.LittleEndian.Uint32(history[4:]))
 		}
 		r.checkWindows()
 		s := r.Save()
-		q := newRig(t)
+		q, theirs := portRig(t)
 		q.add(3)
 		q.add(4)
+		if ports[0].Device() != nil {
+			g, _ := endpoint(t)
+			if err := theirs[0].Plug(g); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := q.Load(s); err != nil {
 			t.Fatal(err)
 		}
@@ -48,9 +55,9 @@ func FuzzConfigSpace(f *testing.F) {
 	})
 }
 
-func (r *rig) fuzzStep(fn *Function, what, width byte, off uint16, v uint32) {
+func (r *rig) fuzzStep(fn *Function, port *Port, what, width byte, off uint16, v uint32) {
 	n := 1 << width
-	switch what % 8 {
+	switch what % 9 {
 	case 0:
 		r.write(3<<3|uint8(off>>15)<<3, int(off&0xfff), n, uint64(v)<<32|uint64(v))
 	case 1:
@@ -74,6 +81,19 @@ func (r *rig) fuzzStep(fn *Function, what, width byte, off uint16, v uint32) {
 			r.Reset()
 		case 1:
 			_ = r.AssignResources()
+		case 2:
+			f, _ := endpoint(r.t)
+			_ = port.Plug(f)
+		case 3:
+			if f := port.Unplug(); f != nil {
+				_ = f.Close()
+			}
+		}
+	case 8: // the port or, with the highest bits clear, what is behind it
+		if off>>12 != 0 {
+			r.write(Devfn(0x1c, 0), int(off&0xff), n, uint64(v)<<32|uint64(v))
+		} else {
+			r.writeBus(port.Bus(), int(off&0xfff), n, uint64(v)<<32|uint64(v))
 		}
 	}
 }

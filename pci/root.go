@@ -45,7 +45,8 @@ type Config struct {
 	Reset       bus.Handler               // serves byte accesses to ResetPort; may be nil
 }
 
-// RootComplex is the host bridge, the ISA bridge and the functions on bus 0.
+// RootComplex is the host bridge, the ISA bridge, the functions on bus 0 and what
+// is behind root ports.
 // Safe for concurrent use.
 type RootComplex struct {
 	cfg Config
@@ -53,7 +54,8 @@ type RootComplex struct {
 	mu        sync.Mutex // configuration space of every function, and what it maps
 	address   uint32     // CONFIG_ADDRESS
 	byDevfn   [256]*Function
-	functions []*Function // in order of devfn
+	functions []*Function // in order of devfn, then those behind ports
+	ports     []*Port
 
 	pirqMu sync.Mutex
 	pirqs  [8]pirq
@@ -94,6 +96,17 @@ func (r *RootComplex) AddFunction(devfn uint8, f *Function) error {
 	if g := r.byDevfn[devfn]; g != nil {
 		return fmt.Errorf("pci: %s: 00:%02x.%d holds %s", f.name, devfn>>3, devfn&7, g.name)
 	}
+	if err := r.wire(f, devfn>>3); err != nil {
+		return err
+	}
+	f.root, f.devfn = r, devfn
+	r.byDevfn[devfn] = f
+	r.list()
+	return nil
+}
+
+// wire gives f its message sources and the interrupt line of a slot on bus 0.
+func (r *RootComplex) wire(f *Function, slot uint8) error {
 	if f.root != nil {
 		return fmt.Errorf("pci: %s has a place already", f.name)
 	}
@@ -106,20 +119,28 @@ func (r *RootComplex) AddFunction(devfn uint8, f *Function) error {
 		}
 	}
 	if pin := f.reset[regIntPin]; pin != 0 {
-		f.line = r.shared[INTxGSI(devfn>>3, pin-1)-pirqGSI].Source()
-	}
-	f.root, f.devfn = r, devfn
-	r.byDevfn[devfn] = f
-	r.functions = r.functions[:0]
-	for _, f := range r.byDevfn {
-		if f != nil {
-			r.functions = append(r.functions, f)
-		}
+		f.line = r.shared[INTxGSI(slot, pin-1)-pirqGSI].Source()
 	}
 	return nil
 }
 
-// Functions returns what is on bus 0, in order of devfn.
+// list brings functions up to date. Called with the lock held.
+func (r *RootComplex) list() {
+	var all []*Function
+	for _, f := range r.byDevfn {
+		if f != nil {
+			all = append(all, f)
+		}
+	}
+	for _, p := range r.ports {
+		if p.child != nil {
+			all = append(all, p.child)
+		}
+	}
+	r.functions = all
+}
+
+// Functions returns what is on bus 0, in order of devfn, then what is behind ports.
 func (r *RootComplex) Functions() []*Function {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,6 +184,10 @@ func (r *RootComplex) ReadConfig(bus, devfn uint8, off int, p []byte) {
 		}
 		return
 	}
+	if off > configSize-len(p) { // no extended capability (PCI Express 3.0 §7.9.1)
+		clear(p)
+		return
+	}
 	if h := f.findHook(off, len(p)); h != nil {
 		h.h.Read(uint64(off-h.off), p)
 		return
@@ -170,7 +195,7 @@ func (r *RootComplex) ReadConfig(bus, devfn uint8, off int, p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f.read(off, p)
-	if i := regHeaderType - off; i >= 0 && i < len(p) && r.hasSiblings(devfn) {
+	if i := regHeaderType - off; i >= 0 && i < len(p) && f.behind == nil && r.hasSiblings(devfn) {
 		p[i] |= multiFunction
 	}
 }
@@ -178,7 +203,7 @@ func (r *RootComplex) ReadConfig(bus, devfn uint8, off int, p []byte) {
 // WriteConfig writes configuration bytes of a function on a bus.
 func (r *RootComplex) WriteConfig(bus, devfn uint8, off int, p []byte) {
 	f := r.at(bus, devfn, off, len(p))
-	if f == nil {
+	if f == nil || off > configSize-len(p) {
 		return
 	}
 	h := f.findHook(off, len(p))
@@ -193,15 +218,22 @@ func (r *RootComplex) WriteConfig(bus, devfn uint8, off int, p []byte) {
 	h.h.Write(uint64(off-h.off), p)
 }
 
-// at returns the function that an access reaches, or nil. Functions are never
-// removed, and their hooks never change.
+// at returns the function that an access reaches, or nil. A function's hooks never
+// change, and may be called for a moment after it was unplugged.
 func (r *RootComplex) at(bus, devfn uint8, off, n int) *Function {
-	if bus != 0 || off < 0 || n > configSize || off > configSize-n {
+	if off < 0 || n > configSize || off > extendedSize-n {
 		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.byDevfn[devfn]
+	f := r.byDevfn[devfn]
+	if bus != 0 {
+		f = r.behindBus(bus, devfn)
+	}
+	if f == nil || !f.express && off > configSize-n {
+		return nil
+	}
+	return f
 }
 
 func (r *RootComplex) hasSiblings(devfn uint8) bool {
@@ -257,7 +289,7 @@ func (d dataPort) selected() (bus, devfn uint8, reg int, ok bool) {
 func (d dataPort) Read(off uint64, p []byte) {
 	bus, devfn, reg, ok := d.selected()
 	if !ok {
-		bus = 1 // nothing is there: reads as ones
+		reg = -extendedSize // nothing is there: reads as ones
 	}
 	d.r.ReadConfig(bus, devfn, reg+int(off), p)
 }

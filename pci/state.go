@@ -3,7 +3,7 @@ package pci
 import "fmt"
 
 // StateVersion is the version of State that this package writes and reads.
-const StateVersion = 1
+const StateVersion = 2
 
 // State is the root complex and the configuration of every function on it. The
 // devices behind save their own.
@@ -16,6 +16,7 @@ type State struct {
 
 // FunctionState is one function's configuration space and MSI-X table.
 type FunctionState struct {
+	Port    uint8 // number of the root port that it is plugged into; 0: it is on bus 0
 	Devfn   uint8
 	Config  []byte
 	INTx    bool
@@ -47,7 +48,7 @@ func (r *RootComplex) Save() State {
 }
 
 func (f *Function) save() FunctionState {
-	s := FunctionState{Devfn: f.devfn, Config: append([]byte(nil), f.cfg[:]...)}
+	s := FunctionState{Port: f.port(), Devfn: f.devfn, Config: append([]byte(nil), f.cfg[:]...)}
 	f.irqMu.Lock()
 	s.INTx = f.intx
 	f.irqMu.Unlock()
@@ -75,7 +76,7 @@ func (r *RootComplex) Load(s State) error {
 	}
 	for i, f := range r.functions {
 		if err := f.check(s.Functions[i]); err != nil {
-			return fmt.Errorf("pci: %s at 00:%02x.%d: %w", f.name, f.devfn>>3, f.devfn&7, err)
+			return fmt.Errorf("pci: %s at port %d, %02x.%d: %w", f.name, f.port(), f.devfn>>3, f.devfn&7, err)
 		}
 	}
 	r.address = s.Address & 0x80fffffc
@@ -92,8 +93,8 @@ func (r *RootComplex) Load(s State) error {
 // check says whether s can be a state of this function: what the guest cannot
 // change is the same.
 func (f *Function) check(s FunctionState) error {
-	if s.Devfn != f.devfn {
-		return fmt.Errorf("state has a function at 00:%02x.%d instead", s.Devfn>>3, s.Devfn&7)
+	if s.Port != f.port() || s.Devfn != f.devfn {
+		return fmt.Errorf("state has a function at port %d, %02x.%d instead", s.Port, s.Devfn>>3, s.Devfn&7)
 	}
 	if len(s.Config) != configSize {
 		return fmt.Errorf("state has %d bytes of configuration space", len(s.Config))

@@ -13,6 +13,12 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
                     0x01,               // Alignment
                     0x80,               // Length
                     )
+                IO (Decode16,
+                    0x0CC0,             // Range Minimum
+                    0x0CC0,             // Range Maximum
+                    0x01,               // Alignment
+                    0x0C,               // Length
+                    )
                 Memory32Fixed (ReadWrite,
                     0xB0000000,         // Address Base
                     0x10000000,         // Address Length
@@ -84,7 +90,7 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
                 If ((Arg0 == ToUUID ("33db4d5b-1ff7-401c-9657-7441c03dd766") /* PCI Host Bridge Device */))
                 {
                     CreateDWordField (Arg3, 0x08, CDW3)
-                    Local0 = (CDW3 & 0x1D)
+                    Local0 = (CDW3 & 0x10)
                     If ((Arg1 != One))
                     {
                         CDW1 |= 0x08
@@ -103,6 +109,42 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
                 }
 
                 Return (Arg3)
+            }
+
+            OperationRegion (SLTR, SystemIO, 0x0CC0, 0x0C)
+            Field (SLTR, DWordAcc, NoLock, WriteAsZeros)
+            {
+                SLTP,   32, 
+                SLTW,   32, 
+                SLTE,   32
+            }
+
+            Device (RPE0)
+            {
+                Name (_ADR, 0x001C0000)  // _ADR: Address
+                Device (S00)
+                {
+                    Name (_ADR, Zero)  // _ADR: Address
+                    Name (_SUN, One)  // _SUN: Slot User Number
+                    Method (_EJ0, 1, Serialized)  // _EJx: Eject Device, x=0-9
+                    {
+                        \_SB.PCI0.SLTE = One
+                    }
+                }
+            }
+
+            Device (RPE1)
+            {
+                Name (_ADR, 0x001C0001)  // _ADR: Address
+                Device (S00)
+                {
+                    Name (_ADR, Zero)  // _ADR: Address
+                    Name (_SUN, 0x02)  // _SUN: Slot User Number
+                    Method (_EJ0, 1, Serialized)  // _EJx: Eject Device, x=0-9
+                    {
+                        \_SB.PCI0.SLTE = 0x02
+                    }
+                }
             }
 
             Name (_PXM, Zero)  // _PXM: Device Proximity
@@ -333,6 +375,34 @@ DefinitionBlock ("", "DSDT", 2, "BERTH ", "BERTH   ", 0x00000001)
             {
                 Name (_HID, "ACPI0007" /* Processor Device */)  // _HID: Hardware ID
                 Name (_UID, One)  // _UID: Unique ID
+            }
+        }
+    }
+
+    Scope (\_GPE)
+    {
+        Method (_E01, 0, Serialized)  // _Exx: Edge-Triggered GPE, xx=0x00-0xFF
+        {
+            Local0 = \_SB.PCI0.SLTP
+            Local1 = \_SB.PCI0.SLTW
+            If ((Local0 & One))
+            {
+                Notify (\_SB.PCI0.RPE0.S00, One) // Device Check
+            }
+
+            If ((Local1 & One))
+            {
+                Notify (\_SB.PCI0.RPE0.S00, 0x03) // Eject Request
+            }
+
+            If ((Local0 & 0x02))
+            {
+                Notify (\_SB.PCI0.RPE1.S00, One) // Device Check
+            }
+
+            If ((Local1 & 0x02))
+            {
+                Notify (\_SB.PCI0.RPE1.S00, 0x03) // Eject Request
             }
         }
     }
