@@ -33,6 +33,7 @@ type board struct {
 	chipset
 	chars
 	platform
+	slots      slots
 	disks      []*backend.Backend
 	nics       []nic
 	transports []transport
@@ -238,6 +239,7 @@ func (b *board) acpiConfig(m spec.Machine) acpi.Config {
 	}
 	c.Nodes, c.Distances = b.nodes(m)
 	b.describe(&c)
+	b.slots.describe(&c)
 	return c
 }
 
@@ -291,6 +293,7 @@ func (b *board) reset() error {
 		t.Reset()
 	}
 	b.platform.reset()
+	b.slots.reset()
 	b.chipset.reset()
 	if err := b.mem.Clear(); err != nil {
 		return err
@@ -311,6 +314,7 @@ func (b *board) close() error {
 	for _, n := range b.nics {
 		errs = append(errs, n.dev.Close())
 	}
+	errs = append(errs, b.slots.close())
 	b.drainChars()
 	errs = append(errs, b.chars.close())
 	if b.platform != nil {

@@ -24,8 +24,9 @@ type Notice struct {
 	Guest  bool  // the guest did it
 	Cause  Cause // of a Reset or a Shutdown
 	Action string
-	ID     string // of a Port, a NIC
+	ID     string // of a Port, a NIC or a device, "" if that has none
 	Open   bool
+	Path   string // of a device, its place in QEMU's tree of objects
 }
 
 // NoticeKind is a kind of Notice.
@@ -41,6 +42,7 @@ const (
 	NoticePanicked // Action is "pause", "reset", "none" or "poweroff"
 	NoticePort     // the guest has opened or closed the virtio port ID
 	NoticeRxFilter // the driver of the NIC ID has changed what it receives
+	NoticeDeviceDeleted
 )
 
 // Cause is why a VM was reset or shut down, in QEMU's words (its ShutdownCause).

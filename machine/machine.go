@@ -103,9 +103,7 @@ func New(cfg Config) (*Machine, error) {
 }
 
 func (m *Machine) startVCPUs() error {
-	// Go runs as many threads at once as it is told: a vCPU in the soft engine
-	// occupies one all the time, and must never keep a device's worker waiting.
-	runtime.GOMAXPROCS(m.cfg.Spec.CPUs.Count + m.board.workers(m.cfg.Spec) + 2)
+	m.setThreads()
 	name := m.cfg.Accelerator.Name()
 	if name == "kvm" {
 		name = "KVM"
@@ -118,6 +116,12 @@ func (m *Machine) startVCPUs() error {
 		m.vcpus = append(m.vcpus, c)
 	}
 	return nil
+}
+
+// setThreads tells Go how many threads to run at once: a vCPU in the soft engine
+// occupies one all the time, and must never keep a device's worker waiting.
+func (m *Machine) setThreads() {
+	runtime.GOMAXPROCS(m.cfg.Spec.CPUs.Count + m.board.workers(m.cfg.Spec) + 2)
 }
 
 // post hands a device's event to Run and holds the vCPUs where they are. Called
@@ -220,6 +224,8 @@ func (m *Machine) wait() (o Outcome, over bool, err error) {
 	case f := <-m.requests:
 		f()
 		return o, false, nil
+	case <-m.board.slots.ejected:
+		return o, false, m.removeEjected(m.status == Running)
 	case e := <-m.events:
 		return m.happened(e)
 	case r := <-m.reports:

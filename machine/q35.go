@@ -27,6 +27,7 @@ const (
 	maxAddress = 1 << 40 // what every guest CPU reaches: soft has 40 bits of physical address
 
 	panicSlot = 0x1e // beside the LPC bridge, where it moves nobody else
+	portSlot  = 0x1c // and the next: of root ports, eight functions each
 )
 
 // q35 is the PC with PCI Express: virtio devices are PCI functions.
@@ -65,6 +66,9 @@ func (b *board) newQ35(cfg Config, post func(event)) error {
 		return err
 	}
 	b.platform = p
+	if err := b.addSlots(p.root, int(cfg.Spec.HotplugSlots)); err != nil {
+		return err
+	}
 	if cfg.Spec.PVPanic == "pci" {
 		return p.addPanic(b.panicDevice(cfg, post))
 	}
@@ -94,6 +98,9 @@ func (p *q35) addPanic(d *pvpanic.Device) error {
 }
 
 func (p *q35) attach(b *board, cfg Config, dev virtio.Device) (transport, error) {
+	if p.next == portSlot {
+		return nil, errors.New("no place left on the PCI bus")
+	}
 	t, err := virtio.NewPCI(dev, virtio.PCIConfig{Memory: b.mem, Doorbells: b.doorbells(), Log: cfg.Log})
 	if err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ func (m *Machine) saveInitial() error {
 // their counters are set.
 func (m *Machine) reset() error {
 	m.dropEvents()
+	if err := m.removeAsked(); err != nil {
+		return err
+	}
 	if m.status == Running {
 		m.board.clock.Pause()
 		defer m.board.clock.Resume()

@@ -46,7 +46,10 @@ func New(c Config) (*Monitor, error) {
 // table is everything that the monitor understands and says.
 func (m *Monitor) table() (*qmp.Table, error) {
 	v := qmp.Version{QEMU: qmp.Triple{Major: major, Minor: minor, Micro: micro}, Package: m.cfg.Package}
-	return qmp.NewTable(v, slices.Concat(m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands()), events())
+	return qmp.NewTable(v, slices.Concat(
+		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
+		m.deviceCommands(),
+	), events())
 }
 
 // Attach gives the monitor its VM, before any session begins.
@@ -69,6 +72,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[qmp.None]("POWERDOWN", "The power button was pressed.", 0),
 		qmp.DefineEvent[ending]("RESET", "The VM was reset, by the guest or from outside.", 0),
 		qmp.DefineEvent[ending]("SHUTDOWN", "The VM ends, or is kept halted if its spec says so.", 0),
+		qmp.DefineEvent[deviceDeleted]("DEVICE_DELETED", "A device is gone: the guest has let go of it, or was reset after it was asked to.", 0),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
 		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}
@@ -112,6 +116,8 @@ func (m *Monitor) Notice(n machine.Notice) {
 		m.server.Emit("RESET", ending{n.Guest, shutdownCause(n.Cause)})
 	case machine.NoticeShutdown:
 		m.server.Emit("SHUTDOWN", ending{n.Guest, shutdownCause(n.Cause)})
+	case machine.NoticeDeviceDeleted:
+		m.server.Emit("DEVICE_DELETED", deviceDeleted{optional(n.ID), n.Path})
 	case machine.NoticePanicked:
 		action := panicAction(n.Action)
 		if n.Action == "reset" {

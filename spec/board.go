@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"berth/internal/suggest"
@@ -19,7 +20,8 @@ type Board struct {
 func Boards() []Board {
 	return []Board{
 		{"microvm-1", "microvm", "virtio-mmio devices and no chipset: the fastest to boot"},
-		{"q35-1", "q35", "a PC with PCI Express"},
+		{"q35-1", "q35", "a PC with PCI Express and no slots for hot-plug"},
+		{"q35-2", "q35", "a PC with PCI Express"},
 	}
 }
 
@@ -31,7 +33,10 @@ func findBoard(name string) (Board, error) {
 		if b.Name == name || b.Alias == name {
 			found = &b
 		}
-		names = append(names, b.Alias, b.Name)
+		if !slices.Contains(names, b.Alias) {
+			names = append(names, b.Alias)
+		}
+		names = append(names, b.Name)
 	}
 	if found != nil {
 		return *found, nil

@@ -23,7 +23,10 @@ type Machine struct {
 	Name    string `json:"name"`
 	// Board is the board's versioned name, or one that stands for its newest version: see Boards.
 	Board string `json:"machine"`
-	Accel string `json:"accel" words:"auto kvm soft"`
+	// HotplugSlots is how many PCI Express root ports there are, each with a slot in which
+	// a device can come and go while the guest runs.
+	HotplugSlots Slots  `json:"hotplugSlots"`
+	Accel        string `json:"accel" words:"auto kvm soft"`
 	// SoftEngine is how the soft accelerator runs code.
 	SoftEngine string `json:"softEngine" words:"auto interp jit"`
 	// CPU is the level of x86-64 that the guest sees. Empty is "max", all that accelerator and host have.
@@ -86,16 +89,18 @@ func (f *Files) Set(s string) error {
 // Default returns a machine with everything set that has a default.
 func Default() Machine {
 	return Machine{
-		Version:    Version,
-		Name:       "berth",
-		Board:      "q35",
-		Accel:      "auto",
-		SoftEngine: "auto",
-		CPUs:       CPUs{Count: 1},
-		Memory:     Memory{Size: 512 << 20},
-		Boot:       Boot{Decompress: "auto"},
-		PVPanic:    "isa",
-		OnPanic:    "stop",
+		Version: Version,
+		Name:    "berth",
+		Board:   "q35",
+
+		HotplugSlots: unsetSlots,
+		Accel:        "auto",
+		SoftEngine:   "auto",
+		CPUs:         CPUs{Count: 1},
+		Memory:       Memory{Size: 512 << 20},
+		Boot:         Boot{Decompress: "auto"},
+		PVPanic:      "isa",
+		OnPanic:      "stop",
 	}
 }
 
@@ -108,6 +113,7 @@ func (m *Machine) Complete() error {
 		return err
 	}
 	m.Board = board.Name
+	m.completeSlots()
 	if err := m.CPUs.complete(); err != nil {
 		return err
 	}
@@ -146,7 +152,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("cpu %w", err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls} {
+	for _, check := range []func() error{m.checkBoard, m.checkSlots, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -131,7 +131,7 @@ func TestJSONRoundTrip(t *testing.T) {
 }
 
 func TestBoards(t *testing.T) {
-	for in, want := range map[string]string{"q35": "q35-1", "q35-1": "q35-1", "microvm": "microvm-1"} {
+	for in, want := range map[string]string{"q35": "q35-2", "q35-1": "q35-1", "q35-2": "q35-2", "microvm": "microvm-1"} {
 		m := Default()
 		m.Board = in
 		if err := m.Complete(); err != nil || m.Board != want {
@@ -139,8 +139,8 @@ func TestBoards(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]string{
-		"q53": `machine "q53" is not known: did you mean "q35"?`, "q35-2": `did you mean "q35-1"?`,
-		"": `machine "" is not known: use `, "pc-i440fx-9.2": "use microvm, microvm-1, q35, q35-1",
+		"q53": `machine "q53" is not known: did you mean "q35"?`, "q35-9": `did you mean "q35-1"?`,
+		"": `machine "" is not known: use `, "pc-i440fx-9.2": "use microvm, microvm-1, q35, q35-1, q35-2",
 	} {
 		m := Default()
 		m.Board = in

@@ -43,6 +43,7 @@ type PCIConfig struct {
 	Memory    *guestmem.Memory
 	Doorbells Doorbells    // nil: every notification is a register write
 	Log       *slog.Logger // nil: silent
+	Express   bool         // the function is an endpoint of PCI Express, for a root port's slot
 }
 
 // PCI is the PCI transport of one device (virtio 1.2 §4.1, modern only).
@@ -128,6 +129,9 @@ func (t *PCI) buildFunction() error {
 		return err
 	}
 	t.fn.Hook(t.pciCap+16, 4, window{t})
+	if t.cfg.Express {
+		return t.fn.AddExpress()
+	}
 	return nil
 }
 

@@ -73,32 +73,37 @@ func completions() map[string]cobra.CompletionFunc {
 	words := func(path string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(spec.Words(path), cobra.ShellCompDirectiveNoFileComp)
 	}
-	var boards []string
+	about := map[string]string{} // of an alias, its newest
 	for _, b := range spec.Boards() {
-		boards = append(boards, b.Alias+"\t"+b.About, b.Name+"\t"+b.About)
+		about[b.Alias], about[b.Name] = b.About, b.About
+	}
+	var boards []string
+	for name, line := range about {
+		boards = append(boards, name+"\t"+line)
 	}
 	slices.Sort(boards)
 	return map[string]cobra.CompletionFunc{
-		"append":      cobra.NoFileCompletions,
-		"name":        cobra.NoFileCompletions,
-		"machine":     cobra.FixedCompletions(boards, cobra.ShellCompDirectiveNoFileComp),
-		"accel":       words("accel"),
-		"soft-engine": words("softEngine"),
-		"cpu":         words("cpu"),
-		"decompress":  words("boot.decompress"),
-		"pvpanic":     words("pvpanic"),
-		"on-panic":    words("onPanic"),
-		"dry-run":     cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
-		"disk":        keyed(spec.Keys(spec.Disk{})),
-		"nic":         keyed(spec.Keys(spec.NIC{})),
-		"memory":      keyed(spec.Keys(spec.Memory{})),
-		"cpus":        keyed(spec.Keys(spec.CPUs{})),
-		"serial":      keyed(spec.Keys(spec.Char{})),
-		"cloud-init":  keyed(spec.Keys(spec.CloudInit{})),
-		"qmp":         keyed(spec.Keys(spec.Control{})),
-		"console":     keyed(spec.Keys(spec.Char{})),
-		"port":        keyed(spec.Keys(spec.Port{})),
-		"numa":        completeNUMA,
+		"append":        cobra.NoFileCompletions,
+		"name":          cobra.NoFileCompletions,
+		"hotplug-slots": cobra.NoFileCompletions,
+		"machine":       cobra.FixedCompletions(boards, cobra.ShellCompDirectiveNoFileComp),
+		"accel":         words("accel"),
+		"soft-engine":   words("softEngine"),
+		"cpu":           words("cpu"),
+		"decompress":    words("boot.decompress"),
+		"pvpanic":       words("pvpanic"),
+		"on-panic":      words("onPanic"),
+		"dry-run":       cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp),
+		"disk":          keyed(spec.Keys(spec.Disk{})),
+		"nic":           keyed(spec.Keys(spec.NIC{})),
+		"memory":        keyed(spec.Keys(spec.Memory{})),
+		"cpus":          keyed(spec.Keys(spec.CPUs{})),
+		"serial":        keyed(spec.Keys(spec.Char{})),
+		"cloud-init":    keyed(spec.Keys(spec.CloudInit{})),
+		"qmp":           keyed(spec.Keys(spec.Control{})),
+		"console":       keyed(spec.Keys(spec.Char{})),
+		"port":          keyed(spec.Keys(spec.Port{})),
+		"numa":          completeNUMA,
 	}
 }
 

@@ -61,7 +61,7 @@ func TestBashCompletes(t *testing.T) {
 		{"berth run --accel k", "berth run --accel kvm "},
 		{"berth run --accel=so", "berth run --accel=soft "},
 		{"berth run --machine micr", "berth run --machine microvm"},
-		{"berth run --machine q35-", "berth run --machine q35-1 "},
+		{"berth run --machine q35-1", "berth run --machine q35-1 "},
 		{"berth run --on-panic res", "berth run --on-panic reset "},
 		{"berth run --decompress g", "berth run --decompress guest "},
 		{"berth run --pvpanic p", "berth run --pvpanic pci "},

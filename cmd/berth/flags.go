@@ -47,6 +47,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.value("initrd", "", "initial RAM disk `FILE`; for a Multiboot kernel its modules: FILE[ ARGS],…", func(m *spec.Machine) setter { return &m.Boot.Initrd })
 	d.text("append", "kernel command line `STRING`", func(m *spec.Machine) *string { return &m.Boot.Cmdline })
 	d.text("machine", "`BOARD`: q35, microvm, or a version of one of them", func(m *spec.Machine) *string { return &m.Board })
+	d.value("hotplug-slots", "", "PCI Express slots `N` in which devices can come and go, on a q35 (4 unless told otherwise)", func(m *spec.Machine) setter { return &m.HotplugSlots })
 	d.value("memory", "m", "guest RAM `SIZE[,KEY=VALUE,…]`: a number with K, M, G or T (MiB without); hugepages=off|on|2M|1G, prefault=on, share=on, file=PATH, policy=bind|preferred|interleave with host-nodes=N-M", func(m *spec.Machine) setter { return &m.Memory })
 	d.value("cpus", "", "virtual CPUs `N[,KEY=VALUE,…]`: sockets, cores, threads, maxcpus", func(m *spec.Machine) setter { return &m.CPUs })
 	d.list("numa", "NUMA `node[,cpus=N-M][,memory=SIZE][,host-nodes=N-M,policy=POLICY]` or dist,src=N,dst=M,val=10-255; may be repeated",

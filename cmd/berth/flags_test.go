@@ -14,7 +14,7 @@ import (
 // everything is a command line with every flag that describes the machine, each
 // with another value than its default.
 var everything = []string{
-	"--kernel=k", "--initrd=i", "--append=quiet", "--machine=microvm", "--memory=1G,hugepages=2M,prefault,share,file=m,host-nodes=0,policy=bind",
+	"--kernel=k", "--initrd=i", "--append=quiet", "--machine=microvm", "--hotplug-slots=2", "--memory=1G,hugepages=2M,prefault,share,file=m,host-nodes=0,policy=bind",
 	"--cpus=2,sockets=2,cores=1,threads=1,maxcpus=2",
 	"--numa=node,cpus=0,memory=512M,host-nodes=0,policy=bind", "--numa=node,cpus=1,memory=512M,host-nodes=1,policy=preferred", "--numa=dist,src=1,dst=1,val=10",
 	"--disk=file=d,format=raw,readonly,serial=s,id=i,node-name=n,cache=none,aio=native,snapshot,discard=unmap,detect-zeroes=on,references=refuse,queues=3," +

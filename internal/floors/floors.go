@@ -17,7 +17,7 @@ x86/jit
 x86/interp
 
 # parts
-device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic
+device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic device/pcihp
 pci block/blocktest block/mapped block/pool boot/boottest
 block/mapped/mappedtest
 accel virtio netdev/socket acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle block/uring boot/unpack
