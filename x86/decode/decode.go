@@ -53,35 +53,56 @@ func (d *decoder) bit3(bit uint8) uint8 {
 	return 0
 }
 
+// isPrefix tells the legacy prefixes and REX from opcodes.
+var isPrefix = [256]uint8{
+	0x66: legacy, 0x67: legacy, 0xf0: legacy, 0xf2: legacy, 0xf3: legacy,
+	0x26: legacy, 0x2e: legacy, 0x36: legacy, 0x3e: legacy, 0x64: legacy, 0x65: legacy,
+	0x40: rex, 0x41: rex, 0x42: rex, 0x43: rex, 0x44: rex, 0x45: rex, 0x46: rex, 0x47: rex,
+	0x48: rex, 0x49: rex, 0x4a: rex, 0x4b: rex, 0x4c: rex, 0x4d: rex, 0x4e: rex, 0x4f: rex,
+}
+
+const (
+	legacy = 1 + iota
+	rex    // in 64-bit mode
+)
+
 func (d *decoder) prefixes() error {
 	for ; d.pos < len(d.p); d.pos++ {
 		b := d.p[d.pos]
-		switch b {
-		case 0x66:
-			d.in.P66 = true
-		case 0x67:
-			d.a67 = true
-		case 0xf0:
-			d.in.Lock = true
-		case 0xf2, 0xf3:
-			d.rep = b
-		case 0x26, 0x2e, 0x36, 0x3e:
-			// 64-bit mode ignores them; an earlier FS or GS stays (SDM vol. 2 §2.1.1, AMD APM vol. 3 §1.2.4).
+		switch isPrefix[b] {
+		case legacy:
+			d.legacy(b)
+			d.rex = 0 // REX counts only right before the opcode
+		case rex:
 			if d.in.Mode != Mode64 {
-				d.override(b >> 3 & 3)
-			}
-		case 0x64, 0x65:
-			d.override(b - 0x64 + x86.FS)
-		default:
-			if d.in.Mode != Mode64 || b&0xf0 != 0x40 {
 				return nil
 			}
 			d.rex = b
-			continue
+		default:
+			return nil
 		}
-		d.rex = 0 // REX counts only right before the opcode
 	}
 	return ErrTruncated
+}
+
+func (d *decoder) legacy(b uint8) {
+	switch b {
+	case 0x66:
+		d.in.P66 = true
+	case 0x67:
+		d.a67 = true
+	case 0xf0:
+		d.in.Lock = true
+	case 0xf2, 0xf3:
+		d.rep = b
+	case 0x26, 0x2e, 0x36, 0x3e:
+		// 64-bit mode ignores them; an earlier FS or GS stays (SDM vol. 2 §2.1.1, AMD APM vol. 3 §1.2.4).
+		if d.in.Mode != Mode64 {
+			d.override(b >> 3 & 3)
+		}
+	case 0x64, 0x65:
+		d.override(b - 0x64 + x86.FS)
+	}
 }
 
 func (d *decoder) override(seg uint8) { d.in.Seg, d.in.SegOverride = seg, true }

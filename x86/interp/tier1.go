@@ -18,7 +18,7 @@ type tier1 struct {
 
 	alone bool              // the next unit is to be one whose accesses are checked each for itself
 	met   *[metUnits]uint32 // what blocks were looked for, by the hash of their keys
-	cold  uint64            // where the instruction that stepCold ran goes on; noKey: elsewhere
+	cold  uint64            // where the instructions that stepCold ran go on; noKey: elsewhere
 
 	stats Translation
 }
@@ -362,16 +362,20 @@ func (t *tier1) isNew(key uint64) bool {
 	return !met
 }
 
-// stepCold runs an instruction of a block that is not worth its translation yet: half
+// stepCold runs instructions of a block that is not worth its translation yet: half
 // of the blocks of a kernel's boot run once.
 func (c *CPU) stepCold() status {
-	rip := c.RIP
-	st := c.step()
 	c.tier1.cold = noKey
-	if st == next && c.RIP-rip-1 < decode.MaxLen {
-		c.tier1.cold = c.RIP
+	for n := 0; ; n++ {
+		rip := c.RIP
+		if st := c.step(); st != next || c.RIP-rip-1 >= decode.MaxLen {
+			return st
+		}
+		if n == maxInstructions || !c.straightOn() {
+			c.tier1.cold = c.RIP
+			return next
+		}
 	}
-	return st
 }
 
 // translateUnit translates the block at phys and adds it.

@@ -3,7 +3,6 @@ package jit
 import (
 	"berth/x86"
 	"berth/x86/decode"
-	"berth/x86/mmu"
 )
 
 // memory is the memory operand of the instruction at hand as one of the host's, of size bytes at
@@ -113,7 +112,7 @@ func (t *translation) access(size uint8, write bool, align uint8) {
 	x := t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count})
 	s := t.stub(t.jcc(ccA), x, stubMiss)
 	s.tag = tag
-	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: t.tlb + int32(tagHost)})
+	t.piece(&t.c.pieces.host[t.index])
 }
 
 // tag is where the TLB's tags for reads or writes begin.
@@ -126,12 +125,7 @@ func (t *translation) tag(write bool) int32 {
 
 // find takes the tag of the TLB's entry for the linear address in tmp1 from that, and
 // has tmp2 be the entry's offset.
-func (t *translation) find(tag int32) {
-	t.load(4, tmp2, regRM(tmp1))
-	t.shift(5, 4, tmp2, 12-tlbShift)
-	t.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
-	t.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
-}
+func (t *translation) find(tag int32) { t.piece(t.c.byTag(&t.c.pieces.find, tag)) }
 
 // testLow sets ZF if tmp1 is a multiple of align.
 func (t *translation) testLow(align uint8) {

@@ -1,6 +1,10 @@
 package jit
 
-import "berth/x86/optab"
+import (
+	"math"
+
+	"berth/x86/optab"
+)
 
 // branch is Jcc.
 func (t *translation) branch() {
@@ -28,12 +32,14 @@ func (t *translation) edge(target int64, n uint8) {
 		return
 	}
 	spent := t.exit(Exit{Kind: Spent, Off: t.pos, Target: target})
-	t.spend(n, spent, stubLeave)
 	link := t.exit(Exit{Kind: Edge, Off: t.pos, Target: target})
-	at := t.jmp()
-	t.stub(at, link, stubLeave)
-	x := &t.c.exits[link]
-	x.patch = t.base + at
+	t.clobber()
+	p := &t.c.pieces.near
+	at := t.piece(p)
+	t.b[at+p.at[0]] = n
+	t.stub(at+p.at[1], spent, stubLeave)
+	t.stub(at+p.at[2], link, stubLeave)
+	t.c.exits[link].patch = t.base + at + p.at[2]
 	t.ended = true
 }
 
@@ -48,23 +54,45 @@ type far struct {
 
 func (t *translation) edgeFar(target int64, n uint8) {
 	x := t.exit(Exit{Kind: Far, Off: t.pos, Target: target})
-	t.stubs = append(t.stubs, stub{exit: x, flags: t.flags, what: stubFar, target: target})
-	t.aluImm(aluSub, 8, regRM(budget), int32(n))
-	t.stubs[len(t.stubs)-1].from = t.jcc(ccS)
-	f := far{exit: x, target: target}
-	t.load(8, tmp1, t.reg(17))
-	f.where = t.relative(0x3b, tmp1)
-	f.slow[0] = t.jcc(ccNZ)
-	t.load(8, tmp1, frame(offTags))
-	t.c.exits[x].patchTag = t.base + t.here() - 1
-	f.whereTag = t.relative(0x3b, tmp1)
-	f.slow[1] = t.jcc(ccNZ)
-	t.aluImm(aluCmp, 4, at(state, t.c.layout.Pending), 0)
-	f.slow[2] = t.jcc(ccNZ)
-	t.aluImm(aluAdd, t.word, t.reg(17), int32(target&^(pageSize-1)))
-	t.c.exits[x].patch = t.base + t.jmp()
-	t.fars = append(t.fars, f)
+	p := &t.c.pieces.far[t.word/8]
+	at := t.piece(p)
+	t.b[at+farBudget] = n
+	t.stubs = append(t.stubs, stub{from: at + p.at[0], exit: x, flags: t.flags, what: stubFar, target: target})
+	t.patch(at+p.at[4], uint32(target&^(pageSize-1)))
+	e := &t.c.exits[x]
+	e.patchTag, e.patch = t.base+at+p.at[2]-farTag, t.base+t.here()-4
+	t.fars = append(t.fars, far{
+		where: at + p.at[1], whereTag: at + p.at[2],
+		slow: [3]uint32{at + p.at[1] + farSlow, at + p.at[2] + farSlow, at + p.at[3]},
+		exit: x, target: target,
+	})
 	t.ended = true
+}
+
+// Distances in edgeFar: where the budget's byte is; from the displacement of an operand at RIP to that of
+// the jump behind it; from that of the tag to the operand that Exit.patchTag says.
+const (
+	farBudget = 3
+	farSlow   = 6
+	farTag    = 4
+)
+
+// edgeFar emits a branch to another page.
+func (c *Cache) edgeFar(e *buf, word uint8) (marks [5]uint32) {
+	e.aluImm(aluSub, 8, regRM(budget), 1)
+	marks[0] = e.jcc(ccS)
+	e.load(8, tmp1, c.reg(17))
+	marks[1] = e.relative(0x3b, tmp1)
+	e.jcc(ccNZ)
+	e.load(8, tmp1, frame(offTags))
+	marks[2] = e.relative(0x3b, tmp1)
+	e.jcc(ccNZ)
+	e.aluImm(aluCmp, 4, at(state, c.layout.Pending), 0)
+	marks[3] = e.jcc(ccNZ)
+	e.aluImm(aluAdd, word, c.reg(17), math.MinInt32) // so that there is room for any
+	marks[4] = e.here() - 4
+	e.jmp()
+	return marks
 }
 
 var _ = [1]byte{}[(offTags+8)/128] // a displacement of one byte: see LinkFar
@@ -115,11 +143,11 @@ func (t *translation) indirect(moved int32) {
 	x := t.exit(Exit{Kind: Indirect, Off: t.pos, Count: t.count, Target: int64(moved)})
 	t.spend(t.count+1, x, stubRIP)
 	// In line, so that the host predicts this jump by itself.
-	miss, reload := t.c.find(t.buf)
-	for _, from := range miss {
-		t.stub(from, x, stubLookup)
-	}
-	t.stub(reload, x, stubReload)
+	p := &t.c.pieces.jump
+	at := t.piece(p)
+	t.stub(at+p.at[0], x, stubLookup)
+	t.stub(at+p.at[1], x, stubLookup)
+	t.stub(at+p.at[2], x, stubReload)
 	t.ended = true
 }
 

@@ -17,6 +17,7 @@ type Cache struct {
 
 	exits   []Exit
 	stepped []decode.Inst // of Step exits
+	pieces  pieces
 	buf     buf
 	rareBuf buf
 
@@ -51,7 +52,9 @@ func New(size int, layout Layout) (*Cache, error) {
 		return nil, fmt.Errorf("jit: %w", err)
 	}
 	c := &Cache{layout: layout, mem: mem, rare: uint32(size / 2)}
+	c.insts = make([]inst, 0, maxInstructions)
 	c.exits = make([]Exit, 0, size/perExit) // of which the host gives what is used
+	c.recordPieces()
 	c.emitShared()
 	c.fixed = c.used
 	return c, nil

@@ -35,7 +35,7 @@ func (t *translation) check(r *ref, size uint8, write bool) {
 	t.find(s.tag)
 	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(g.hi-g.lo))
 	s.from = t.jcc(ccA)
-	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: t.tlb + int32(tagHost)})
+	t.piece(&t.c.pieces.host[t.index])
 	t.store(8, tmp1, t.host(r.group))
 	t.splits = append(t.splits, s)
 	t.held = r.group

@@ -336,9 +336,10 @@ func (e *buf) jmp() uint32 {
 // bind has the jump whose displacement is at pos lead here.
 func (e *buf) bind(pos uint32) { e.bindTo(pos, e.here()) }
 
-func (e *buf) bindTo(pos, target uint32) {
-	binary.LittleEndian.PutUint32(e.b[pos:], target-pos-4)
-}
+func (e *buf) bindTo(pos, target uint32) { e.patch(pos, target-pos-4) }
+
+// patch fills in four bytes.
+func (e *buf) patch(pos, v uint32) { binary.LittleEndian.PutUint32(e.b[pos:], v) }
 
 // jumpTo and callTo go to code elsewhere in the cache.
 func (e *buf) jumpTo(target Entry) {

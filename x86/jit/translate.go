@@ -149,10 +149,12 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 // decode fills t.insts up to the block's end.
 func (t *translation) decode(code []byte, pos uint16, crossing bool) bool {
 	for len(t.insts) < maxInstructions {
-		t.insts = append(t.insts, inst{pos: pos})
-		in := &t.insts[len(t.insts)-1]
+		n := len(t.insts)
+		t.insts = t.insts[:n+1]
+		in := &t.insts[n]
+		*in = inst{pos: pos}
 		err := decode.Decode(code, t.mode, &in.Inst)
-		if errors.Is(err, decode.ErrTruncated) && len(code) < decode.MaxLen {
+		if err != nil && errors.Is(err, decode.ErrTruncated) && len(code) < decode.MaxLen {
 			t.insts = t.insts[:len(t.insts)-1]
 			return len(t.insts) > 0
 		}
@@ -325,8 +327,8 @@ func (t *translation) exit(x Exit) uint32 { return t.c.add(x) }
 
 // leave returns from the translated code by exit x.
 func (t *translation) leave(x uint32) {
-	t.storeImm(4, frame(offExit), int32(x))
-	t.bytes(0xc3)
+	p := &t.c.pieces.leave
+	t.patch(t.piece(p)+p.at[0], x)
 }
 
 // stub has the jump at from lead to a stub.
@@ -343,8 +345,7 @@ func (t *translation) emitStub(s *stub) {
 	x.stub = uint32(t.entry())
 	switch s.what {
 	case stubMiss:
-		t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: s.tag})
-		t.store(8, tmp1, frame(offVA))
+		t.piece(t.c.byTag(&t.c.pieces.miss, s.tag))
 	case stubLookup, stubReload:
 		if s.what == stubReload {
 			t.load(8, tmp1, at(tmp2, 0))
