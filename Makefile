@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
+.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image bench-net fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
 
 all: build
 
@@ -62,6 +62,11 @@ bench-fio: build
 # Twenty million cases on the host's CPU, interpreted and translated: half of them single instructions, half sequences.
 fuzz-cpu: need-go
 	$(GO) test -timeout 24h -count 1 -run 'TestHostCPU|TestSequences|TestInterrupts|TestStores|TestGuards' -v ./tests/hostcpu -hostcpu.cases=10000000
+
+# The network beside QEMU's: iperf3 and ping in the same guest on the user network and a tap, on soft beside TCG, and on a real KVM.
+bench-net: build
+	@tests/guest/setup --test --net
+	$(GO) run ./tests/perf/netbench $(BENCH)
 
 # Every fuzz target for a minute.
 fuzz: need-go
