@@ -93,8 +93,8 @@ func (l *listener) listen(r io.Reader) error {
 }
 
 var (
-	// [SUM]   0.00-4.00   sec  123456 KBytes  654321 Kbits/sec  0.012 ms  10/2000 (0.5%)  receiver
-	iperfLine = regexp.MustCompile(`-([0-9.]+) +sec +([0-9.]+) KBytes +([0-9.]+) Kbits/sec(?: +[0-9.e+-]+ ms +(-?[0-9]+)/([0-9]+))?`)
+	// [SUM]   0.00-4.00   sec  120 MBytes  654321 Kbits/sec  0.012 ms  10/2000 (0.5%)  receiver
+	iperfLine = regexp.MustCompile(`-([0-9.]+) +sec +[0-9.]+ [KMGT]?Bytes +([0-9.]+) Kbits/sec(?: +[0-9.e+-]+ ms +(-?[0-9]+)/([0-9]+))?`)
 	// round-trip min/avg/max = 0.100/0.200/0.300 ms
 	pingLine = regexp.MustCompile(`= [0-9.]+/([0-9.]+)/`)
 )
@@ -111,12 +111,12 @@ func (l *listener) figure(row, text string) (figure, error) {
 		return f, fmt.Errorf("row %s: %q is not what iperf3 or ping says", row, text)
 	}
 	if strings.HasPrefix(row, "packets") {
-		f.value = (number(m[5]) - number(m[4])) / number(m[1])
+		f.value = (number(m[4]) - number(m[3])) / number(m[1])
 		return f, nil
 	}
-	f.value = number(m[3]) / 1000
-	if kib := number(m[2]); kib > 0 {
-		f.cpu = l.used / (kib / (1 << 20))
+	f.value = number(m[2]) / 1000
+	if gib := number(m[1]) * number(m[2]) * 1000 / 8 / (1 << 30); gib > 0 {
+		f.cpu = l.used / gib
 	}
 	return f, nil
 }

@@ -23,14 +23,14 @@ func TestWhatAGuestSays(t *testing.T) {
 	l := listener{vmm: "berth", net: "tap", cpu: func() float64 { used++; return used }}
 	err := l.listen(strings.NewReader(`BERTH-NET begin tcp-up
 BERTH-NET end tcp-up
-BERTH-NET result tcp-up [  5]   0.00-2.00   sec  524288 KBytes  2147483 Kbits/sec                  receiver
+BERTH-NET result tcp-up [  5]   0.00-2.00   sec  512 MBytes  2147483.648 Kbits/sec                  receiver
 BERTH-NET begin packets-up
 BERTH-NET end packets-up
 BERTH-NET result packets-up [  5]   0.00-2.00   sec  100 KBytes  400 Kbits/sec  0.002 ms  100/1100 (9%)  receiver
 BERTH-NET result ping round-trip min/avg/max = 0.100/0.250/0.300 ms
 BERTH-NET ok
 `))
-	want := []figure{{"berth", "tap", "tcp-up", 2147.483, 2}, {"berth", "tap", "packets-up", 500, 0}, {"berth", "tap", "ping", 0.25, 0}}
+	want := []figure{{"berth", "tap", "tcp-up", 2147.483648, 2}, {"berth", "tap", "packets-up", 500, 0}, {"berth", "tap", "ping", 0.25, 0}}
 	if err != nil || !l.ok || len(l.got) != len(want) {
 		t.Fatalf("%v, %+v", err, l.got)
 	}
