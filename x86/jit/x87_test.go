@@ -53,10 +53,11 @@ func TestX87PointersStoredOnce(t *testing.T) {
 		{"fld1, hlt", []byte{0xd9, 0xe8, 0xf4}, []bool{true, false}},
 	} {
 		var tr translation
-		tr.c, tr.mode = &Cache{}, decode.Mode64
+		tr.c, tr.mode, tr.insts = &Cache{}, decode.Mode64, make([]inst, 0, maxInstructions)
 		if !tr.decode(e.code, 0, false) {
 			t.Fatal(e.name)
 		}
+		tr.want()
 		tr.wantPointers()
 		for i, want := range e.want {
 			if tr.insts[i].points != want {
