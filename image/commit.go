@@ -73,9 +73,9 @@ func (m *commit) merge(c *call, n *formats.Node, p *progress, cache string) erro
 		return failure("Image does not have a backing file")
 	}
 	all := chainOf(n)
-	base, err := reopenForWriting(base, overlay, cache)
+	base, err := overlay.ReopenBacking(cache)
 	if err != nil {
-		return err
+		return cause(err)
 	}
 	k := committer{chain: all[:len(all)-len(chainOf(base))], base: base.Image, limit: newLimiter(c.ctx, m.rate), progress: p}
 	if err := k.run(c); err != nil {
@@ -98,40 +98,6 @@ func empty(n *formats.Node) error {
 		return failure("Failed to empty %s: %s", n.Filename, strerror(errno(err)))
 	}
 	return nil
-}
-
-// reopenForWriting opens base again, which overlay stands on, so that it can be written. What base stands on
-// stays as it is, and so does what is refused to an image whose format nobody stated.
-func reopenForWriting(base, overlay *formats.Node, cache string) (*formats.Node, error) {
-	b, ok := overlay.Image.(block.Backed)
-	if !ok {
-		return nil, failure("Image does not have a backing file")
-	}
-	o := formats.Options{Filename: base.Filename, Format: base.Driver, Cache: cache, NoBacking: true}
-	if base.Probed {
-		o.Format = ""
-	}
-	if base.Data != nil {
-		o.Values = map[string]string{"data-file.filename": base.Data.Filename}
-	}
-	b.SetBacking(nil)
-	overlay.Backing = nil
-	below := base.Backing
-	base.Backing = nil
-	if err := base.Close(); err != nil {
-		return nil, failure("Could not reopen file: %s", strerror(errno(err)))
-	}
-	again, err := formats.Open(o)
-	if err != nil {
-		return nil, cause(err)
-	}
-	b.SetBacking(again.Image)
-	overlay.Backing = again
-	if lower, ok := again.Image.(block.Backed); ok && below != nil {
-		lower.SetBacking(below.Image)
-		again.Backing = below
-	}
-	return again, nil
 }
 
 // committer copies what the images of chain have allocated into base, which

@@ -5,6 +5,8 @@ import (
 	"context"
 	"strings"
 	"testing"
+
+	"berth/block/formats"
 )
 
 func tool(t *testing.T, args ...string) (stdout, stderr string, status int) {
@@ -48,7 +50,7 @@ func TestComplete(t *testing.T) {
 
 // TestDictionaryOrder: members come as QEMU's dictionaries have them.
 func TestDictionaryOrder(t *testing.T) {
-	d := description{filename: "a", format: "qcow2", size: 1, allocated: 1}
+	d := description{formats.ImageInfo{Filename: "a", Format: "qcow2", Size: 1, Allocated: 1}}
 	d.ClusterSize = 65536
 	var names []string
 	for _, f := range dictionaryOrder(d.object()) {

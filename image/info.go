@@ -65,107 +65,58 @@ func (a *info) collect(c *call) ([]description, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := describe(n)
+		d := description{n.Describe()}
 		if err := n.Close(); err != nil {
 			return nil, err
 		}
 		chain = append(chain, d)
-		if !a.chain || d.backing == "" {
+		if !a.chain || d.Backing == "" {
 			return chain, nil
 		}
-		if d.fullBacking == "" {
-			return nil, failure("Could not determine absolute backing filename, but backing filename '%s' present", d.backing)
+		if d.FullBacking == "" {
+			return nil, failure("Could not determine absolute backing filename, but backing filename '%s' present", d.Backing)
 		}
-		s = source{file: d.fullBacking, format: d.backingFormat, share: a.share}
+		s = source{file: d.FullBacking, format: d.BackingFormat, share: a.share}
 	}
 }
 
-// description is what there is to say of one image.
-type description struct {
-	block.Info
-	filename, format                    string
-	size                                int64
-	allocated                           int64 // bytes; -1: not known
-	backing, fullBacking, backingFormat string
-	snapshots                           []block.Snapshot
-}
-
-func describe(n *formats.Node) description {
-	d := description{filename: n.Filename, format: n.Driver, size: roundUp(n.Image.Size(), sector), allocated: allocatedSize(n)}
-	if i, ok := n.Image.(block.Informer); ok {
-		d.Info = i.Info()
-	}
-	if n.BackingFilename != "" {
-		d.backing, d.fullBacking, d.backingFormat = n.BackingFilename, n.FullBackingFilename(), n.BackingFormat
-	}
-	if s, ok := n.Image.(block.Snapshotter); ok {
-		d.snapshots = s.Snapshots()
-	}
-	return d
-}
+// description is formats' of one image, to be printed.
+type description struct{ formats.ImageInfo }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
-// allocatedSize is what the image's files take of their file systems, in bytes; -1 if that is not known.
-func allocatedSize(n *formats.Node) int64 {
-	if n.File == nil {
-		return occupied(n)
-	}
-	if size := occupied(n); size >= 0 { // it knows of more files
-		return size
-	}
-	sum := occupied(n.File)
-	if n.Data != nil && n.Data != n.File && sum >= 0 {
-		data := occupied(n.Data)
-		if data < 0 {
-			return -1
-		}
-		sum += data
-	}
-	return sum
-}
-
-func occupied(n *formats.Node) int64 {
-	if o, ok := n.Image.(block.Occupier); ok {
-		if size, err := o.Occupied(); err == nil {
-			return size
-		}
-	}
-	return -1
-}
-
 // object is d as JSON; the order of members decides which comes first of those in one bucket.
 func (d description) object() []block.Field {
-	o := []block.Field{{Name: "filename", Value: d.filename}, {Name: "format", Value: d.format}, {Name: "dirty-flag", Value: d.Dirty}}
+	o := []block.Field{{Name: "filename", Value: d.Filename}, {Name: "format", Value: d.Format}, {Name: "dirty-flag", Value: d.Dirty}}
 	add := func(name string, value any, there bool) {
 		if there {
 			o = append(o, block.Field{Name: name, Value: value})
 		}
 	}
-	add("actual-size", d.allocated, d.allocated >= 0)
-	add("virtual-size", d.size, true)
+	add("actual-size", d.Allocated, d.Allocated >= 0)
+	add("virtual-size", d.Size, true)
 	add("cluster-size", d.ClusterSize, d.ClusterSize != 0)
 	add("encrypted", true, d.Encrypted)
 	add("compressed", true, d.Compressed)
-	add("backing-filename", d.backing, d.backing != "")
-	add("full-backing-filename", d.fullBacking, d.fullBacking != "")
-	add("backing-filename-format", d.backingFormat, d.backingFormat != "")
+	add("backing-filename", d.Backing, d.Backing != "")
+	add("full-backing-filename", d.FullBacking, d.FullBacking != "")
+	add("backing-filename-format", d.BackingFormat, d.BackingFormat != "")
 	var snapshots []any
-	for _, s := range d.snapshots {
+	for _, s := range d.Snapshots {
 		snapshots = append(snapshots, snapshotObject(s))
 	}
 	add("snapshots", snapshots, len(snapshots) > 0)
-	add("format-specific", []block.Field{{Name: "type", Value: d.format}, {Name: "data", Value: d.Specific}}, d.Specific != nil)
+	add("format-specific", []block.Field{{Name: "type", Value: d.Format}, {Name: "data", Value: d.Specific}}, d.Specific != nil)
 	return o
 }
 
 // print is d as people read it.
 func (d description) print(c *call) {
 	disk := "unavailable"
-	if d.allocated >= 0 {
-		disk = sizeText(d.allocated)
+	if d.Allocated >= 0 {
+		disk = sizeText(d.Allocated)
 	}
-	c.printf("image: %s\nfile format: %s\nvirtual size: %s (%d bytes)\ndisk size: %s\n", d.filename, d.format, sizeText(d.size), d.size, disk)
+	c.printf("image: %s\nfile format: %s\nvirtual size: %s (%d bytes)\ndisk size: %s\n", d.Filename, d.Format, sizeText(d.Size), d.Size, disk)
 	if d.Encrypted {
 		c.printf("encrypted: yes\n")
 	}
@@ -175,11 +126,11 @@ func (d description) print(c *call) {
 	if d.Dirty {
 		c.printf("cleanly shut down: no\n")
 	}
-	if d.backing != "" {
+	if d.Backing != "" {
 		d.printBacking(c)
 	}
-	if len(d.snapshots) > 0 {
-		printSnapshots(c, d.snapshots)
+	if len(d.Snapshots) > 0 {
+		printSnapshots(c, d.Snapshots)
 	}
 	if d.Specific != nil {
 		c.printf("Format specific information:\n")
@@ -188,14 +139,14 @@ func (d description) print(c *call) {
 }
 
 func (d description) printBacking(c *call) {
-	c.printf("backing file: %s", d.backing)
-	if d.fullBacking == "" {
+	c.printf("backing file: %s", d.Backing)
+	if d.FullBacking == "" {
 		c.printf(" (cannot determine actual path)")
-	} else if d.fullBacking != d.backing {
-		c.printf(" (actual path: %s)", d.fullBacking)
+	} else if d.FullBacking != d.Backing {
+		c.printf(" (actual path: %s)", d.FullBacking)
 	}
 	c.printf("\n")
-	if d.backingFormat != "" {
-		c.printf("backing file format: %s\n", d.backingFormat)
+	if d.BackingFormat != "" {
+		c.printf("backing file format: %s\n", d.BackingFormat)
 	}
 }

@@ -17,24 +17,23 @@ import (
 // isProtocol tells whether a driver is one for what holds images, not a format.
 func isProtocol(driver string) bool { return driver == "file" || driver == "host_device" }
 
-// openChild opens the file that holds n's metadata or data; nil without an
-// error: nothing says which.
-func (g *graph) openChild(filename string, v map[string]string, in inherited, name string) (*Node, *raw.File, error) {
+// openChild opens the file that holds metadata or data of a node, or holds the one
+// that is named; nil without an error: nothing says which.
+func (g *graph) openChild(filename string, v map[string]string, in inherited, name string) (*Node, error) {
 	own := within(v, name)
-	reference, given := pop(v, name)
-	if given {
-		return nil, nil, noSuchNode(reference)
+	if reference, given := pop(v, name); given {
+		return g.heldFile(reference)
 	}
 	if filename == "" && len(own) == 0 && (name != "file" || g.o.Filename != "" || len(g.o.Values) > 0) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if d, ok := own["driver"]; ok && !isProtocol(d) {
-		return nil, nil, fmt.Errorf("Unknown driver '%s'", d)
+		return nil, fmt.Errorf("Unknown driver '%s'", d)
 	}
 	if strings.HasPrefix(filename, "json:") {
 		more, err := parseJSON(filename)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for k, x := range more {
 			if _, ok := own[k]; !ok {
@@ -43,43 +42,54 @@ func (g *graph) openChild(filename string, v map[string]string, in inherited, na
 		}
 		filename = ""
 	}
-	n, f, err := g.openFile(filename, own, in)
-	if n != nil {
-		n.owned = true
+	return g.openFile(filename, own, in)
+}
+
+// heldFile is the protocol's node of that name, held.
+func (g *graph) heldFile(reference string) (*Node, error) {
+	n := g.nodes.lookup(reference)
+	if n == nil {
+		return nil, noSuchNode(reference)
 	}
-	return n, f, err
+	if n.File != nil {
+		return nil, fmt.Errorf("Node '%s' is an image of format %s: a file is needed", n.Name, n.Driver)
+	}
+	n.hold()
+	return n, nil
 }
 
 // openFile opens a protocol's node, unlocked.
-func (g *graph) openFile(filename string, v map[string]string, in inherited) (*Node, *raw.File, error) {
-	n := &Node{}
+func (g *graph) openFile(filename string, v map[string]string, in inherited) (*Node, error) {
+	n := &Node{nodes: g.nodes, refs: 1}
 	path, driver, err := pathAndDriver(filename, v)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if in, err = g.settings(n, v, in); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	n.Driver, n.Filename = driver, path
 	if path == "" {
-		return nil, nil, fmt.Errorf("The '%s' block driver requires a file name", driver)
+		return nil, fmt.Errorf("The '%s' block driver requires a file name", driver)
 	}
 	locked, aio, err := fileValues(v)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := unused(v, "protocol", driver, "doesn't"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	f, err := openPath(path, driver, raw.FileOptions{ReadOnly: in.readOnly, Direct: in.direct, NoFlush: in.noFlush, Unlocked: !locked})
+	o := raw.FileOptions{ReadOnly: in.readOnly || n.auto, Direct: in.direct, NoFlush: in.noFlush, Unlocked: !locked}
+	f, err := g.nodes.openPath(path, driver, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if aio == "native" && !in.direct {
-		return nil, nil, keep(errors.New("aio=native was specified, but it requires cache.direct=on, which was not specified."), f.Close())
+		return nil, keep(errors.New("aio=native was specified, but it requires cache.direct=on, which was not specified."), f.Close())
 	}
 	n.Image, n.device = f, f.IsDevice()
-	return n, f, nil
+	g.nodes.add(n)
+	return n, nil
 }
 
 // pathAndDriver is which file is meant by a name and the options v, and the protocol that opens it.
@@ -130,6 +140,47 @@ func driverOf(path string) string {
 	return "file"
 }
 
+// openPath opens path, or a descriptor of which path names the set.
+func (s *Nodes) openPath(path, driver string, o raw.FileOptions) (*raw.File, error) {
+	set, ok := strings.CutPrefix(path, "/dev/fdset/")
+	if !ok {
+		return openPath(path, driver, o)
+	}
+	file, err := s.openSet(set, o)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	o.Unlock = true
+	f, err := raw.Use(file, o)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	if device := driver == "host_device"; device != f.IsDevice() {
+		_ = f.Close() // nothing was written
+		if device {
+			return nil, fmt.Errorf("'host_device' driver requires '%s' to be either a character or block device", path)
+		}
+		return nil, fmt.Errorf("'file' driver requires '%s' to be a regular file", path)
+	}
+	return f, nil
+}
+
+// openSet opens a descriptor of a set that was passed on.
+func (s *Nodes) openSet(set string, o raw.FileOptions) (*os.File, error) {
+	id, err := strconv.ParseInt(set, 10, 32)
+	if err != nil || id < 0 || s.sets == nil {
+		return nil, syscall.EINVAL
+	}
+	flags := os.O_RDWR
+	if o.ReadOnly {
+		flags = os.O_RDONLY
+	}
+	if o.Direct {
+		flags |= unix.O_DIRECT
+	}
+	return s.sets.Open(id, flags)
+}
+
 // openPath opens path, with QEMU's words for what it may not be.
 func openPath(path, driver string, o raw.FileOptions) (*raw.File, error) {
 	if info, err := os.Stat(path); err == nil {
@@ -165,16 +216,14 @@ func (g *graph) sibling(n *Node, in inherited) func(string) (block.File, string,
 			return nil, "", err
 		}
 		in.readOnly = true
-		node, f, err := g.openFile(full, map[string]string{}, in)
+		node, err := g.openFile(full, map[string]string{}, in)
 		if err != nil {
 			return nil, full, err
 		}
-		lock := perms{uses: raw.PermRead, denies: raw.PermWrite | raw.PermResize}
-		if err := f.Relock(lock.lock(in)); err != nil {
-			_ = f.Close() // nothing was written
-			return nil, full, lockError(full, err)
+		if err := n.link(node, "extents"); err != nil {
+			return nil, full, keep(err, node.release())
 		}
-		return f, node.Filename, nil
+		return node.Image.(*raw.File), node.Filename, nil
 	}
 }
 

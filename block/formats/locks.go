@@ -5,6 +5,9 @@ import (
 	"berth/block/raw"
 )
 
+// perms is what is done with a node, and what nobody else may do with it.
+type perms struct{ uses, denies raw.Perm }
+
 // below is what a format does with the file of a node with which p is done
 // (block.c, bdrv_default_perms_for_storage; block/raw-format.c, raw_child_perm).
 func (p perms) below(format string, v block.Values, in inherited) perms {
@@ -32,6 +35,15 @@ func (p perms) backing() perms {
 		b.denies = raw.PermWrite | raw.PermResize
 	}
 	return b
+}
+
+// data is what is asked of an external data file by who asks p of its image.
+func (p perms) data() perms {
+	p.denies |= raw.PermResize
+	if p.uses&raw.PermWrite != 0 {
+		p.uses |= raw.PermResize
+	}
+	return p
 }
 
 // lock is p as the file's locks say it.

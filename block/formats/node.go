@@ -1,15 +1,12 @@
 package formats
 
 import (
-	"errors"
-
 	"berth/block"
 	"berth/block/pool"
-	"berth/block/raw"
 )
 
-// Node is a named node of an open graph. One that is the File or Data of
-// another belongs to it and is not closed alone.
+// Node is a named node of an open graph. What is exported does not change while the
+// node is open.
 type Node struct {
 	Name     string // "#block000" and the like if the user gave none
 	Driver   string // a format's name, "file" or "host_device"
@@ -21,13 +18,25 @@ type Node struct {
 	Backing *Node // if it was opened
 
 	ReadOnly        bool
+	Discard         bool   // discards give storage back
+	DetectZeroes    string // "off", "on" or "unmap": what becomes of writes of zeros
 	Probed          bool   // nobody said what format it is
 	WriteThrough    bool   // every write is to be on stable storage before it completes
 	BackingFilename string // as stored in the image, also if it was not opened
 	BackingFormat   string // as stored; "": not stated
 
 	device bool
-	owned  bool // by the node that it is the File or Data of
+	auto   bool // a file that is opened for writing only while somebody writes
+	in     inherited
+	values block.Values // the format's
+
+	// The lock of nodes is held for what follows.
+	nodes     *Nodes
+	refs      int  // the nodes above, its opener, and those who attached
+	monitored bool // it was added by Nodes.Add
+	opener    *user
+	users     []*user
+	children  []child
 }
 
 // FullBackingFilename is what BackingFilename means: a relative path is
@@ -44,41 +53,35 @@ func (n *Node) FullBackingFilename() string {
 	return full
 }
 
-// Close closes the node and all below it, from the top: what an image holds in
-// memory is written while what it stands on is still there.
-func (n *Node) Close() error {
-	var err error
-	if !n.owned {
-		err = n.Image.Close()
-	}
-	if n.Backing != nil {
-		err = errors.Join(err, n.Backing.Close())
-	}
-	return err
-}
+// Direct and NoFlush tell how the node's files are opened: past the page cache, and
+// without regard for a crash.
+func (n *Node) Direct() bool { return n.in.direct }
 
-// Disk makes a disk of the node, which closes the graph with it.
-func (n *Node) Disk(o pool.Options) *pool.Disk {
+// NoFlush is described with Direct.
+func (n *Node) NoFlush() bool { return n.in.noFlush }
+
+// Disk makes a disk of the node for who opened it, which closes the node with it.
+func (n *Node) Disk(o pool.Options) *pool.Disk { return n.disk(o, n.Close) }
+
+func (n *Node) disk(o pool.Options, closing func() error) *pool.Disk {
 	o.ReadOnly = o.ReadOnly || n.ReadOnly
 	o.WriteThrough = o.WriteThrough || n.WriteThrough
-	o.Close = n.Close
-	o.Resize = n.resize
+	o.Close = closing
+	o.Resize = n.Resize
 	return pool.New(n.Image, o)
 }
 
-// resize sets the length of the node's image. Where that is its file's, others may
+// Resize sets the length of the node's image. Where that is its file's, others may
 // have forbidden it: who has a guest's disk open has not asked for it yet.
-func (n *Node) resize(size int64) error {
+func (n *Node) Resize(size int64) error {
 	i, ok := n.Image.(block.Resizer)
 	if !ok {
 		return block.ErrUnsupported
 	}
-	if f, ok := n.File.Image.(*raw.File); ok {
-		had := f.Lock()
-		if err := f.Relock(raw.Lock{Uses: had.Uses | raw.PermResize, Denies: had.Denies}); err != nil {
-			return lockError(n.File.Filename, err)
-		}
-		defer func() { _ = f.Relock(had) }() // less than there is, which does not fail
+	done, err := n.mayResize()
+	if err != nil {
+		return err
 	}
+	defer done()
 	return i.Truncate(size)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"strings"
 	"syscall"
 
@@ -27,6 +26,7 @@ type Options struct {
 	ForceShare bool // others may do with the image what they like; only with ReadOnly
 	NoShare    bool // nobody else writes to the image or changes its size: a guest's disk
 	NoIO       bool // only what the header says is wanted
+	Unused     bool // nothing is done with the image until somebody attaches to its node
 	Check      bool // to be checked or repaired; see block.OpenOptions
 	Resize     bool // its size will be changed
 	Snapshot   bool // what is written goes to a temporary overlay, and is gone when the node is closed
@@ -35,15 +35,26 @@ type Options struct {
 	Stated       bool // of every image below the top one the format must be stated: a guest could make a raw image look like another
 
 	Cache  string            // none, writeback, writethrough, directsync or unsafe; "": writeback
+	Device string            // the block device that it is opened for, as errors name it
 	Report func(line string) // gets what QEMU would print while the image is open; nil: nobody wants to know
 }
+
+// Open opens an image of whose nodes nobody else needs to know; see Nodes.Open.
+func Open(o Options) (*Node, error) { return NewNodes(nil).Open(o) }
 
 // Open opens an image and all that it stands on. Errors are worded as QEMU's,
 // without "Could not open 'what the user wrote': " before them; one with advice
 // has a method Hint. One that another process's lock is the reason of is
 // block.ErrInUse.
-func Open(o Options) (*Node, error) {
-	g := &graph{o: o, names: map[string]bool{}}
+func (s *Nodes) Open(o Options) (*Node, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.openLocked(o)
+}
+
+// openLocked is Open with mu held.
+func (s *Nodes) openLocked(o Options) (*Node, error) {
+	g := &graph{nodes: s, o: o, named: map[string]bool{}}
 	in := inherited{readOnly: o.ReadOnly || o.Snapshot, forceShare: o.ForceShare, noIO: o.NoIO}
 	if err := in.setCache(o.Cache); err != nil {
 		return nil, err
@@ -56,18 +67,20 @@ func Open(o Options) (*Node, error) {
 		v["driver"] = o.Format
 	}
 	p := o.perms()
+	top := &user{who: fmt.Sprintf("block device '%s'", o.Device), device: o.Device, role: "root", perms: p}
 	if o.Snapshot {
-		p = p.backing()
+		top.perms = p.backing()
 	}
-	n, err := g.open(o.Filename, v, in, p, nil)
+	n, err := g.open(o.Filename, v, in, top, nil)
 	if err == nil && o.Snapshot {
-		n, err = g.overlay(n)
+		n, err = g.overlay(n, p)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if n.ReadOnly && !o.ReadOnly {
-		return nil, keep(errors.New("Block node is read-only"), n.Close())
+	n.opener = top
+	if n.ReadOnly && !o.ReadOnly && p.uses&raw.PermWrite != 0 {
+		return nil, keep(errors.New("Block node is read-only"), n.release())
 	}
 	n.WriteThrough = o.Cache == "writethrough" || o.Cache == "directsync"
 	return n, nil
@@ -89,6 +102,9 @@ func (in *inherited) setCache(mode string) error {
 
 // perms is what will be done with the image that o opens.
 func (o Options) perms() (p perms) {
+	if o.Unused {
+		return p
+	}
 	if !o.NoIO {
 		p.uses = raw.PermRead
 		if !o.ReadOnly {
@@ -104,11 +120,11 @@ func (o Options) perms() (p perms) {
 	return p
 }
 
-// graph is what is being opened.
+// graph is what is being opened. Its nodes' lock is held.
 type graph struct {
+	nodes *Nodes
 	o     Options
-	names map[string]bool
-	count int
+	named map[string]bool // by what is not in nodes yet
 }
 
 // inherited is what a node has from the one above it unless its own options say otherwise.
@@ -116,9 +132,6 @@ type inherited struct {
 	readOnly, forceShare, noIO bool
 	direct, noFlush            bool
 }
-
-// perms is what is done with a node, and what nobody else may do with it.
-type perms struct{ uses, denies raw.Perm }
 
 // place is an image in a backing chain, as those below it see it.
 type place struct {
@@ -129,8 +142,8 @@ type place struct {
 	filename string
 }
 
-// open opens a format's node, or a protocol's if the options say so.
-func (g *graph) open(filename string, v map[string]string, in inherited, p perms, above *place) (*Node, error) {
+// open opens a format's node, or a protocol's if the options say so, for u.
+func (g *graph) open(filename string, v map[string]string, in inherited, u *user, above *place) (*Node, error) {
 	if strings.HasPrefix(filename, "json:") {
 		more, err := parseJSON(filename)
 		if err != nil {
@@ -145,12 +158,12 @@ func (g *graph) open(filename string, v map[string]string, in inherited, p perms
 	}
 	driver, stated := v["driver"]
 	if isProtocol(driver) {
-		n, f, err := g.openFile(filename, v, in)
+		n, err := g.openFile(filename, v, in)
 		if err != nil {
 			return nil, err
 		}
-		if err := f.Relock(p.lock(in)); err != nil {
-			return nil, errors.Join(lockError(n.Filename, err), f.Close())
+		if err := n.join(u); err != nil {
+			return nil, keep(err, n.release())
 		}
 		return n, nil
 	}
@@ -162,17 +175,17 @@ func (g *graph) open(filename string, v map[string]string, in inherited, p perms
 	if !stated && above != nil && g.o.Stated {
 		return nil, errors.New("the image above does not state its format, which is not guessed here")
 	}
-	return g.openFormat(filename, v, in, p, above, format, !stated)
+	return g.openFormat(filename, v, in, u, above, format, !stated)
 }
 
-// openFormat opens the node of a format, which is found out if probed.
-func (g *graph) openFormat(filename string, v map[string]string, in inherited, p perms, above *place, format block.Format, probed bool) (*Node, error) {
-	n := &Node{Probed: probed}
+// openFormat opens the node of a format, which is found out if probed, for u.
+func (g *graph) openFormat(filename string, v map[string]string, in inherited, u *user, above *place, format block.Format, probed bool) (*Node, error) {
+	n := &Node{Probed: probed, nodes: g.nodes, refs: 1, users: []*user{u}}
 	in, err := g.settings(n, v, in)
 	if err != nil {
 		return nil, err
 	}
-	node, file, err := g.openChild(filename, v, in, "file")
+	node, err := g.openChild(filename, v, in, "file")
 	if err != nil {
 		return nil, err
 	}
@@ -182,12 +195,10 @@ func (g *graph) openFormat(filename string, v map[string]string, in inherited, p
 	if node == nil {
 		return nil, errors.New("A block device must be specified for \"file\"")
 	}
+	g.nodes.add(n)
 	n.File = node
-	if err := g.openImage(n, file, v, in, p, above, format); err != nil {
-		if n.Image == nil {
-			return nil, keep(err, file.Close())
-		}
-		return nil, keep(err, n.Close())
+	if err := g.openImage(n, v, in, above, format); err != nil {
+		return nil, keep(err, n.release())
 	}
 	return n, nil
 }
@@ -196,7 +207,8 @@ func (g *graph) openFormat(filename string, v map[string]string, in inherited, p
 func keep(err, _ error) error { return err }
 
 // openImage opens n's image in its file, and what the image stands on.
-func (g *graph) openImage(n *Node, file *raw.File, v map[string]string, in inherited, p perms, above *place, format block.Format) error {
+func (g *graph) openImage(n *Node, v map[string]string, in inherited, above *place, format block.Format) error {
+	file := n.File.Image.(*raw.File)
 	if n.Probed {
 		var err error
 		if format, err = g.probe(file, n.File.Filename); err != nil {
@@ -211,12 +223,13 @@ func (g *graph) openImage(n *Node, file *raw.File, v map[string]string, in inher
 	if err != nil {
 		return err
 	}
+	n.values = values
 	here := &place{above: above, file: idOf(file, values), driver: format.Name, filename: n.Filename}
 	if err := here.check(); err != nil {
 		return err
 	}
-	if err := file.Relock(p.below(format.Name, values, in).lock(in)); err != nil {
-		return lockError(n.File.Filename, err)
+	if err := n.link(n.File, "file"); err != nil {
+		return err
 	}
 	o := block.OpenOptions{ReadOnly: in.readOnly, Check: g.o.Check && above == nil, NoIO: in.noIO, Values: values,
 		Report: g.o.Report, Filename: n.File.Filename, Sibling: g.sibling(n, in)}
@@ -228,10 +241,10 @@ func (g *graph) openImage(n *Node, file *raw.File, v map[string]string, in inher
 	if err != nil {
 		return g.openFailed(n, err)
 	}
-	if err := g.openData(n, v, in, p); err != nil {
+	if err := g.openData(n, v, in); err != nil {
 		return err
 	}
-	if err := g.openBacking(n, v, in, p, here); err != nil {
+	if err := g.openBacking(n, v, in, here); err != nil {
 		return err
 	}
 	return unused(v, "format", n.Driver, "does not")
@@ -274,7 +287,7 @@ func (g *graph) probe(f *raw.File, path string) (block.Format, error) {
 }
 
 // settings takes the options that every node has out of v, and names n.
-func (g *graph) settings(n *Node, v map[string]string, in inherited) (inherited, error) {
+func (g *graph) settings(n *Node, v map[string]string, in inherited) (_ inherited, err error) {
 	for _, s := range []struct {
 		name string
 		to   *bool
@@ -288,36 +301,53 @@ func (g *graph) settings(n *Node, v map[string]string, in inherited) (inherited,
 		}
 		*s.to = x
 	}
-	if _, err := popBool(v, "auto-read-only", false); err != nil {
+	if n.auto, err = popBool(v, "auto-read-only", false); err != nil {
 		return in, err
 	}
-	if x, ok := pop(v, "discard"); ok && x != "on" && x != "off" && x != "unmap" && x != "ignore" {
-		return in, errors.New("Invalid discard option")
+	n.auto = n.auto && !in.readOnly
+	if err := n.discards(v); err != nil {
+		return in, err
 	}
 	if in.forceShare && !in.readOnly {
 		return in, errors.New("force-share=on can only be used with read-only images")
 	}
-	n.ReadOnly = in.readOnly
+	n.ReadOnly, n.in = in.readOnly, in
 	name, ok := pop(v, "node-name")
 	switch {
 	case !ok:
-		name = g.freshName()
+		name = g.nodes.freshName()
 	case !wellFormed(name):
 		return in, fmt.Errorf("Invalid node-name: '%s'", name)
-	case g.names[name]:
+	case g.nodes.device(name) != nil, name == g.o.Device:
+		return in, fmt.Errorf("node-name=%s is conflicting with a device id", name)
+	case g.nodes.find(name) != nil || g.named[name]:
 		return in, fmt.Errorf("Duplicate nodes with node-name='%s'", name)
 	case len(name) > 31:
 		return in, errors.New("Node name too long")
 	}
-	g.names[name] = true
+	g.named[name] = true
 	n.Name = name
 	return in, nil
 }
 
-// freshName is that of a node whose user gave it none.
-func (g *graph) freshName() string {
-	g.count++
-	return fmt.Sprintf("#block%d%02d", g.count-1, rand.IntN(100))
+// discards takes out of v what becomes of discards and zeros.
+func (n *Node) discards(v map[string]string) error {
+	n.DetectZeroes = "off"
+	if x, ok := pop(v, "detect-zeroes"); ok {
+		if x != "off" && x != "on" && x != "unmap" {
+			return fmt.Errorf("invalid parameter value: %s", x)
+		}
+		n.DetectZeroes = x
+	}
+	x, ok := pop(v, "discard")
+	if ok && x != "on" && x != "off" && x != "unmap" && x != "ignore" {
+		return errors.New("Invalid discard option")
+	}
+	n.Discard = x == "on" || x == "unmap"
+	if n.DetectZeroes == "unmap" && !n.Discard {
+		return errors.New("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+	}
+	return nil
 }
 
 // check refuses a chain that comes back to where it was, and one without end.
@@ -335,7 +365,7 @@ func (p *place) check() error {
 }
 
 // openBacking opens what n's image stands on.
-func (g *graph) openBacking(n *Node, v map[string]string, in inherited, p perms, here *place) error {
+func (g *graph) openBacking(n *Node, v map[string]string, in inherited, here *place) error {
 	b, ok := n.Image.(block.Backed)
 	if ok {
 		n.BackingFilename, n.BackingFormat = b.BackingFile()
@@ -360,12 +390,30 @@ func (g *graph) openBacking(n *Node, v map[string]string, in inherited, p perms,
 	case !ok:
 		return errors.New("Driver doesn't support backing files")
 	}
-	backing, err := g.backing(n, own, reference, in, p, here)
+	var err error
+	if reference != "" {
+		err = g.refer(n, reference)
+	} else {
+		err = g.backing(n, own, in, here)
+	}
 	if err != nil {
 		return &hinted{text: "Could not open backing file: " + err.Error(), hint: hintOf(err), err: err}
 	}
+	b.SetBacking(n.Backing.Image)
+	return nil
+}
+
+// refer makes a node that is there the backing image of n's.
+func (g *graph) refer(n *Node, reference string) error {
+	backing := g.nodes.lookup(reference)
+	if backing == nil {
+		return noSuchNode(reference)
+	}
+	backing.hold()
+	if err := n.link(backing, "backing"); err != nil {
+		return keep(err, backing.release())
+	}
 	n.Backing = backing
-	b.SetBacking(backing.Image)
 	return nil
 }
 
@@ -377,22 +425,24 @@ func hintOf(err error) string {
 	return ""
 }
 
-func (g *graph) backing(n *Node, own map[string]string, reference string, in inherited, p perms, here *place) (*Node, error) {
-	if reference != "" {
-		return nil, noSuchNode(reference)
-	}
+// backing opens the backing image of n's.
+func (g *graph) backing(n *Node, own map[string]string, in inherited, here *place) (err error) {
 	name := ""
 	if _, ok := own["file.filename"]; !ok && n.BackingFilename != "" {
-		var err error
 		if name, err = FullName(n.File.Filename, n.BackingFilename); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if _, ok := own["driver"]; !ok && n.BackingFormat != "" {
 		own["driver"] = n.BackingFormat
 	}
 	in.readOnly = true
-	return g.open(name, own, in, p.backing(), here)
+	u := n.user("backing")
+	n.Backing, err = g.open(name, own, in, u, here)
+	if err == nil {
+		n.children = append(n.children, child{n.Backing, u})
+	}
+	return err
 }
 
 func noSuchNode(name string) error {
@@ -401,7 +451,7 @@ func noSuchNode(name string) error {
 
 // openData opens n's external data file. Its name is relative to the working
 // directory, as in QEMU.
-func (g *graph) openData(n *Node, v map[string]string, in inherited, p perms) error {
+func (g *graph) openData(n *Node, v map[string]string, in inherited) error {
 	d, ok := n.Image.(block.DataFiled)
 	name := ""
 	if ok {
@@ -419,9 +469,14 @@ func (g *graph) openData(n *Node, v map[string]string, in inherited, p perms) er
 		return nil
 	}
 	if reference, given := v["data-file"]; given {
-		return noSuchNode(reference)
-	}
-	if own := within(v, "data-file"); len(own) > 0 {
+		switch {
+		case g.nodes.lookup(reference) == nil:
+			return noSuchNode(reference)
+		case !ok:
+			return errors.New("'data-file' can only be set for images with an external data file")
+		}
+		name = ""
+	} else if own := within(v, "data-file"); len(own) > 0 {
 		if !ok {
 			return errors.New("'data-file' can only be set for images with an external data file")
 		}
@@ -433,31 +488,23 @@ func (g *graph) openData(n *Node, v map[string]string, in inherited, p perms) er
 	if !ok {
 		return nil
 	}
-	return g.openDataFile(n, d, name, v, in, p)
+	return g.openDataFile(n, d, name, v, in)
 }
 
 // openDataFile opens the data file called name, or as v says, and gives it to d.
-func (g *graph) openDataFile(n *Node, d block.DataFiled, name string, v map[string]string, in inherited, p perms) error {
-	node, file, err := g.openChild(name, v, in, "data-file")
+func (g *graph) openDataFile(n *Node, d block.DataFiled, name string, v map[string]string, in inherited) error {
+	node, err := g.openChild(name, v, in, "data-file")
 	if err != nil {
 		return err
 	}
 	if node == nil {
 		return errors.New("'data-file' is required for this image")
 	}
-	if err := file.Relock(p.data().lock(in)); err != nil {
-		return errors.Join(lockError(node.Filename, err), file.Close())
-	}
 	n.Data = node
-	d.SetDataFile(file)
-	return nil
-}
-
-// data is what is asked of an external data file by who asks p of its image.
-func (p perms) data() perms {
-	p.denies |= raw.PermResize
-	if p.uses&raw.PermWrite != 0 {
-		p.uses |= raw.PermResize
+	if err := n.link(node, "data-file"); err != nil {
+		n.Data = nil
+		return keep(err, node.release())
 	}
-	return p
+	d.SetDataFile(node.Image.(*raw.File))
+	return nil
 }

@@ -13,7 +13,7 @@ import (
 // systems costs no storage. Past from's end there are zeros. ErrUnsupported:
 // these two files cannot; nothing has been changed.
 func (f *File) CopyRange(from *File, fromOff, off, n int64) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	if fromOff < 0 || off < 0 || n < 0 || fromOff+n < 0 || off+n < 0 {

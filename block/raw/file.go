@@ -24,6 +24,7 @@ type FileOptions struct {
 	NoFlush  bool // Flush and FlagFUA do nothing: the contents are not worth a crash
 	Lock     Lock
 	Unlocked bool // Lock and Relock do nothing: for file systems that know no locks
+	Unlock   bool // Close gives up the locks, which other copies of the descriptor would keep
 }
 
 // File is a block.File over a file or block device. Every call blocks in the
@@ -33,12 +34,14 @@ type File struct {
 	fd       int
 	device   bool // not a file
 	topology block.Topology
-	readOnly bool
+	readOnly atomic.Bool
 	noFlush  bool
 	align    int // O_DIRECT's unit in bytes; 0: the page cache is used
 	gone     atomic.Bool
 	lost     atomic.Pointer[error] // what a flush failed of; see sync
 	size     atomic.Int64
+	traffic  traffic
+	holders  atomic.Int32 // beside the first
 
 	// growth is held for reading by writes that lengthen the file, and, with
 	// O_DIRECT, by all that changes it; for writing by what sets the length or
@@ -48,6 +51,7 @@ type File struct {
 	bounces sync.Pool // of *[]byte
 
 	unlocked bool
+	unlock   bool
 	lockMu   sync.Mutex
 	lock     Lock
 }
@@ -113,7 +117,8 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 // an error. A descriptor that was passed on shares the locks of whoever passed
 // it, and keeps them until its last copy is closed.
 func Use(file *os.File, o FileOptions) (*File, error) {
-	f := &File{file: file, fd: int(file.Fd()), readOnly: o.ReadOnly, noFlush: o.NoFlush, unlocked: o.Unlocked}
+	f := &File{file: file, fd: int(file.Fd()), noFlush: o.NoFlush, unlocked: o.Unlocked, unlock: o.Unlock}
+	f.readOnly.Store(o.ReadOnly)
 	if err := f.setUp(o); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
@@ -204,8 +209,43 @@ func (f *File) Occupied() (int64, error) {
 // IsDevice tells whether it is a device, not a file.
 func (f *File) IsDevice() bool { return f.device }
 
-// Close releases the file and its locks.
-func (f *File) Close() error { return f.file.Close() }
+// Hold has the file stay open until Close has been called once more.
+func (f *File) Hold() { f.holders.Add(1) }
+
+// Close releases the file and its locks, once it has been called by all who hold it.
+func (f *File) Close() error {
+	if f.holders.Add(-1) >= 0 {
+		return nil
+	}
+	if f.unlock {
+		return errors.Join(f.Relock(Lock{}), f.file.Close())
+	}
+	return f.file.Close()
+}
+
+// ReadOnly tells whether the file is open for reading alone.
+func (f *File) ReadOnly() bool { return f.readOnly.Load() }
+
+// Replace has another open file of the same contents take f's place, with the locks
+// that f has; file is closed. What is under way goes on with the one that it began with.
+func (f *File) Replace(file *os.File, readOnly bool) error {
+	f.lockMu.Lock()
+	defer f.lockMu.Unlock()
+	fd := int(file.Fd())
+	if !f.unlocked {
+		if err := f.lock.each(fd, readLock); err != nil { // f's own locks say that it is allowed
+			return errors.Join(err, file.Close())
+		}
+	}
+	if readOnly {
+		f.readOnly.Store(true)
+	}
+	if err := retry(func() error { return unix.Dup3(fd, f.fd, unix.O_CLOEXEC) }); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	f.readOnly.Store(readOnly)
+	return file.Close()
+}
 
 // Abandon fails what is under way and what will be, as soon as its next system
 // call returns. What the last flush covered is safe.
@@ -289,7 +329,7 @@ func (f *File) read(v *vector, off int64) error {
 
 // Writev writes the buffers, and lengthens the file where they end past it.
 func (f *File) Writev(iov [][]byte, off int64, flags block.Flags) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	n, err := length(iov, off)
@@ -327,6 +367,7 @@ func (f *File) writeWhole(iov [][]byte, off, n int64) error {
 	v := f.vector(iov)
 	defer f.vectors.Put(v)
 	err := f.write(v, off)
+	f.traffic.wrote(off + n)
 	if err == nil && grows && !f.device {
 		f.reach(off + n)
 	}

@@ -15,7 +15,7 @@ const maxSpan = 256 << 20
 
 // Truncate sets the file's length. A device has only its own.
 func (f *File) Truncate(size int64) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	if size < 0 {
@@ -54,7 +54,7 @@ func (f *File) allocateFirst(size int64) {
 // Preallocate gives the range its storage, and lengthens the file where it ends
 // past it. What the file has already stays as it is, unless full.
 func (f *File) Preallocate(off, n int64, full bool) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	if n == 0 || f.device && !full {
@@ -77,13 +77,19 @@ func (f *File) Preallocate(off, n int64, full bool) error {
 // Discard gives back the storage of what whole blocks the range has. Storage
 // that is busy with the range keeps it: a discard is advice.
 func (f *File) Discard(off, n int64) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	if off < 0 || n < 0 || off+n < off {
 		return block.ErrRange
 	}
 	from, to := f.whole(off, min(off+n, f.Size()))
+	err := f.discard(from, to)
+	f.traffic.discarded(to-from, err)
+	return err
+}
+
+func (f *File) discard(from, to int64) error {
 	for from < to {
 		if f.gone.Load() {
 			return block.ErrClosed
@@ -128,7 +134,7 @@ func (f *File) whole(from, to int64) (int64, int64) {
 // WriteZeroes zeroes whole blocks in the cheapest way that the storage knows,
 // and what is left at either end by writing. Past the end it lengthens the file.
 func (f *File) WriteZeroes(off, n int64, flags block.Flags) error {
-	if f.readOnly {
+	if f.readOnly.Load() {
 		return block.ErrReadOnly
 	}
 	if off < 0 || n < 0 || off+n < off {
