@@ -28,9 +28,10 @@ type Options struct {
 	ID           string // of the device, as its user named it; "" if nobody did
 	DetectZeroes DetectZeroes
 	Limits       throttle.Limits // which Check accepts
-	// Failed gets the first error of a request, once: what the guest is told of
-	// its disk is no more than that it failed. nil: nobody wants to know. Does not block.
-	Failed func(op block.Op, err error)
+	// Failed gets the error of each request that failed, and whether it is the first:
+	// what the guest is told is no more than that it failed. nil: nobody wants to
+	// know. Does not block.
+	Failed func(op block.Op, err error, first bool)
 }
 
 // Root is the top of a graph of block nodes.
@@ -46,7 +47,8 @@ type Backend struct {
 	o        Options
 	size     atomic.Int64
 	topology block.Topology
-	throttle *throttle.Disk // nil: no limits
+	throttle *throttle.Disk
+	limited  atomic.Bool // there are limits: requests go through throttle
 
 	mu       sync.Mutex
 	still    sync.Cond // inflight is 0
@@ -59,7 +61,7 @@ type Backend struct {
 	noZeroes bool // the root cannot write zeroes
 	free     *op
 	counts   counts
-	failed   bool   // Options.Failed has been called
+	failed   bool   // Options.Failed has been called before
 	resized  func() // see OnResize
 }
 
@@ -73,9 +75,8 @@ func New(root Root, o Options) *Backend {
 	b := &Backend{o: o, root: root, topology: block.TopologyOf(root.Disk)}
 	b.size.Store(root.Disk.Size())
 	b.still.L = &b.mu
-	if o.Limits.Any() {
-		b.throttle = throttle.New(seat{b}, o.Limits)
-	}
+	b.throttle = throttle.New(seat{b}, o.Limits)
+	b.limited.Store(o.Limits.Any())
 	return b
 }
 
@@ -134,11 +135,25 @@ func (b *Backend) Submit(r *block.Request) {
 
 // pass gives r to the throttle, or to the root.
 func (b *Backend) pass(r *block.Request) {
-	if b.throttle != nil {
+	if b.limited.Load() {
 		b.throttle.Submit(r)
 		return
 	}
 	b.current().Disk.Submit(r)
+}
+
+// Limits returns what the disk may be asked for now.
+func (b *Backend) Limits() throttle.Limits { return b.throttle.Limits() }
+
+// SetLimits replaces it by l, which Check accepts.
+func (b *Backend) SetLimits(l throttle.Limits) {
+	if l.Any() {
+		b.throttle.SetLimits(l)
+		b.limited.Store(true)
+		return
+	}
+	b.limited.Store(false)
+	b.throttle.SetLimits(l)
 }
 
 // take begins a request. Called with mu held.
@@ -172,13 +187,14 @@ func (o *op) done(err error) {
 	}
 	b.mu.Lock()
 	b.counts.add(r, time.Now(), o.start, err)
-	first := !b.failed && err != nil && b.o.Failed != nil && !b.gone && !errors.Is(err, block.ErrUnsupported)
-	b.failed = b.failed || first
+	failed := err != nil && b.o.Failed != nil && !b.gone && !errors.Is(err, block.ErrUnsupported)
+	first := failed && !b.failed
+	b.failed = b.failed || failed
 	o.outer, o.inner.IOV = nil, nil
 	o.next, b.free = b.free, o
 	b.mu.Unlock()
-	if first {
-		b.o.Failed(r.Op, err)
+	if failed {
+		b.o.Failed(r.Op, err, first)
 	}
 	r.Done(err)
 	b.mu.Lock()
@@ -200,11 +216,7 @@ func allZero(iov [][]byte) bool {
 }
 
 // Hasten lets throttled requests through at once while it is on; see throttle.Disk.
-func (b *Backend) Hasten(on bool) {
-	if b.throttle != nil {
-		b.throttle.Hasten(on)
-	}
-}
+func (b *Backend) Hasten(on bool) { b.throttle.Hasten(on) }
 
 // Drain returns when no request is under way, with none held back by limits
 // either, and keeps those that come until Resume has been called as often. It
@@ -289,9 +301,7 @@ func (b *Backend) Abandon() {
 	for _, r := range parked {
 		r.Done(block.ErrClosed)
 	}
-	if b.throttle != nil {
-		b.throttle.Abandon()
-	}
+	b.throttle.Abandon()
 	if a, ok := root.Disk.(abandoner); ok {
 		a.Abandon()
 	}
@@ -306,10 +316,7 @@ func (b *Backend) Close() error {
 	}
 	b.closing = true
 	b.mu.Unlock()
-	if b.throttle != nil {
-		return b.throttle.Close()
-	}
-	return b.current().Disk.Close()
+	return b.throttle.Close()
 }
 
 // seat is the root, whichever it is, as the throttle sees it.

@@ -3,6 +3,7 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -269,15 +270,51 @@ func TestFirstFailureIsTold(t *testing.T) {
 		return nil
 	}}
 	var told []string
-	b := New(Root{"n", full}, Options{Failed: func(op block.Op, err error) { told = append(told, fmt.Sprint(op, " ", err)) }})
+	b := New(Root{"n", full}, Options{Failed: func(op block.Op, err error, first bool) { told = append(told, fmt.Sprint(op, " ", err, " ", first)) }})
 	for _, op := range []block.Op{block.OpDiscard, block.OpRead, block.OpWrite, block.OpWrite} {
 		err := blocktest.Do(t, b, block.Request{Op: op, Len: 512, IOV: [][]byte{make([]byte, 512)}})
 		if op == block.OpWrite && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("a write to a full disk: %v", err)
 		}
 	}
-	if len(told) != 1 || told[0] != "write no space left on device" {
-		t.Errorf("told %q", told)
+	if want := []string{"write no space left on device true", "write no space left on device false"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
+// TestSetLimits: limits come and go while requests wait for them.
+func TestSetLimits(t *testing.T) {
+	b := New(Root{"n", blocktest.NewMem(1 << 20)}, Options{})
+	defer b.Close()
+	one := throttle.Limits{Operations: throttle.Pair{Total: throttle.Limit{Rate: 1}}}
+	b.SetLimits(one)
+	if got := b.Limits(); got != one {
+		t.Errorf("limits %+v", got)
+	}
+	done := make(chan error, 3)
+	for range 3 { // a tenth of a second's may come at once: less than one, and it
+		b.Submit(&block.Request{Op: block.OpRead, Len: 512, IOV: [][]byte{make([]byte, 512)}, Done: func(err error) { done <- err }})
+	}
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the first waits")
+	}
+	select {
+	case <-done:
+		t.Fatal("the second does not wait")
+	case <-time.After(50 * time.Millisecond):
+	}
+	b.SetLimits(throttle.Limits{})
+	for range 2 {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(500 * time.Millisecond):
+			t.Fatal("it waits without limits")
+		}
 	}
 }
 

@@ -25,10 +25,10 @@ const (
 // Write zeroes count as writes of as many bytes. A discard counts as a write of
 // none. A flush is not counted and never waits.
 type Disk struct {
-	under     block.Disk
-	operation float64 // bytes; 0: any
+	under block.Disk
 
 	mu      sync.Mutex
+	limits  Limits
 	total   buckets
 	each    [directions]buckets
 	last    time.Time // to which the buckets have leaked
@@ -54,11 +54,33 @@ var (
 
 // New returns a disk over under that keeps to l, which Check accepts.
 func New(under block.Disk, l Limits) *Disk {
-	d := &Disk{under: under, operation: float64(l.OperationSize), last: time.Now()}
+	d := &Disk{under: under, last: time.Now()}
+	d.keepTo(l)
+	return d
+}
+
+func (d *Disk) keepTo(l Limits) {
+	d.limits = l
 	d.total = buckets{newBucket(l.Bytes.Total), newBucket(l.Operations.Total)}
 	d.each[reads] = buckets{newBucket(l.Bytes.Read), newBucket(l.Operations.Read)}
 	d.each[writes] = buckets{newBucket(l.Bytes.Write), newBucket(l.Operations.Write)}
-	return d
+}
+
+// SetLimits has the disk keep to l, which Check accepts, from now on, as if nothing
+// had been asked of it before; what waits does so by the new limits.
+func (d *Disk) SetLimits(l Limits) {
+	d.mu.Lock()
+	d.leak()
+	d.keepTo(l)
+	d.mu.Unlock()
+	d.due()
+}
+
+// Limits returns what the disk keeps to.
+func (d *Disk) Limits() Limits {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limits
 }
 
 // Size returns the size of the disk below.
@@ -125,8 +147,8 @@ func (d *Disk) account(dir direction, r *block.Request) {
 	if r.Op == block.OpDiscard {
 		bytes = 0
 	}
-	if d.operation > 0 && bytes > d.operation {
-		operations = bytes / d.operation
+	if one := float64(d.limits.OperationSize); one > 0 && bytes > one {
+		operations = bytes / one
 	}
 	d.total.add(bytes, operations)
 	d.each[dir].add(bytes, operations)

@@ -195,6 +195,10 @@ func (d *Device) Reset() {
 	}
 }
 
+// WriteCache reports whether writes that are completed may still be lost: the driver
+// flushes. Safe from any goroutine.
+func (d *Device) WriteCache() bool { return d.writeback.Load() }
+
 // Hasten has a disk that keeps to limits let everything through while it is on.
 func (d *Device) Hasten(on bool) {
 	if h, ok := d.disk.(virtio.Hastener); ok {
