@@ -8,7 +8,7 @@ import (
 	"berth/accel"
 	"berth/accel/kvm"
 	"berth/acpi"
-	"berth/block/backend"
+	"berth/block/formats"
 	"berth/boot"
 	"berth/boot/direct"
 	"berth/bus"
@@ -34,7 +34,8 @@ type board struct {
 	chars
 	platform
 	slots      slots
-	disks      []*backend.Backend
+	graph      *formats.Nodes
+	drives     []*Drive
 	nics       []nic
 	transports []transport
 	notify     func(Notice)
@@ -77,7 +78,7 @@ func newBoard(cfg Config, post func(event)) (*board, error) {
 }
 
 func (b *board) build(cfg Config, post func(event)) error {
-	if err := b.openDisks(cfg.Spec.Disks, cfg.Log); err != nil {
+	if err := b.openDisks(cfg); err != nil {
 		return err
 	}
 	if err := b.addRAM(cfg.Spec); err != nil {
@@ -256,7 +257,7 @@ func (b *board) workers(m spec.Machine) int {
 	for _, n := range m.NICs {
 		further += 2*n.Queues - 1
 	}
-	return len(b.transports) + min(further, m.CPUs.Count+len(m.NICs)) + 4*len(b.disks)
+	return len(b.transports) + min(further, m.CPUs.Count+len(m.NICs)) + 4*len(b.drives)
 }
 
 func (b *board) start() error {
@@ -282,7 +283,7 @@ func (b *board) abandon() {
 	for _, s := range b.speakers {
 		s.Abandon()
 	}
-	for _, d := range b.disks {
+	for _, d := range b.drives {
 		d.Abandon()
 	}
 }
@@ -327,7 +328,7 @@ func (b *board) close() error {
 	if b.clock != nil {
 		errs = append(errs, b.clock.Close())
 	}
-	for _, d := range b.disks {
+	for _, d := range b.drives {
 		errs = append(errs, d.Close())
 	}
 	if b.mem != nil {

@@ -25,6 +25,7 @@ type Notice struct {
 	Cause  Cause // of a Reset or a Shutdown
 	Action string
 	ID     string // of a Port, a NIC or a device, "" if that has none
+	Drive  DriveError
 	Open   bool
 	Path   string // of a device, its place in QEMU's tree of objects
 }
@@ -39,6 +40,7 @@ const (
 	NoticePowerDown // the power button was pressed
 	NoticeReset
 	NoticeShutdown
+	NoticeDriveError
 	NoticePanicked // Action is "pause", "reset", "none" or "poweroff"
 	NoticePort     // the guest has opened or closed the virtio port ID
 	NoticeRxFilter // the driver of the NIC ID has changed what it receives

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"berth/block"
@@ -17,35 +18,108 @@ import (
 	"berth/virtio/blk"
 )
 
+// Drive is a disk of the VM: what its device holds, and the node that that stands on.
+type Drive struct {
+	*backend.Backend
+	Root *formats.Node
+	Name string // the block device's: QEMU's "device"; "": it was attached to a node and has none
+	Path string // of the device in QEMU's tree of objects
+	File string // as errors call it
+
+	device *blk.Device // nil before it is made
+}
+
+// WriteCache reports whether completed writes may still be lost, as the guest wants it.
+func (d *Drive) WriteCache() bool { return d.device == nil || d.device.WriteCache() }
+
+// DriveError is a request of a drive that failed.
+type DriveError struct {
+	*Drive
+	Op  block.Op
+	Err error
+}
+
+// Nodes returns the VM's block nodes. Safe from any goroutine.
+func (m *Machine) Nodes() *formats.Nodes { return m.board.graph }
+
+// Drives lists the disks. Call it within Do.
+func (m *Machine) Drives() []*Drive { return m.board.drives }
+
 // openDisks opens the images of disks, each as the root of a backend.
-func (b *board) openDisks(disks []spec.Disk, log *slog.Logger) error {
-	for _, d := range disks {
+func (b *board) openDisks(cfg Config) error {
+	b.graph = formats.NewNodes(cfg.Descriptors)
+	for i, d := range cfg.Spec.Disks {
 		l := limits(d.Throttling)
 		if err := l.Check(); err != nil {
 			return fmt.Errorf("disk %s: throttling: %w", d.File, err)
 		}
-		root, err := openRoot(d, log)
+		drive := &Drive{Name: d.ID, Path: devicePath(d.ID, i), File: d.File}
+		if d.ID == "" {
+			drive.Name = fmt.Sprintf("virtio%d", i)
+		}
+		root, err := b.openRoot(drive, d, cfg.Log)
 		if err != nil {
 			return err
 		}
-		b.disks = append(b.disks, backend.New(root, backend.Options{
-			ID: d.ID, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l,
-			Failed: func(op block.Op, err error) {
-				log.Warn("a request failed; the guest gets an I/O error, now and for others that fail", "disk", d.File, "request", op.String(), "error", err)
-			},
-		}))
+		b.hold(drive, root, backend.Options{ID: drive.Name, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l}, cfg)
 	}
 	return nil
+}
+
+// devicePath is a device's place in QEMU's tree of objects; without a name it is the
+// n-th that has none.
+func devicePath(id string, n int) string {
+	if id == "" {
+		return fmt.Sprintf("/machine/peripheral-anon/device[%d]/virtio-backend", n)
+	}
+	return "/machine/peripheral/" + id + "/virtio-backend"
+}
+
+// hold makes the backend of a drive, which has its device and the board from then on.
+func (b *board) hold(d *Drive, root backend.Root, o backend.Options, cfg Config) {
+	o.Failed = func(op block.Op, err error, first bool) {
+		if first {
+			cfg.Log.Warn("a request failed; the guest gets an I/O error, now and for others that fail", "disk", d.File, "request", op.String(), "error", err)
+		}
+		if cfg.Notify != nil {
+			cfg.Notify(Notice{Kind: NoticeDriveError, Guest: true, Drive: DriveError{d, op, err}})
+		}
+	}
+	d.Backend = backend.New(root, o)
+	b.drives = append(b.drives, d)
+}
+
+// AttachDrive makes a drive of a node, for a device at path in QEMU's tree of objects.
+// Call it within Do, and RemoveDrive once the device has gone.
+func (m *Machine) AttachDrive(node, path string, readOnly bool) (*Drive, error) {
+	n := m.board.graph.Find(node)
+	if n == nil {
+		return nil, fmt.Errorf("Property 'virtio-blk-device.drive' can't find value '%s'", node)
+	}
+	use, err := n.Attach("", readOnly)
+	if err != nil {
+		return nil, err
+	}
+	d := &Drive{Root: n, Path: path, File: n.Filename}
+	root := backend.Root{Node: n.Name, Disk: use.Disk(pool.Options{Discard: n.Discard})}
+	m.board.hold(d, root, backend.Options{DetectZeroes: detectZeroes(n.DetectZeroes)}, m.cfg)
+	return d, nil
+}
+
+// RemoveDrive completes what is under way on a drive and closes it. Call it within Do.
+func (m *Machine) RemoveDrive(d *Drive) error {
+	m.board.drives = slices.DeleteFunc(m.board.drives, func(x *Drive) bool { return x == d })
+	return d.Close()
 }
 
 // openRoot opens one disk's image and what it stands on, and keeps others from
 // changing any of it. Whatever a guest writes, nothing is opened that its user
 // has not named: formats below the top are stated or refused, and a raw image
 // whose format nobody stated cannot become another.
-func openRoot(d spec.Disk, log *slog.Logger) (backend.Root, error) {
+func (b *board) openRoot(drive *Drive, d spec.Disk, log *slog.Logger) (backend.Root, error) {
 	o := formats.Options{
 		Filename: d.File, Format: d.Format, ReadOnly: d.ReadOnly, Cache: d.Cache, NoShare: true, Stated: true, NoReferences: d.References == "refuse",
-		Snapshot: d.Snapshot, Values: map[string]string{},
+		Snapshot: d.Snapshot, Values: map[string]string{}, Device: drive.Name,
 		Report: func(line string) { log.Warn(line, "disk", d.File) },
 	}
 	if d.NodeName != "" {
@@ -54,10 +128,11 @@ func openRoot(d spec.Disk, log *slog.Logger) (backend.Root, error) {
 	if d.AIO != "" {
 		o.Values["file.aio"] = d.AIO
 	}
-	n, err := formats.Open(o)
+	n, err := b.graph.Open(o)
 	if err != nil {
 		return backend.Root{}, diskError(d, err)
 	}
+	drive.Root = n
 	disk, err := deep(n, n.Disk(pool.Options{Discard: d.Discard == "unmap"}), d, log)
 	return backend.Root{Node: n.Name, Disk: disk}, err
 }
@@ -121,11 +196,12 @@ func diskError(d spec.Disk, err error) error {
 // addDisks makes the devices of the disks that are open.
 func (b *board) addDisks(cfg Config) error {
 	for i, d := range cfg.Spec.Disks {
-		dev, err := blk.New(b.disks[i], blk.Config{
+		dev, err := blk.New(b.drives[i].Backend, blk.Config{
 			Serial: d.Serial, ReadOnly: d.ReadOnly, Queues: d.Queues, Discard: d.Discard == "unmap",
 			WriteThrough: d.Cache == "writethrough" || d.Cache == "directsync",
 		})
 		if err == nil {
+			b.drives[i].device = dev
 			err = b.add(cfg, dev)
 		}
 		if err != nil {

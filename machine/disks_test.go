@@ -44,7 +44,7 @@ func TestWhoServesADisk(t *testing.T) {
 		{"raw", "none", "io_uring", true, false, refused},
 		{"raw", "writeback", "native", false, false, "aio=native was specified, but it requires cache.direct=on, which was not specified."},
 	} {
-		root, err := openRoot(spec.Disk{File: path, Format: c.format, Cache: c.cache, AIO: c.aio, Snapshot: c.snapshot}, slog.New(slog.DiscardHandler))
+		root, err := testBoard().openRoot(&Drive{}, spec.Disk{File: path, Format: c.format, Cache: c.cache, AIO: c.aio, Snapshot: c.snapshot}, slog.New(slog.DiscardHandler))
 		switch {
 		case c.err != "":
 			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "\n") {
@@ -116,7 +116,7 @@ func runningDisk(t *testing.T, c spec.Disk) (*backend.Backend, *virtiotest.Drive
 	if err := errors.Join(format.Create(f, block.Creation{Values: block.Values{"size": "1048576"}}), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	root, err := openRoot(c, slog.New(slog.DiscardHandler))
+	root, err := testBoard().openRoot(&Drive{}, c, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,3 +129,6 @@ func runningDisk(t *testing.T, c spec.Disk) (*backend.Backend, *virtiotest.Drive
 	d.Begin(0, 16)
 	return b, d
 }
+
+// testBoard has what disks are opened in.
+func testBoard() *board { return &board{graph: formats.NewNodes(nil)} }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/accel"
+	"berth/block/formats"
 	"berth/chardev"
 	"berth/spec"
 )
@@ -26,6 +27,8 @@ type Config struct {
 	Accelerator accel.Accelerator
 	Console     chardev.Port // the host's end of the byte device that is on standard input and output
 	Log         *slog.Logger
+	// Descriptors are those that a disk's file may be named by; nil: none.
+	Descriptors formats.DescriptorSets
 	// Notify is told what happens to the VM, from any goroutine; it must not wait. nil: nobody is.
 	Notify func(Notice)
 }
@@ -186,7 +189,7 @@ func (m *Machine) Run() (Outcome, error) {
 // logCounts says what each disk did, and how many instructions each vCPU ran, where
 // the accelerator counts them.
 func (m *Machine) logCounts() {
-	for i, d := range m.board.disks {
+	for i, d := range m.board.drives {
 		s := d.Stats()
 		m.log.Debug("ended", "disk", i, "node", d.Node(),
 			"reads", s.Read.Operations, "read bytes", s.Read.Bytes, "read time", s.Read.Time, "writes", s.Write.Operations, "written bytes", s.Write.Bytes, "write time", s.Write.Time,

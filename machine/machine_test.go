@@ -339,7 +339,7 @@ func (d idle) Close() error { <-d.abandoned; return nil }
 
 func TestKillDoesNotWaitForDisks(t *testing.T) {
 	m := newMachine(t, &script{}, 1, port{make(chan struct{})})
-	m.board.disks = append(m.board.disks, backend.New(backend.Root{Disk: idle{blocktest.NewMem(512), make(chan struct{})}}, backend.Options{}))
+	m.board.drives = append(m.board.drives, &Drive{Backend: backend.New(backend.Root{Disk: idle{blocktest.NewMem(512), make(chan struct{})}}, backend.Options{})})
 	go m.Kill("a test")
 	if o := run(t, m); o.Kind != Killed {
 		t.Errorf("%+v", o)
