@@ -2,6 +2,7 @@
 package accel
 
 import (
+	"berth/bus"
 	"berth/clock"
 	"berth/guestmem"
 	"berth/irq"
@@ -132,6 +133,15 @@ type NMIInjector interface {
 // has disabled is lost. Called by the thread that owns the vCPU.
 type MachineCheckInjector interface {
 	InjectMachineCheck(x86.MachineCheck) error
+}
+
+// Spaces is a VM whose own chips can be reached by others than its vCPUs.
+type Spaces interface {
+	// Spaces are Config's with those chips in front, safe for concurrent use. Local
+	// APICs, each of which only its vCPU sees, are not in them.
+	Spaces() (ports, mmio IO)
+	// ChipWindows lists where the chips are, by address.
+	ChipWindows(ports bool) []bus.Window
 }
 
 // DirtyLogger reports pages that vCPUs wrote.

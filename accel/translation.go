@@ -29,6 +29,31 @@ type Translation struct {
 	Exits map[string]uint64 // from translated code, by the reason's name
 }
 
+// Add adds what another vCPU has counted.
+func (t *Translation) Add(o Translation) {
+	t.Instructions += o.Instructions
+	t.Translated += o.Translated
+	t.CPU += o.CPU
+	t.Translating += o.Translating
+	t.Blocks += o.Blocks
+	t.BlockCode += o.BlockCode
+	t.Crossing += o.Crossing
+	t.Removed += o.Removed
+	t.Flushes += o.Flushes
+	t.Held += o.Held
+	t.Bytes += o.Bytes
+	t.Lookups += o.Lookups
+	t.Recent += o.Recent
+	t.TLBMisses += o.TLBMisses
+	t.JumpMisses += o.JumpMisses
+	for k, n := range o.Exits {
+		if t.Exits == nil {
+			t.Exits = map[string]uint64{}
+		}
+		t.Exits[k] += n
+	}
+}
+
 // MIPS is how many million instructions the guest ran per CPU-second.
 func (t *Translation) MIPS() float64 { return ratio(float64(t.Instructions)/1e6, t.CPU.Seconds()) }
 

@@ -28,6 +28,9 @@ func (m *Machine) CPUs() (list []CPU) {
 	return list
 }
 
+// APICID is that of a vCPU.
+func (m *Machine) APICID(id int) uint32 { return m.board.topology.APICID(id) }
+
 // NMI pulses every vCPU's NMI pin. Call it within Do.
 func (m *Machine) NMI() error {
 	for _, c := range m.vcpus {

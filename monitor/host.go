@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"cmp"
+
 	"berth/qmp"
 	"berth/spec"
 )
@@ -19,6 +21,9 @@ type (
 	}
 	currentMachine struct {
 		Wakeup bool `json:"wakeup-suspend-support"`
+	}
+	uuidInfo struct {
+		UUID string `json:"UUID"`
 	}
 	ioThread struct {
 		ID       string `json:"id"`
@@ -39,6 +44,9 @@ func (m *Monitor) hostCommands() []qmp.Command {
 				return nameInfo{}, nil
 			}
 			return nameInfo{&m.cfg.Spec.Name}, nil
+		}),
+		qmp.Define("query-uuid", "The VM's UUID; all zeros if it has none.", func(*qmp.Call, *none) (uuidInfo, error) {
+			return uuidInfo{cmp.Or(m.cfg.Spec.UUID, "00000000-0000-0000-0000-000000000000")}, nil
 		}),
 		qmp.Define("query-kvm", "Whether the guest runs on KVM, and whether the host has it.", func(*qmp.Call, *none) (kvmInfo, error) {
 			return kvmInfo{m.cfg.Accelerator == "kvm", m.cfg.KVM}, nil

@@ -1,10 +1,11 @@
-// Package monitor is the control of a running VM: QEMU's QMP commands over package machine.
+// Package monitor is the control of a running VM: QEMU's QMP commands and its human monitor over package machine.
 package monitor
 
 import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"berth/machine"
@@ -27,19 +28,25 @@ type Config struct {
 // Monitor answers QMP sessions about one VM. Its methods may be called from any
 // goroutine.
 type Monitor struct {
-	cfg    Config
-	vm     *machine.Machine
-	server *qmp.Server
+	cfg      Config
+	vm       *machine.Machine
+	commands *qmp.Table
+	server   *qmp.Server
+
+	mu      sync.Mutex
+	humans  map[net.Conn]bool // connections of the human monitor
+	serving sync.WaitGroup    // of them
+	closed  bool
 }
 
 // New makes the monitor of a VM that is not there yet: machine.New wants Notice.
 func New(c Config) (*Monitor, error) {
-	m := &Monitor{cfg: c}
-	t, err := m.table()
-	if err != nil {
+	m := &Monitor{cfg: c, humans: map[net.Conn]bool{}}
+	var err error
+	if m.commands, err = m.table(); err != nil {
 		return nil, err
 	}
-	m.server = qmp.NewServer(t, c.Log)
+	m.server = qmp.NewServer(m.commands, c.Log)
 	return m, nil
 }
 
@@ -48,7 +55,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 	v := qmp.Version{QEMU: qmp.Triple{Major: major, Minor: minor, Micro: micro}, Package: m.cfg.Package}
 	return qmp.NewTable(v, slices.Concat(
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
-		m.deviceCommands(),
+		m.deviceCommands(), m.pciCommands(), m.humanQMP(),
 	), events())
 }
 
@@ -62,7 +69,10 @@ func (m *Monitor) Accept(l net.Listener) { m.server.Accept(l) }
 func (m *Monitor) Serve(conn net.Conn) { m.server.Serve(conn) }
 
 // Close ends the sessions. The VM has ended.
-func (m *Monitor) Close() { m.server.Close() }
+func (m *Monitor) Close() {
+	m.closeHumans()
+	m.server.Close()
+}
 
 // events are those that a VM may emit.
 func events() []qmp.Event {

@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"errors"
+
 	"berth/machine"
 	"berth/qmp"
 )
@@ -51,6 +53,9 @@ func (m *Monitor) runCommands() []qmp.Command {
 				}
 			})
 			return none{}, nil
+		}),
+		qmp.Define("system_wakeup", "Wakes a suspended guest: berth's guests do not suspend.", func(*qmp.Call, *none) (none, error) {
+			return none{}, errors.New("Unable to wake up: guest is not in suspended state")
 		}),
 		qmp.Define("quit", "Ends the VM at once.", func(c *qmp.Call, _ *none) (none, error) {
 			c.Then(m.vm.Quit)

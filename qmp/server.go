@@ -237,3 +237,30 @@ func (s *Server) call(call *Call, name string, args map[string]any, oob bool) (a
 	}
 	return c.run(call, v)
 }
+
+// Exclusive runs f as a command is run that is not out of band: no other runs at the
+// same time. What f's call wants to happen afterwards is the caller's to do. It must
+// not be called from a command.
+func (s *Server) Exclusive(ctx context.Context, f func(*Call)) (then []func()) {
+	s.running.Lock()
+	defer s.running.Unlock()
+	c := &Call{Context: ctx}
+	f(c)
+	return c.then
+}
+
+// Has reports whether there is a command of a name.
+func (t *Table) Has(name string) bool { return t.command(name) != nil }
+
+// Do runs a command on behalf of another, or of Exclusive, and returns its answer.
+func (s *Server) Do(c *Call, name string, args map[string]any) (any, error) {
+	command := s.table.command(name)
+	if command == nil {
+		return nil, &Error{CommandNotFound, fmt.Sprintf("The command %s has not been found", name)}
+	}
+	v, err := s.table.arguments(command, args)
+	if err != nil {
+		return nil, err
+	}
+	return command.run(c, v)
+}

@@ -4,6 +4,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -21,6 +22,8 @@ const (
 type Machine struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
+	// UUID tells the VM from all others, for whoever manages it.
+	UUID string `json:"uuid,omitempty"`
 	// Board is the board's versioned name, or one that stands for its newest version: see Boards.
 	Board string `json:"machine"`
 	// HotplugSlots is how many PCI Express root ports there are, each with a slot in which
@@ -57,6 +60,8 @@ type Machine struct {
 	// Paused has nothing run before whoever controls the VM says so.
 	Paused bool `json:"paused,omitempty"`
 }
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // Boot is what the machine starts with.
 type Boot struct {
@@ -135,6 +140,8 @@ func (m *Machine) Validate() error {
 		return errors.New("no kernel: give one with --kernel FILE")
 	case m.Name == "" || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r == '/' || r == 0x7f }):
 		return fmt.Errorf("name %q: a name is one word without slashes", m.Name)
+	case m.UUID != "" && !uuidForm.MatchString(m.UUID):
+		return fmt.Errorf("uuid %q: give one as uuidgen prints it, 01234567-89ab-cdef-0123-456789abcdef", m.UUID)
 	}
 	for _, w := range []struct{ what, value, path string }{
 		{"accelerator", m.Accel, "accel"},

@@ -96,7 +96,26 @@ func (r rest) Write(off uint64, p []byte) { r.io.Write(r.base+off, p) }
 // spaces lays the chips over the machine's I/O spaces, as KVM's in-kernel chips
 // shadow what lies behind them. The local APICs' page is each vCPU's own.
 func (v *VM) spaces() (ports, mmio *bus.Space, err error) {
-	legacy := []bus.Window{
+	ports, err = overlay(1<<16, v.cfg.Ports, v.ChipWindows(true))
+	if err != nil {
+		return nil, nil, err
+	}
+	mmio, err = overlay(0, v.cfg.MMIO, v.ChipWindows(false))
+	return ports, mmio, err
+}
+
+// Spaces implements accel.Spaces.
+func (v *VM) Spaces() (ports, mmio accel.IO) { return v.ports, v.mmio }
+
+// ChipWindows implements accel.Spaces.
+func (v *VM) ChipWindows(ports bool) []bus.Window {
+	switch {
+	case !ports:
+		return []bus.Window{{Base: ioapic.Base, Size: ioapic.Size, Name: "IOAPIC", Handler: v.ioapic}}
+	case v.cfg.APICOnly:
+		return nil
+	}
+	return []bus.Window{
 		{Base: pic.MasterBase, Size: pic.Size, Name: "8259 master", Handler: v.pic.Master()},
 		{Base: pit.Base, Size: pit.Size, Name: "8254", Handler: v.pit.Counters()},
 		{Base: pit.SpeakerBase, Size: pit.SpeakerSize, Name: "port 0x61", Handler: v.pit.Speaker()},
@@ -104,17 +123,6 @@ func (v *VM) spaces() (ports, mmio *bus.Space, err error) {
 		{Base: ferr.Base, Size: ferr.Size, Name: "FPU error", Handler: v.ferr.Port()},
 		{Base: pic.ELCRBase, Size: pic.Size, Name: "ELCR", Handler: v.pic.ELCR()},
 	}
-	if v.cfg.APICOnly {
-		legacy = nil
-	}
-	ports, err = overlay(1<<16, v.cfg.Ports, legacy)
-	if err != nil {
-		return nil, nil, err
-	}
-	mmio, err = overlay(0, v.cfg.MMIO, []bus.Window{
-		{Base: ioapic.Base, Size: ioapic.Size, Name: "IOAPIC", Handler: v.ioapic},
-	})
-	return ports, mmio, err
 }
 
 // overlay returns a space of the given windows, in order, with io in the gaps.

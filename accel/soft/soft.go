@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"berth/accel"
+	"berth/bus"
 	"berth/device/ferr"
 	"berth/device/ioapic"
 	"berth/device/lapic"
@@ -87,6 +88,8 @@ type VM struct {
 	pit    *pit.PIT
 	ferr   *ferr.FERR // of vCPU 0
 
+	ports, mmio *bus.Space // Config's with the chips in front
+
 	unknownMSRs atomic.Int32 // reported so far
 	giving      atomic.Bool  // memory is on its way back to the host
 }
@@ -95,6 +98,7 @@ var (
 	_ accel.VM          = (*VM)(nil)
 	_ accel.DirtyLogger = (*VM)(nil)
 	_ accel.Stater      = (*VM)(nil)
+	_ accel.Spaces      = (*VM)(nil)
 )
 
 // addressLimit is one past the last guest-physical address of the CPU model.
@@ -115,12 +119,12 @@ func (a *Accelerator) NewVM(cfg accel.Config) (accel.VM, error) {
 	if err := v.newChips(); err != nil {
 		return nil, err
 	}
-	ports, mmio, err := v.spaces()
-	if err != nil {
+	var err error
+	if v.ports, v.mmio, err = v.spaces(); err != nil {
 		return nil, err
 	}
 	for _, c := range v.cpus {
-		if err := c.open(ports, mmio); err != nil {
+		if err := c.open(v.ports, v.mmio); err != nil {
 			return nil, errors.Join(err, v.Close())
 		}
 	}

@@ -29,6 +29,7 @@ boot/direct
 # the machine
 block/backend
 machine
+monitor/hmp monitor/inspect
 monitor
 
 # what a person types
