@@ -3,16 +3,14 @@ package monitor
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strings"
 
 	"berth/monitor/hmp"
+	"berth/monitor/inspect"
 	"berth/qmp"
 	"berth/x86"
-
-	"berth/monitor/inspect"
 )
 
 // The human monitor. Its commands are QEMU's, in the order of their names; those
@@ -96,35 +94,19 @@ func (m *Monitor) run(s *hmp.State, line string) (out string, then []func()) {
 	return out, append(after, then...)
 }
 
-// ServeHuman joins who is at the other end of rw to the human monitor until that ends
-// or they leave it. It may be a terminal in raw mode.
-func (m *Monitor) ServeHuman(rw io.ReadWriter) error {
-	s := hmp.Session{
-		Interpreter: m.interpreter(nil), Run: m.run,
-		Banner: fmt.Sprintf("%s monitor with the commands of QEMU %d.%d - type 'help' for more information\n", m.cfg.Package, major, minor),
-	}
-	return s.Serve(rw)
-}
-
-// AcceptHuman joins whoever connects to l to the human monitor, until l is closed.
-func (m *Monitor) AcceptHuman(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go m.ServeHumanConn(conn)
-	}
-}
-
-// ServeHumanConn is ServeHuman on a connection, which ends with the monitor.
-func (m *Monitor) ServeHumanConn(conn net.Conn) {
+// ServeHuman joins who is at the other end of conn, a terminal in raw mode perhaps, to
+// the human monitor until they leave it or the VM has ended; it closes conn.
+func (m *Monitor) ServeHuman(conn net.Conn) {
 	defer conn.Close()
 	if !m.join(conn) {
 		return
 	}
 	defer m.leave(conn)
-	_ = m.ServeHuman(conn) // it ended, however
+	s := hmp.Session{
+		Interpreter: m.interpreter(nil), Run: m.run,
+		Banner: fmt.Sprintf("%s monitor with the commands of QEMU %d.%d - type 'help' for more information\n", m.cfg.Package, major, minor),
+	}
+	_ = s.Serve(conn) // it ended, however
 }
 
 // join notes a connection of the human monitor; false: the monitor has ended.

@@ -24,13 +24,14 @@ import (
 //
 //	lock      locked (flock) by the VM's process as long as it lives; in it, its pid
 //	spec.json the completed spec
-//	qmp       the socket of its QMP monitor
+//	qmp       the socket of its QMP monitor, hmp that of the human one
 //	console   the socket of its serial port, of a VM in the background
 //	log       what berth said, console.log what the guest said, likewise
 const (
 	lockFile    = "lock"
 	specFile    = "spec.json"
 	QMPSocket   = "qmp"
+	HMPSocket   = "hmp"
 	Console     = "console"
 	Log         = "log"
 	ConsoleText = "console.log"

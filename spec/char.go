@@ -24,7 +24,7 @@ type Char struct {
 	// To is this process's standard input and output, a pseudo-terminal that is
 	// made, memory that keeps the last bytes, or nowhere.
 	To     string `json:"to,omitempty" implied:"yes" words:"stdio pty ringbuf null"`
-	File   string `json:"file,omitempty" path:"yes"`   // only written; begun anew, unless Append
+	File   string `json:"file,omitempty" path:"yes"` // only written; begun anew, unless Append
 	Append bool   `json:"append,omitempty"`
 	Pipe   string `json:"pipe,omitempty" path:"yes"`   // FIFOs: PATH.in and PATH.out, or PATH alone
 	Socket string `json:"socket,omitempty" path:"yes"` // a Unix socket's name
@@ -146,7 +146,7 @@ func (m *Machine) OnStdio() bool {
 func (m *Machine) completeChars() {
 	if len(m.Serial) == 0 {
 		to := "stdio"
-		if m.OnStdio() {
+		if m.OnStdio() || m.MonitorOnStdio() {
 			to = "null"
 		}
 		m.Serial = Chars{{To: to}}
@@ -192,6 +192,9 @@ func (m *Machine) checkChars() error {
 		return fmt.Errorf("%d consoles: at most %d are possible", len(m.Console), MaxConsoles)
 	}
 	owner, ids := map[string]string{}, map[string]string{} // of what only one device can have
+	if m.MonitorOnStdio() {
+		owner["stdio"] = "hmp"
+	}
 	for _, n := range m.chars() {
 		if err := n.char.Check(); err != nil {
 			return fmt.Errorf("%s: %w", n.what, err)

@@ -45,7 +45,7 @@ func TestCharErrors(t *testing.T) {
 		"5 serial ports: a PC has at most 4":                                              func(m *Machine) { m.Serial = make(Chars, 5) },
 		"9 consoles: at most 8 are possible":                                              func(m *Machine) { m.Console = make(Chars, 9) },
 		`console 1: address "host": give HOST:PORT`:                                       func(m *Machine) { m.Console = Chars{{To: "pty"}, {TCP: "host"}} },
-		"console: size of ringbuf chardev must be power of two":                func(m *Machine) { m.Console = Chars{{To: "ringbuf", Size: 1000}} },
+		"console: size of ringbuf chardev must be power of two":                           func(m *Machine) { m.Console = Chars{{To: "ringbuf", Size: 1000}} },
 		"console: size says nothing without a ringbuf":                                    func(m *Machine) { m.Console = Chars{{To: "pty", Size: 4096}} },
 		"port x: its id x is that of serial already: give one of them":                    func(m *Machine) { m.Serial[0].ID = "x"; m.Ports = []Port{{Name: "x", To: "pty"}} },
 		"port a: no host's end: give":                                                     func(m *Machine) { m.Ports = []Port{{Name: "a"}} },

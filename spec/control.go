@@ -4,21 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 )
 
-// Control is a socket from which the VM is controlled.
+// Control is a socket from which the VM is controlled, or standard input and output.
 type Control struct {
-	Protocol string `json:"protocol" words:"qmp"`
-	Socket   string `json:"socket,omitempty" path:"yes"` // a Unix socket's name
-	TCP      string `json:"tcp,omitempty"`               // HOST:PORT
+	Protocol string `json:"protocol" words:"qmp hmp"`
+	To       string `json:"to,omitempty" implied:"yes" words:"stdio"` // of hmp only
+	Socket   string `json:"socket,omitempty" path:"yes"`              // a Unix socket's name
+	TCP      string `json:"tcp,omitempty"`                            // HOST:PORT
 	// Server makes the socket and listens on it; else another process does.
 	Server bool `json:"server,omitempty"`
 	// Wait has the VM begin only once somebody has connected.
 	Wait bool `json:"wait,omitempty"`
 }
 
-// ParseControl reads the value of --qmp: as QEMU's -qmp, unix:PATH or tcp:HOST:PORT,
+// ParseControl reads the value of --qmp or --hmp: stdio for the latter, else as QEMU's -qmp, unix:PATH or tcp:HOST:PORT,
 // with server=on and wait=off (a server waits unless told otherwise), or keys alone.
 func ParseControl(protocol, s string) (Control, error) {
 	c := Control{Protocol: protocol}
@@ -50,7 +52,7 @@ func (m *Machine) checkControls() error {
 		if err := c.check(); err != nil {
 			return fmt.Errorf("%s: %w", c.Protocol, err)
 		}
-		at := c.Socket + c.TCP
+		at := c.To + c.Socket + c.TCP
 		if seen[at] {
 			return fmt.Errorf("%s: %s is there twice", c.Protocol, at)
 		}
@@ -59,13 +61,28 @@ func (m *Machine) checkControls() error {
 	return nil
 }
 
+// MonitorOnStdio reports whether the human monitor has standard input and output.
+func (m *Machine) MonitorOnStdio() bool {
+	return slices.ContainsFunc(m.Controls, func(c Control) bool { return c.To == "stdio" })
+}
+
 func (c Control) check() error {
-	if err := oneOf(c.Protocol, []string{"qmp"}); err != nil {
+	if err := oneOf(c.Protocol, []string{"qmp", "hmp"}); err != nil {
 		return err
 	}
+	given := 0
+	for _, s := range []string{c.To, c.Socket, c.TCP} {
+		if s != "" {
+			given++
+		}
+	}
 	switch {
-	case (c.Socket == "") == (c.TCP == ""):
-		return errors.New("give one address: unix:PATH or tcp:HOST:PORT")
+	case c.To != "" && c.Protocol != "hmp":
+		return errors.New("only --hmp can be on stdio: give unix:PATH or tcp:HOST:PORT")
+	case c.To != "" && c.To != "stdio":
+		return oneOf(c.To, []string{"stdio"})
+	case given != 1:
+		return errors.New("give one address: unix:PATH or tcp:HOST:PORT, or stdio of --hmp")
 	case c.Wait && !c.Server:
 		return errors.New("wait says nothing without server=on")
 	case c.TCP != "":

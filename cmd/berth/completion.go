@@ -101,6 +101,8 @@ func completions() map[string]cobra.CompletionFunc {
 		"serial":        keyed(spec.Keys(spec.Char{})),
 		"cloud-init":    keyed(spec.Keys(spec.CloudInit{})),
 		"qmp":           keyed(spec.Keys(spec.Control{})),
+		"hmp":           keyed(spec.Keys(spec.Control{})),
+		"uuid":          cobra.NoFileCompletions,
 		"console":       keyed(spec.Keys(spec.Char{})),
 		"port":          keyed(spec.Keys(spec.Port{})),
 		"numa":          completeNUMA,

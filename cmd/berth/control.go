@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"berth/chardev"
-	"berth/machine"
 	"berth/monitor"
 	"berth/rundir"
 	"berth/spec"
@@ -18,9 +17,19 @@ import (
 // controls are the sockets from which a VM is controlled.
 type controls struct {
 	monitor   *monitor.Monitor
-	listeners []net.Listener
-	waits     []net.Listener // that the VM begins after
-	dialed    []net.Conn
+	listeners []listener
+	dialed    []dialed
+}
+
+type listener struct {
+	net.Listener
+	protocol string
+	wait     bool // the VM begins once somebody has connected
+}
+
+type dialed struct {
+	net.Conn
+	protocol string
 }
 
 // openControls opens the sockets of a VM that is not there yet, one in its
@@ -28,9 +37,14 @@ type controls struct {
 func openControls(list []spec.Control, dir *rundir.Dir, mon *monitor.Monitor) (*controls, error) {
 	c := &controls{monitor: mon}
 	if dir != nil {
-		list = append(slices.Clone(list), spec.Control{Protocol: "qmp", Socket: dir.Path(rundir.QMPSocket), Server: true})
+		list = append(slices.Clone(list),
+			spec.Control{Protocol: "qmp", Socket: dir.Path(rundir.QMPSocket), Server: true},
+			spec.Control{Protocol: "hmp", Socket: dir.Path(rundir.HMPSocket), Server: true})
 	}
 	for _, s := range list {
+		if s.To == "stdio" {
+			continue // the terminal's
+		}
 		if err := c.open(s); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", s.Protocol, err), c.close())
 		}
@@ -46,7 +60,7 @@ func (c *controls) open(s spec.Control) error {
 	if !s.Server {
 		conn, err := net.Dial(network, address)
 		if err == nil {
-			c.dialed = append(c.dialed, conn)
+			c.dialed = append(c.dialed, dialed{conn, s.Protocol})
 		}
 		return err
 	}
@@ -60,39 +74,62 @@ func (c *controls) open(s spec.Control) error {
 	if err != nil {
 		return err
 	}
-	if s.Wait {
-		c.waits = append(c.waits, l)
-	} else {
-		c.listeners = append(c.listeners, l)
-	}
+	c.listeners = append(c.listeners, listener{l, s.Protocol, s.Wait})
 	return nil
 }
 
 // serve begins to answer; it returns once those have connected that the VM waits for.
-func (c *controls) serve(vm *machine.Machine, stderr io.Writer) error {
-	c.monitor.Attach(vm)
-	for _, conn := range c.dialed {
-		go c.monitor.Serve(conn)
+func (c *controls) serve(stderr io.Writer) error {
+	for _, d := range c.dialed {
+		go c.converse(d.Conn, d.protocol)
 	}
 	for _, l := range c.listeners {
-		go c.monitor.Accept(l)
-	}
-	for _, l := range c.waits {
+		if !l.wait {
+			go c.accept(l)
+			continue
+		}
 		fmt.Fprintf(stderr, "berth: waiting for a connection to %s\n", l.Addr())
 		conn, err := l.Accept()
 		if err != nil {
 			return fmt.Errorf("waiting for a connection to %s: %w", l.Addr(), err)
 		}
-		go c.monitor.Serve(conn)
-		go c.monitor.Accept(l)
+		go c.converse(conn, l.protocol)
+		go c.accept(l)
 	}
 	return nil
+}
+
+// converse answers who is at the other end of conn.
+func (c *controls) converse(conn net.Conn, protocol string) {
+	if protocol == "hmp" {
+		c.monitor.ServeHuman(conn)
+	} else {
+		c.monitor.Serve(conn)
+	}
+}
+
+// accept does so for whoever connects.
+func (c *controls) accept(l listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go c.converse(conn, l.protocol)
+	}
+}
+
+// human is a connection to the human monitor.
+func (c *controls) human() (net.Conn, error) {
+	here, there := net.Pipe()
+	go c.monitor.ServeHuman(there)
+	return here, nil
 }
 
 // close ends all sessions.
 func (c *controls) close() error {
 	var errs []error
-	for _, l := range append(c.listeners, c.waits...) {
+	for _, l := range c.listeners {
 		errs = append(errs, l.Close())
 	}
 	c.monitor.Close()

@@ -4,16 +4,20 @@ package main
 const (
 	escapePrefix = 0x01 // Ctrl-A
 	escapeLeave  = 'x'
+	escapeTurn   = 'c'
 	escapeHelp   = 'h'
 )
 
 // escapes takes the user's escape sequences out of what is typed:
-// Ctrl-A X leaves, Ctrl-A H asks for help, Ctrl-A Ctrl-A sends one Ctrl-A. Any
-// other key after Ctrl-A is dropped with it.
+// Ctrl-A X leaves, Ctrl-A H asks for help, Ctrl-A C turns between console and
+// monitor, Ctrl-A Ctrl-A sends one Ctrl-A. Any other key after Ctrl-A is dropped with it.
 type escapes struct {
 	pending bool // Ctrl-A was the last key
 	leave   func()
 	help    func()
+	// turn is given what was typed before it, in memory that is used again. nil:
+	// there is nowhere to turn to.
+	turn func(before []byte)
 }
 
 // filter returns, in p's own memory, the bytes of p that go to the guest.
@@ -32,6 +36,11 @@ func (e *escapes) filter(p []byte) []byte {
 			e.leave()
 		case escapeHelp:
 			e.help()
+		case escapeTurn:
+			if e.turn != nil {
+				e.turn(kept)
+				kept = kept[:0]
+			}
 		case escapePrefix | 0x20:
 			if b == escapePrefix {
 				kept = append(kept, b)

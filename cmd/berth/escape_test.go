@@ -8,6 +8,7 @@ func TestEscapes(t *testing.T) {
 		out         string
 		left, helps int
 	}{
+		{[]string{"ab\x01cde\x01Cf"}, "[ab][de]f", 0, 0},
 		{[]string{"hello"}, "hello", 0, 0},
 		{[]string{"a\x01xb"}, "ab", 1, 0},
 		{[]string{"\x01", "X"}, "", 1, 0},
@@ -17,7 +18,7 @@ func TestEscapes(t *testing.T) {
 		{[]string{"\x01!x"}, "x", 0, 0},
 	} {
 		left, helps, out := 0, 0, ""
-		e := escapes{leave: func() { left++ }, help: func() { helps++ }}
+		e := escapes{leave: func() { left++ }, help: func() { helps++ }, turn: func(before []byte) { out += "[" + string(before) + "]" }}
 		for _, s := range c.in {
 			out += string(e.filter([]byte(s)))
 		}

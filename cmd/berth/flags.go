@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -63,15 +64,12 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.Console = nil }, func(m *spec.Machine, s string) error { return m.Console.Add(s) })
 	d.list("port", "virtio port `name=NAME,WHERE` (/dev/virtio-ports/NAME): to=pty, to=ringbuf, file=PATH[,append=on], pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; may be repeated",
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
-	d.list("qmp", "QMP socket `WHERE`: unix:PATH or tcp:HOST:PORT[,server=on[,wait=off]]; may be repeated",
-		func(m *spec.Machine) { m.Controls = nil }, func(m *spec.Machine, s string) error {
-			c, err := spec.ParseControl("qmp", s)
-			m.Controls = append(m.Controls, c)
-			return err
-		})
+	d.control("qmp", "QMP socket `WHERE`: unix:PATH or tcp:HOST:PORT[,server=on[,wait=off]]; may be repeated")
+	d.control("hmp", "human monitor `WHERE`: stdio, or as --qmp; may be repeated")
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (translated from the second time on, if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
 	d.text("cpu", "`LEVEL` of x86-64 that the guest sees: v1, v2, v3, or max, all that the engine and the host have", func(m *spec.Machine) *string { return &m.CPU })
+	d.text("uuid", "`UUID` of the VM, for who manages it", func(m *spec.Machine) *string { return &m.UUID })
 	d.text("name", "`NAME` of the VM, which ps and top show for the process", func(m *spec.Machine) *string { return &m.Name })
 	d.text("decompress", "`WHERE` a bzImage is unpacked: host, guest or auto (host for soft, guest for KVM)", func(m *spec.Machine) *string { return &m.Boot.Decompress })
 	d.text("pvpanic", "`DEVICE` by which the guest's kernel says that it panicked: isa, pci or off", func(m *spec.Machine) *string { return &m.PVPanic })
@@ -168,6 +166,19 @@ func (d *declarer) list(name, usage string, empty func(*spec.Machine), add func(
 		}
 		return add(m, s)
 	})
+}
+
+// control declares a flag for where a protocol is spoken.
+func (d *declarer) control(protocol, usage string) {
+	d.list(protocol, usage,
+		func(m *spec.Machine) {
+			m.Controls = slices.DeleteFunc(m.Controls, func(c spec.Control) bool { return c.Protocol == protocol })
+		},
+		func(m *spec.Machine, s string) error {
+			c, err := spec.ParseControl(protocol, s)
+			m.Controls = append(m.Controls, c)
+			return err
+		})
 }
 
 // toggle declares a flag that is on or off.

@@ -27,7 +27,8 @@ const runLong = `Run one virtual machine, its serial console on this terminal
 unless --serial or --console says otherwise.
 
 Only the guest's bytes go to standard output; berth's own words go to standard
-error. On a terminal, Ctrl-A X leaves and Ctrl-A H lists the keys.
+error. On a terminal, Ctrl-A X leaves, Ctrl-A C turns to the VM's monitor and
+back, and Ctrl-A H lists the keys.
 
 A machine file, YAML or JSON, says the same as the flags do; flags override it,
 and --dry-run prints one. Files named in it are relative to its own folder.
@@ -67,6 +68,9 @@ func runCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 			if f.detach && !f.detached {
 				if m.Name == spec.Default().Name {
 					return errors.New("--detach: give the VM a --name, by which it is found again")
+				}
+				if m.MonitorOnStdio() {
+					return errors.New("--detach: a VM in the background has no stdio for --hmp: berth monitor reaches it by its name")
 				}
 				return detach(os.Args[2:], m, stdout, stderr)
 			}
@@ -109,7 +113,7 @@ func printMachine(w io.Writer, m spec.Machine, format string) error {
 // runMachine builds the VM, ties it to the terminal and the signals, and
 // returns how it ended as an exitError. A detached one is a process in the background.
 func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, stderr io.Writer) error {
-	interactive := !detached && m.OnStdio() && term.IsTerminal(int(stdin.Fd()))
+	interactive := !detached && (m.OnStdio() || m.MonitorOnStdio()) && term.IsTerminal(int(stdin.Fd()))
 	if interactive {
 		stderr = crlfWriter{stderr}
 	}
@@ -156,7 +160,10 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 	if err := os.WriteFile("/proc/self/comm", []byte(m.Name), 0); err != nil {
 		log.Warn("naming the process", "err", err)
 	}
+	defer func() { _ = control.close() }() // before vm is: whoever is at work with it is waited for
+	mon.Attach(vm)
 	introduce(stderr, accelerator.Name(), why, vm)
+	console.attach, console.alone = control.human, m.MonitorOnStdio()
 	if !detached {
 		leave, err := tie(m, vm, console, interactive, stdin, stderr)
 		if err != nil {
@@ -165,7 +172,7 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 		defer leave()
 	}
 	defer watchSignals(vm, stderr)()
-	if err := control.serve(vm, stderr); err != nil {
+	if err := control.serve(stderr); err != nil {
 		return err
 	}
 	if detached {
@@ -206,7 +213,7 @@ func tie(m spec.Machine, vm *machine.Machine, console *console, interactive bool
 		leave = raw.restore
 		fmt.Fprintln(stderr, "berth: Ctrl-A X leaves, Ctrl-A H for help")
 	}
-	if m.OnStdio() {
+	if m.OnStdio() || console.alone {
 		console.leave = vm.Stop
 		go console.pump()
 	}

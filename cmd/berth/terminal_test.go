@@ -169,6 +169,20 @@ func TestTerminalHelp(t *testing.T) {
 	}
 }
 
+// TestTerminalTurnsToMonitor: Ctrl-A C gives the terminal to the monitor, and back.
+func TestTerminalTurnsToMonitor(t *testing.T) {
+	got := onTerminal(t, "echo", "for help", func(master *os.File, p *os.Process) {
+		typeKeys("\x01cinfo st\t\r")(master, p)
+		time.Sleep(500 * time.Millisecond) // the guest is gone with the key that it gets
+		typeKeys("\x01ca")(master, p)
+	})
+	for _, want := range []string{"(qemu) ", "VM status: running", "b"} {
+		if !bytes.Contains([]byte(got), []byte(want)) {
+			t.Errorf("no %q on the screen: %q", want, got)
+		}
+	}
+}
+
 // TestThreadsAreNamed: the process bears the VM's name, and vCPUs' threads their own.
 func TestThreadsAreNamed(t *testing.T) {
 	onTerminal(t, "spin", "r\n", func(master *os.File, p *os.Process) {

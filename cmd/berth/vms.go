@@ -23,7 +23,7 @@ const answerTime = 5 * time.Second
 // vmCommands are the commands about VMs that run.
 func vmCommands(stdin *os.File, stdout, stderr io.Writer) []*cobra.Command {
 	commands := []*cobra.Command{
-		psCommand(stdout), consoleCommand(stdin, stdout, stderr), monitorCommand(stdin, stdout), stopCommand(), killCommand(),
+		psCommand(stdout), consoleCommand(stdin, stdout, stderr), monitorCommand(stdin, stdout, stderr), stopCommand(), killCommand(),
 		logsCommand(stdout),
 	}
 	for _, c := range []struct{ name, short, qmp string }{
@@ -186,30 +186,6 @@ func killCommand() *cobra.Command {
 	})
 }
 
-// monitorCommand joins the terminal to the VM's QMP monitor.
-func monitorCommand(stdin *os.File, stdout io.Writer) *cobra.Command {
-	var raw bool
-	c := vmCommand("monitor VM --qmp", "Talk to a VM's monitor", func(ctx context.Context, v *rundir.VM) error {
-		if !raw {
-			return errors.New("monitor: give --qmp: there is no other protocol yet")
-		}
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", v.Path(rundir.QMPSocket))
-		if err != nil {
-			return fmt.Errorf("%s: its monitor does not answer: %w", v.Name, err)
-		}
-		defer conn.Close()
-		go func() {
-			_, _ = io.Copy(conn, stdin)
-			_ = conn.(*net.UnixConn).CloseWrite()
-		}()
-		_, err = io.Copy(stdout, conn)
-		return err
-	})
-	c.Flags().BoolVar(&raw, "qmp", false, "speak QMP, one JSON object after the other")
-	return c
-}
-
 func logsCommand(stdout io.Writer) *cobra.Command {
 	var follow, console bool
 	c := vmCommand("logs VM", "Print what berth said of a VM in the background, or its serial port did", func(ctx context.Context, v *rundir.VM) error {
@@ -260,6 +236,8 @@ func consoleCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 		}
 		typed := newConsole(stdin, stdout, stderr, interactive)
 		typed.leave = func() { _ = conn.Close() }
+		typed.keys.help = func() { fmt.Fprintf(stderr, consoleHelp, ", the VM goes on") }
+		typed.attach = func() (net.Conn, error) { return d.DialContext(ctx, "unix", v.Path(rundir.HMPSocket)) }
 		go typed.pump()
 		go func() { _, _ = io.Copy(conn, readerOnly{typed}) }()
 		_, err = io.Copy(stdout, conn)

@@ -141,12 +141,13 @@ func (i *Interpreter) Run(s *State, ended <-chan struct{}, line string) (out str
 	c := &Call{State: s, Ended: ended, interpreter: i, numbers: map[string]int64{}, texts: map[string]string{}, flags: map[string]bool{}}
 	p := &parser{text: line, cpu: s.CPU, register: i.Register}
 	command := p.command(c, i.Commands)
+	name := strings.TrimRight(line[:p.at], spaces)
 	switch {
 	case command == nil:
 	case command.Run == nil:
-		c.Printf("Command \"%s\" is not available.\n", strings.TrimSpace(line))
+		c.Printf("Command \"%s\" is not available.\n", name)
 	case !p.arguments(c, command):
-		c.Printf("Try \"help %s\" for more information\n", strings.TrimRight(line[:p.at], spaces))
+		c.Printf("Try \"help %s\" for more information\n", name)
 	default:
 		if err := command.Run(c); err != nil {
 			c.Printf("Error: %s\n", err)
