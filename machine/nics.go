@@ -10,6 +10,7 @@ import (
 
 	"berth/netdev"
 	"berth/netdev/socket"
+	"berth/netdev/tap"
 	"berth/spec"
 	virtionet "berth/virtio/net"
 )
@@ -35,7 +36,7 @@ func (b *board) addNIC(cfg Config, n spec.NIC) error {
 	if err != nil {
 		return err
 	}
-	port, err := openPort(n, cfg.Log)
+	port, err := openPort(n, [6]byte(mac), cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -51,8 +52,15 @@ func (b *board) addNIC(cfg Config, n spec.NIC) error {
 }
 
 // openPort makes what a NIC's cable ends in.
-func openPort(n spec.NIC, log *slog.Logger) (netdev.Port, error) {
+func openPort(n spec.NIC, mac [6]byte, log *slog.Logger) (netdev.Port, error) {
 	switch n.Type {
+	case "tap", "bridge":
+		t, err := tap.Open(tap.Config{Name: n.IfName, Queues: n.Queues, FDs: n.FDs, Bridge: n.Bridge, MTU: n.MTU, GuestMAC: mac})
+		if err != nil {
+			return nil, err
+		}
+		log.Debug("a NIC's interface", "nic", n.ID, "interface", t.Name())
+		return t, nil
 	case "stream":
 		a, err := socketAddress(n.Addr)
 		if err != nil {

@@ -43,8 +43,6 @@ type NIC struct {
 	Bridge string `json:"br,omitempty"`
 	// FDs are descriptors of an interface that is open already, one a queue.
 	FDs FDs `json:"fds,omitempty" short:"fd"`
-	// Vhost has the host's kernel move the frames of a tap: "on" insists, "" and "off" do not.
-	Vhost string `json:"vhost,omitempty" words:"off on"`
 
 	// Server waits for a stream's peer; else it is there already.
 	Server bool `json:"server,omitempty"`
@@ -117,7 +115,7 @@ func ParseNIC(s string) (NIC, error) {
 }
 
 // modernNIC rewrites what QEMU wrote otherwise before: socket with listen, connect,
-// udp, localaddr and mcast; a device's name as the model; scripts, of which there are none.
+// udp, localaddr and mcast; a device's name as the model; scripts and vhost, of which there are none.
 func modernNIC(s string) (string, error) {
 	var out []string
 	for _, part := range splitParts(s) {
@@ -130,6 +128,10 @@ func modernNIC(s string) (string, error) {
 		case key == "script" || key == "downscript":
 			if kept = nil; value != "no" {
 				err = fmt.Errorf("%s: berth runs no scripts: set the interface up before, and say %s=no", key, key)
+			}
+		case key == "vhost" || key == "vnet_hdr":
+			if kept = nil; key == "vhost" && value != "off" {
+				err = errors.New("vhost: berth moves the frames of a tap itself: leave it out")
 			}
 		case key == "model" && (value == "virtio-net-pci" || value == "virtio-net-device" || value == "virtio-net"):
 			kept = []string{"model=virtio"}
@@ -260,7 +262,6 @@ func (n *NIC) check() error {
 	for _, w := range []struct{ key, value, allowed string }{
 		{"type", n.Type, "user tap bridge stream dgram"},
 		{"model", n.Model, "virtio"},
-		{"vhost", cmp.Or(n.Vhost, "off"), "off on"},
 	} {
 		if err := oneOf(w.value, strings.Fields(w.allowed)); err != nil {
 			return fmt.Errorf("%s: %w", w.key, err)
@@ -283,7 +284,6 @@ func (n *NIC) checkKeys() error {
 		{"ifname", "tap bridge", n.IfName != ""},
 		{"br", "tap bridge", n.Bridge != ""},
 		{"fds", "tap", len(n.FDs) > 0},
-		{"vhost", "tap bridge", n.Vhost != ""},
 		{"server", "stream", n.Server},
 		{"reconnect", "stream", n.Reconnect != 0},
 		{"addr", "stream", n.Addr != SocketAddress{}},

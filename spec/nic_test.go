@@ -12,7 +12,7 @@ func TestParseNIC(t *testing.T) {
 	for in, want := range map[string]NIC{
 		"none": {Type: "none"},
 		"tap,ifname=tap0,script=no,downscript=no,model=virtio-net-pci,macaddr=52:54:00:00:00:01": {Type: "tap", IfName: "tap0", Model: "virtio", MAC: "52:54:00:00:00:01"},
-		"type=tap,fds=3:4,vhost=on":                      {Type: "tap", FDs: FDs{3, 4}, Vhost: "on"},
+		"type=tap,fds=3:4,vhost=off":                     {Type: "tap", FDs: FDs{3, 4}},
 		"tap,fd=3":                                       {Type: "tap", FDs: FDs{3}},
 		"bridge,br=br0,mtu=9000,queues=2":                {Type: "bridge", Bridge: "br0", MTU: 9000, Queues: 2},
 		"stream,addr.type=unix,addr.path=/a,,b,server":   {Type: "stream", Server: true, Addr: SocketAddress{Type: "unix", Path: "/a,b"}},
@@ -40,6 +40,7 @@ func TestParseNIC(t *testing.T) {
 		"tap,model=e1000":         `"e1000" is not known: use virtio`,
 		"tap,fds=a":               "not the number",
 		"tap,ifnam=a":             `did you mean "ifname"?`,
+		"tap,vhost=on":            "leave it out",
 		"tap,queues=0":            "at least 1 is needed",
 	} {
 		if _, err := ParseNIC(in); err == nil || !strings.Contains(err.Error(), want) {

@@ -23,7 +23,7 @@ var everything = []string{
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--serial=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i", "--console=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
 	"--port=name=n,to=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
-	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,ifname=i,br=b,fds=1:2,vhost=on,server,reconnect=1,pcap=p," +
+	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,ifname=i,br=b,fds=1:2,server,reconnect=1,pcap=p," +
 		"addr.type=unix,addr.path=p,addr.host=h,addr.port=1,addr.str=1,local.type=unix,local.path=p,local.host=h,local.port=1,local.str=1," +
 		"remote.type=unix,remote.path=p,remote.host=h,remote.port=1,remote.str=1," +
 		"bps_in=1,bps_in_burst=1,bps_out=1,bps_out_burst=1,pps_in=1,pps_in_burst=1,pps_out=1,pps_out_burst=1",

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -20,11 +21,17 @@ import (
 // Datagram is a port whose frames are datagrams, without headers, of a Unix or a UDP socket.
 type Datagram struct {
 	conn   net.PacketConn
-	raw    syscall.RawConn
 	peer   unix.Sockaddr // nil: the socket is connected
 	own    string        // a Unix socket's name, which goes with the port
 	closed atomic.Bool
+
+	mu     sync.Mutex
+	out    sender
+	pieces [][]byte
 }
+
+// receiveBuffer is what a UDP socket is to hold, in bytes, if the host allows.
+const receiveBuffer = 4 << 20
 
 // NewDatagram makes the port: frames come to local and go to remote. If remote is a
 // group's address, frames come from all of the group, and local says by which of the
@@ -151,12 +158,12 @@ func sockaddr(a *net.UDPAddr) (unix.Sockaddr, error) {
 }
 
 func (d *Datagram) prepare() error {
-	c, ok := d.conn.(syscall.Conn)
-	if !ok {
-		return fmt.Errorf("%T is no socket of the host", d.conn)
+	if u, ok := d.conn.(*net.UDPConn); ok {
+		_ = u.SetReadBuffer(receiveBuffer)
 	}
 	var err error
-	d.raw, err = c.SyscallConn()
+	d.out, err = newSender(d.conn)
+	d.out.peer = d.peer
 	return err
 }
 
@@ -182,16 +189,14 @@ func (d *Datagram) Send(frame [][]byte) error {
 	if d.closed.Load() {
 		return net.ErrClosed
 	}
-	var array [16][]byte
-	pieces := merged(strip(array[:0], frame))
-	if len(pieces) == 0 {
-		return nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pieces = strip(d.pieces[:0], frame)
+	if length(d.pieces) >= minFrame {
+		_, _ = d.out.write(merged(d.pieces)) // whatever it says, the frame is sent or lost
 	}
-	return d.raw.Write(func(fd uintptr) bool {
-		// Whatever this says, the frame is sent or lost.
-		_, _ = unix.SendmsgBuffers(int(fd), pieces, nil, d.peer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		return true
-	})
+	clear(d.pieces)
+	return nil
 }
 
 // Close implements netdev.Port.

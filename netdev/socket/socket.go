@@ -2,10 +2,14 @@
 package socket
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"berth/netdev"
 )
@@ -35,6 +39,9 @@ const patience = 50 * time.Millisecond
 
 // maxPieces is how many pieces one system call takes (UIO_MAXIOV).
 const maxPieces = 1024
+
+// minFrame is the least that has addresses and a type; less is not passed on.
+const minFrame = 14
 
 // file is the net package's copy of descriptor fd, which is closed.
 func file(fd int) *os.File { return os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)) }
@@ -71,4 +78,56 @@ func length(pieces [][]byte) (n int) {
 		n += len(b)
 	}
 	return n
+}
+
+// sender is the way out of a socket. One goroutine uses it at a time.
+type sender struct {
+	raw      syscall.RawConn
+	deadline func(time.Time) error
+	peer     unix.Sockaddr // nil: the socket is connected
+	stuck    bool          // the peer has taken nothing for patience
+}
+
+func newSender(c interface{ SetWriteDeadline(time.Time) error }) (sender, error) {
+	r, ok := c.(syscall.Conn)
+	if !ok {
+		return sender{}, fmt.Errorf("%T is no socket of the host", c)
+	}
+	raw, err := r.SyscallConn()
+	return sender{raw: raw, deadline: c.SetWriteDeadline}, err
+}
+
+// write writes what the peer takes, for which it waits if need be, but not for long:
+// EAGAIN says that this was in vain.
+func (s *sender) write(pieces [][]byte) (n int, err error) {
+	n, err = s.attempt(pieces, false)
+	if errors.Is(err, unix.EAGAIN) && !s.stuck {
+		if err := s.deadline(time.Now().Add(patience)); err != nil {
+			return 0, err
+		}
+		n, err = s.attempt(pieces, true)
+		_ = s.deadline(time.Time{}) // closed meanwhile, at worst
+		if s.stuck = errors.Is(err, os.ErrDeadlineExceeded); s.stuck {
+			err = unix.EAGAIN
+		}
+	}
+	if n > 0 {
+		s.stuck = false
+	}
+	return n, err
+}
+
+func (s *sender) attempt(pieces [][]byte, wait bool) (n int, err error) {
+	cerr := s.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err = unix.SendmsgBuffers(int(fd), pieces, nil, s.peer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			if !errors.Is(err, unix.EINTR) {
+				return !wait || !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	if cerr != nil {
+		err = cerr
+	}
+	return max(n, 0), err
 }

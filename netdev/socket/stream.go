@@ -7,9 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,13 +47,12 @@ type Stream struct {
 // link is a connection to a peer, and the way out to it.
 type link struct {
 	net.Conn
-	raw syscall.RawConn
 
 	mu     sync.Mutex
+	out    sender
 	prefix [prefixSize]byte
 	pieces [][]byte
 	rest   []byte // of a frame that the peer has in part
-	stuck  bool   // the peer has taken nothing for patience
 }
 
 // NewStream makes the port. A peer that must be there and is not is an error.
@@ -109,11 +106,7 @@ func (s *Stream) connect() error {
 
 // take makes c the connection to the peer.
 func (s *Stream) take(c net.Conn) error {
-	r, ok := c.(syscall.Conn)
-	if !ok {
-		return errors.Join(fmt.Errorf("%T is no socket of the host", c), c.Close())
-	}
-	raw, err := r.SyscallConn()
+	out, err := newSender(c)
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
@@ -122,7 +115,7 @@ func (s *Stream) take(c net.Conn) error {
 	if s.closed {
 		return errors.Join(net.ErrClosed, c.Close())
 	}
-	s.conn, s.in = &link{Conn: c, raw: raw}, s.buffer[:0]
+	s.conn, s.in = &link{Conn: c, out: out}, s.buffer[:0]
 	if s.c.Log != nil {
 		s.c.Log.Debug("a NIC's peer is there", "address", s.c.Address.String())
 	}
@@ -250,12 +243,12 @@ func (l *link) send(frame [][]byte) error {
 	}
 	l.pieces = strip(append(l.pieces[:0], l.prefix[:]), frame)
 	size := length(l.pieces) - prefixSize
-	if size == 0 {
+	if size < minFrame {
 		return nil
 	}
 	binary.BigEndian.PutUint32(l.prefix[:], uint32(size))
 	l.pieces = merged(l.pieces)
-	n, err := l.write(l.pieces)
+	n, err := l.out.write(l.pieces)
 	if err == nil && n < prefixSize+size {
 		for _, b := range l.pieces {
 			k := min(n, len(b))
@@ -270,47 +263,13 @@ func (l *link) send(frame [][]byte) error {
 // finish writes what is left of the frame before.
 func (l *link) finish() error {
 	for len(l.rest) > 0 {
-		n, err := l.write([][]byte{l.rest})
+		n, err := l.out.write([][]byte{l.rest})
 		if l.rest = l.rest[n:]; err != nil {
 			return err
 		}
 	}
 	l.rest = nil
 	return nil
-}
-
-// write writes what the peer takes, for which it waits if need be, but not for long.
-func (l *link) write(pieces [][]byte) (n int, err error) {
-	n, err = l.attempt(pieces, false)
-	if errors.Is(err, unix.EAGAIN) && !l.stuck {
-		if err := l.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-			return 0, err
-		}
-		n, err = l.attempt(pieces, true)
-		_ = l.SetWriteDeadline(time.Time{}) // closed meanwhile, at worst
-		if l.stuck = errors.Is(err, os.ErrDeadlineExceeded); l.stuck {
-			err = unix.EAGAIN
-		}
-	}
-	if n > 0 {
-		l.stuck = false
-	}
-	return n, err
-}
-
-func (l *link) attempt(pieces [][]byte, wait bool) (n int, err error) {
-	cerr := l.raw.Write(func(fd uintptr) bool {
-		for {
-			n, err = unix.SendmsgBuffers(int(fd), pieces, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if !errors.Is(err, unix.EINTR) {
-				return !wait || !errors.Is(err, unix.EAGAIN)
-			}
-		}
-	})
-	if cerr != nil {
-		err = cerr
-	}
-	return max(n, 0), err
 }
 
 // Close implements netdev.Port.
