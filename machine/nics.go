@@ -11,6 +11,7 @@ import (
 	"berth/netdev"
 	"berth/netdev/socket"
 	"berth/netdev/tap"
+	"berth/netdev/user"
 	"berth/spec"
 	virtionet "berth/virtio/net"
 )
@@ -19,6 +20,7 @@ import (
 type nic struct {
 	spec spec.NIC
 	dev  *virtionet.Device
+	port netdev.Port
 }
 
 // addNICs makes the network cards.
@@ -47,7 +49,7 @@ func (b *board) addNIC(cfg Config, n spec.NIC) error {
 	if err != nil {
 		return errors.Join(err, port.Close())
 	}
-	b.nics = append(b.nics, nic{n, dev})
+	b.nics = append(b.nics, nic{n, dev, port})
 	return b.add(cfg, dev)
 }
 
@@ -61,6 +63,8 @@ func openPort(n spec.NIC, mac [6]byte, log *slog.Logger) (netdev.Port, error) {
 		}
 		log.Debug("a NIC's interface", "nic", n.ID, "interface", t.Name())
 		return t, nil
+	case "user":
+		return openUser(n, log)
 	case "stream":
 		a, err := socketAddress(n.Addr)
 		if err != nil {
@@ -83,6 +87,22 @@ func openPort(n spec.NIC, mac [6]byte, log *slog.Logger) (netdev.Port, error) {
 	return nil, fmt.Errorf("type %s is not there yet", n.Type)
 }
 
+func openUser(n spec.NIC, log *slog.Logger) (netdev.Port, error) {
+	layout, err := n.Layout()
+	if err != nil {
+		return nil, err
+	}
+	in, out, err := n.Forwards(layout)
+	if err != nil {
+		return nil, err
+	}
+	return user.New(user.Config{
+		UserLayout: layout, MTU: n.MTU, Restrict: n.Restrict, Loopback: n.Loopback,
+		Hostname: n.Hostname, Domain: n.DomainName, Search: n.DNSSearch,
+		HostForwards: in, GuestForwards: out, Log: log.With("nic", n.ID),
+	})
+}
+
 func socketAddress(a spec.SocketAddress) (socket.Address, error) {
 	s := socket.Address{Network: a.Type, Path: a.Path, Host: a.Host, Port: a.Port}
 	if a.Type != "fd" {
@@ -100,13 +120,15 @@ func (b *board) filterChanged(id string) { b.notify(Notice{Kind: NoticeRxFilter,
 type NIC struct {
 	Spec spec.NIC
 	*virtionet.Device
+	User *user.Network // of type "user", else nil
 }
 
 // NICs lists the network cards, in the order in which guests find them. Safe from any
 // goroutine, as are the devices.
 func (m *Machine) NICs() (list []NIC) {
 	for _, n := range m.board.nics {
-		list = append(list, NIC{n.spec, n.dev})
+		u, _ := n.port.(*user.Network)
+		list = append(list, NIC{n.spec, n.dev, u})
 	}
 	return list
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -289,7 +288,7 @@ func (n *NIC) checkKeys() error {
 		{"addr", "stream", n.Addr != SocketAddress{}},
 		{"local", "dgram", n.Local != SocketAddress{}},
 		{"remote", "dgram", n.Remote != SocketAddress{}},
-		{"this key", "user", !reflect.ValueOf(n.UserNet).IsZero()},
+		{n.UserNet.given(), "user", n.UserNet.given() != ""},
 	} {
 		if k.given && !slices.Contains(strings.Fields(k.types), n.Type) {
 			return fmt.Errorf("%s says nothing of type %s: it belongs to %s", k.key, n.Type, strings.ReplaceAll(k.types, " ", " and "))

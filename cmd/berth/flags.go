@@ -55,7 +55,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.NUMA = spec.NUMA{} }, func(m *spec.Machine, s string) error { return m.NUMA.Add(s) })
 	d.list("disk", "virtio disk `KEY=VALUE,…`: file=PATH[,format=raw|qcow2|vmdk|vhdx|vpc|vdi][,readonly=on][,serial=TEXT][,cache=none|writeback|writethrough|directsync|unsafe][,aio=threads|io_uring|native][,snapshot=on][,discard=ignore|unmap][,detect-zeroes=off|on|unmap][,iops=N][,bps=N][,throttling.KEY=N][,references=refuse][,queues=N]; may be repeated",
 		func(m *spec.Machine) { m.Disks = nil }, addDisk)
-	d.list("nic", "network card `TYPE[,KEY=VALUE,…]`: user, tap[,ifname=NAME|,fds=N:M], bridge,br=NAME, stream|dgram,… to a peer, or none; [,mac=ADDRESS][,mtu=N][,queues=N][,bps_in=N][,pcap=FILE]; may be repeated",
+	d.list("nic", "network card `TYPE[,KEY=VALUE,…]`: user[,hostfwd=tcp:[ADDRESS]:PORT-[GUEST]:PORT][,restrict=on][,loopback=on], tap[,ifname=NAME|,fds=N:M], bridge,br=NAME, stream|dgram,… to a peer, or none; [,mac=ADDRESS][,mtu=N][,queues=N][,bps_in=N][,pcap=FILE]; may be repeated",
 		func(m *spec.Machine) { m.NICs = nil }, addNIC)
 	d.value("cloud-init", "", "what cloud-init in the guest is told, `USER-DATA[,KEY=VALUE,…]`: meta-data=FILE, network-config=FILE, ssh-key=FILE of public keys", func(m *spec.Machine) setter { return &m.CloudInit })
 	d.list("serial", "where the serial port (ttyS0, then ttyS1, …) goes, `WHERE`: stdio, pty, null, ringbuf[,size=N], file=PATH[,append=on], pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; stdio unless another device has it; may be repeated",
