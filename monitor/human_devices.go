@@ -13,6 +13,10 @@ func (m *Monitor) humanDevices() []humanCommand { return nil }
 func (m *Monitor) infoCommands() []humanCommand {
 	return slices.Concat(m.infoRun(), m.infoCPU(), []humanCommand{
 		{name: "pci", help: "show PCI info", run: m.humanPCI},
+		{name: "dump", help: "Display the latest dump status", run: func(h *human) error {
+			m.infoDump(h)
+			return nil
+		}},
 	})
 }
 

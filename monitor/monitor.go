@@ -33,15 +33,16 @@ type Monitor struct {
 	commands *qmp.Table
 	server   *qmp.Server
 
+	dump    dump
 	mu      sync.Mutex
 	humans  map[net.Conn]bool // connections of the human monitor
-	serving sync.WaitGroup    // of them
+	serving sync.WaitGroup    // of them, and of a dump
 	closed  bool
 }
 
 // New makes the monitor of a VM that is not there yet: machine.New wants Notice.
 func New(c Config) (*Monitor, error) {
-	m := &Monitor{cfg: c, humans: map[net.Conn]bool{}}
+	m := &Monitor{cfg: c, humans: map[net.Conn]bool{}, dump: dump{info: dumpInfo{Status: "none"}}}
 	var err error
 	if m.commands, err = m.table(); err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 	v := qmp.Version{QEMU: qmp.Triple{Major: major, Minor: minor, Micro: micro}, Package: m.cfg.Package}
 	return qmp.NewTable(v, slices.Concat(
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
-		m.deviceCommands(), m.pciCommands(), m.humanQMP(),
+		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 	), events())
 }
 
@@ -83,6 +84,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[ending]("RESET", "The VM was reset, by the guest or from outside.", 0),
 		qmp.DefineEvent[ending]("SHUTDOWN", "The VM ends, or is kept halted if its spec says so.", 0),
 		qmp.DefineEvent[deviceDeleted]("DEVICE_DELETED", "A device is gone: the guest has let go of it, or was reset after it was asked to.", 0),
+		qmp.DefineEvent[dumpCompleted]("DUMP_COMPLETED", "A dump of the guest's memory is done, or has failed.", 0),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
 		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}

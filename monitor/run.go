@@ -40,6 +40,9 @@ func (m *Monitor) runCommands() []qmp.Command {
 			return none{}, m.vm.Do(m.vm.Pause)
 		}),
 		qmp.Define("cont", "Lets a halted VM go on.", func(*qmp.Call, *none) (none, error) {
+			if m.dump.get().Status == "active" {
+				return none{}, errDumping
+			}
 			return none{}, m.vm.Do(m.vm.Continue)
 		}),
 		qmp.Define("system_powerdown", "Presses the power button.", func(c *qmp.Call, _ *none) (none, error) {

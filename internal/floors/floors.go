@@ -29,7 +29,7 @@ boot/direct
 # the machine
 block/backend
 machine
-monitor/hmp monitor/inspect
+monitor/hmp monitor/inspect monitor/elfcore
 monitor
 
 # what a person types
