@@ -76,7 +76,7 @@ const (
 	ExitInternal               // the engine cannot go on: Detail names why
 	ExitReset                  // the guest asked the engine for a reset
 	ExitPowerOff               // the guest asked the engine to power off
-	ExitDebug                  // breakpoint or single step, when a debugger asked
+	ExitDebug                  // what a Debugger asked for: Stop says why
 )
 
 // String says what happened in a word or two.
@@ -90,6 +90,7 @@ type Exit struct {
 	Detail string // one line, for ExitInternal
 	RIP    uint64
 	Bytes  []byte // instruction bytes at CS:RIP, as many as could be read (up to 15)
+	Stop   x86.Stop
 }
 
 // Optional abilities, found by type assertion on VM or VCPU.
@@ -142,6 +143,15 @@ type Spaces interface {
 	Spaces() (ports, mmio IO)
 	// ChipWindows lists where the chips are, by address.
 	ChipWindows(ports bool) []bus.Window
+}
+
+// Debugger is a VCPU that stops where a debugger wants it to. Called by the thread
+// that owns the vCPU.
+type Debugger interface {
+	// SetDebug replaces what Run returns ExitDebug for; the zero x86.Debug is nothing.
+	// It comes after SetState and right before the Run of a step.
+	SetDebug(x86.Debug) error
+	DebugLimits() x86.DebugLimits
 }
 
 // DirtyLogger reports pages that vCPUs wrote.

@@ -85,6 +85,8 @@ func (v Request) String() string {
 		return "KVM_SET_MP_STATE"
 	case KVM_NMI:
 		return "KVM_NMI"
+	case KVM_SET_GUEST_DEBUG:
+		return "KVM_SET_GUEST_DEBUG"
 	case KVM_X86_SETUP_MCE:
 		return "KVM_X86_SETUP_MCE"
 	case KVM_X86_SET_MCE:
@@ -170,6 +172,8 @@ func (v Cap) String() string {
 		return "KVM_CAP_MAX_VCPU_ID"
 	case KVM_CAP_IMMEDIATE_EXIT:
 		return "KVM_CAP_IMMEDIATE_EXIT"
+	case KVM_CAP_SET_GUEST_DEBUG2:
+		return "KVM_CAP_SET_GUEST_DEBUG2"
 	}
 	return fmt.Sprintf("KVM capability %d", uint32(v))
 }

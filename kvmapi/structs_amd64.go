@@ -299,6 +299,13 @@ type DebugRegs struct {
 	_     [9]uint64
 }
 
+// GuestDebug is struct kvm_guest_debug.
+type GuestDebug struct {
+	Control  uint32
+	_        uint32
+	DebugReg [8]uint64
+}
+
 // XSave is struct kvm_xsave: the standard form of XSAVE's area, the offsets of
 // its components those of the host's CPUID leaf 0xd.
 type XSave struct {

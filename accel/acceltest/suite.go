@@ -22,7 +22,7 @@ type Suite struct {
 }
 
 // Run runs the whole suite. What an accelerator does not offer (Doorbells,
-// DirtyLogger, Stater, NMIInjector, MachineCheckInjector) is left out.
+// DirtyLogger, Stater, NMIInjector, MachineCheckInjector, Debugger) is left out.
 func (suite Suite) Run(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -50,6 +50,9 @@ func (suite Suite) Run(t *testing.T) {
 	vm, vcpu := g.VM, g.CPUs[0].VCPU
 	if _, ok := vcpu.(accel.NMIInjector); ok {
 		t.Run("NMIs", suite.nmi)
+	}
+	if _, ok := vcpu.(accel.Debugger); ok {
+		t.Run("Debugging", suite.debugging)
 	}
 	if _, ok := vcpu.(accel.MachineCheckInjector); ok {
 		t.Run("MachineChecks", suite.machineChecks)

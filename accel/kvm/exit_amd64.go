@@ -14,9 +14,6 @@ func (c *vcpu) leave(r kvmapi.ExitReason, exit *accel.Exit) {
 	case kvmapi.KVM_EXIT_SHUTDOWN:
 		c.where(exit)
 		exit.Reason = accel.ExitShutdown
-	case kvmapi.KVM_EXIT_DEBUG:
-		c.where(exit)
-		exit.Reason = accel.ExitDebug
 	case kvmapi.KVM_EXIT_SYSTEM_EVENT:
 		c.systemEvent(exit)
 	case kvmapi.KVM_EXIT_FAIL_ENTRY:

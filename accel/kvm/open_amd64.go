@@ -21,6 +21,8 @@ type Accelerator struct {
 	runSize int // of a vCPU's kvm_run mapping
 	cpuid   *kvmapi.CPUID2
 	msrs    []uint32 // that KVM saves and restores
+	// debugFlags are those of KVM_SET_GUEST_DEBUG that KVM says it knows; before Linux 5.13 none.
+	debugFlags uint32
 }
 
 // required are the capabilities without which berth's VMs cannot be made. The
@@ -117,6 +119,11 @@ func (a *Accelerator) inspect() error {
 		return unusable(err, "")
 	}
 	a.msrs = list.Indices[:list.Nmsrs]
+	flags, err := checkExtension(a.fd, kvmapi.KVM_CAP_SET_GUEST_DEBUG2)
+	if err != nil {
+		return unusable(err, "")
+	}
+	a.debugFlags = uint32(flags)
 	return nil
 }
 
@@ -147,5 +154,6 @@ var (
 
 	_ accel.NMIInjector          = (*vcpu)(nil)
 	_ accel.MachineCheckInjector = (*vcpu)(nil)
+	_ accel.Debugger             = (*vcpu)(nil)
 	_ accel.IRQChip              = (*chip)(nil)
 )

@@ -42,6 +42,8 @@ type vcpu struct {
 	life     sync.Mutex   // held by Kick and close: no kick touches the mapping after close
 	closed   bool
 
+	debug debugState
+
 	pausedTSC uint64 // guest TSC while the VM's clock is paused; guarded by vm.mu
 }
 
@@ -135,8 +137,8 @@ func (c *vcpu) Run(exit *accel.Exit) error {
 		c.inKernel.Store(false)
 		switch errno {
 		case 0:
-			if c.handle(exit) {
-				return nil
+			if leave, err := c.handle(exit); leave || err != nil {
+				return err
 			}
 		case unix.EINTR:
 			c.run.SetImmediateExit(false)
@@ -152,11 +154,11 @@ func (c *vcpu) Run(exit *accel.Exit) error {
 	}
 }
 
-// handle serves one exit; true means that Run returns with exit filled.
-func (c *vcpu) handle(exit *accel.Exit) bool {
+// handle serves one exit; leave means that Run returns with exit filled.
+func (c *vcpu) handle(exit *accel.Exit) (leave bool, err error) {
 	switch r := c.run.ExitReason; r {
 	case kvmapi.KVM_EXIT_IO:
-		return c.portIO(exit)
+		return c.portIO(exit), nil
 	case kvmapi.KVM_EXIT_MMIO:
 		m := c.run.MMIO()
 		p := m.Data[:min(m.Len, uint32(len(m.Data)))]
@@ -165,12 +167,14 @@ func (c *vcpu) handle(exit *accel.Exit) bool {
 		} else {
 			c.vm.cfg.MMIO.Read(m.PhysAddr, p)
 		}
-		return false
+		return false, nil
+	case kvmapi.KVM_EXIT_DEBUG:
+		return c.debugExit(exit)
 	case kvmapi.KVM_EXIT_IRQ_WINDOW_OPEN, kvmapi.KVM_EXIT_INTR, kvmapi.KVM_EXIT_SET_TPR:
-		return false // nothing to do but go on
+		return false, nil // nothing to do but go on
 	default:
 		c.leave(r, exit)
-		return true
+		return true, nil
 	}
 }
 

@@ -110,6 +110,9 @@ func (c *cpu) Run(exit *accel.Exit) error {
 	case interp.Kicked:
 		exit.Reason = accel.ExitKick
 		return nil
+	case interp.Debug:
+		exit.Reason, exit.Stop = accel.ExitDebug, e.Stop
+		return nil
 	case interp.Shutdown:
 		exit.Reason = accel.ExitShutdown
 	default:
@@ -149,6 +152,15 @@ func (c *cpu) Translation() (a accel.Translation, ok bool) {
 
 // SetState implements accel.VCPU.
 func (c *cpu) SetState(s *x86.State) error { return c.cpu.SetState(s) }
+
+// SetDebug implements accel.Debugger.
+func (c *cpu) SetDebug(d x86.Debug) error {
+	c.cpu.SetDebug(d)
+	return nil
+}
+
+// DebugLimits implements accel.Debugger: there are none.
+func (c *cpu) DebugLimits() x86.DebugLimits { return x86.DebugLimits{} }
 
 // InjectNMI implements accel.NMIInjector.
 func (c *cpu) InjectNMI() error {

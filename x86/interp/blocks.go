@@ -203,6 +203,9 @@ func (c *CPU) find() (*block, status) {
 		return nil, st
 	}
 	key := c.blockKey(phys)
+	if c.debug.cut(lin) {
+		return nil, next
+	}
 	b, ok := c.confirm(c.blocks.byKey[key], lin, len(code))
 	if !ok {
 		return nil, faulted
@@ -256,7 +259,13 @@ func (c *CPU) build(key, phys, lin uint64, code []byte) (*block, status) {
 	}
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
 	t := translator{c: c, b: b, flat: c.flatCode(), mode: c.Mode, pos: b.off}
+	whole := len(code)
+	code = c.debug.uncut(lin, code)
 	if t.run(code) == again { // the first instruction crosses the page
+		if len(code) < whole {
+			c.releaseEmpty(b.page)
+			return nil, c.step()
+		}
 		if st := c.buildCrossing(&t, lin, code); st != next {
 			c.releaseEmpty(b.page)
 			return nil, st

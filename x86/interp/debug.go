@@ -36,10 +36,10 @@ func (c *CPU) breakpoint(i int) (kind uint8, n uint64, enabled bool) {
 }
 
 // updateStepping decides whether instructions run one by one; it follows every
-// change of TF, RF and DR7.
+// change of TF, RF, DR7 and the debugger's wishes.
 func (c *CPU) updateStepping() {
 	armed := c.DR[7]&0xff != 0
-	c.sys.stepping = armed || c.Flags&x86.FlagTF != 0
+	c.sys.stepping = armed || c.Flags&x86.FlagTF != 0 || c.debug != nil && c.debug.Step
 	if !armed {
 		// Nothing looks at RF: it need not be cleared after the next instruction.
 		c.Flags &^= x86.FlagRF
@@ -50,14 +50,14 @@ func (c *CPU) updateStepping() {
 }
 
 // needStep reports that the next instruction must run by itself: an interrupt
-// shadow covers it, TF is set, or breakpoints are armed. The run loop asks
+// shadow covers it, TF is set, breakpoints are armed, or a debugger wants it. The run loop asks
 // whenever it left straight-line execution, after interrupts.
 func (c *CPU) needStep() bool {
 	s := &c.sys
 	covered := c.inShadow() != shadowNone
 	s.shadow = shadowNone
 	c.Flags &^= x86.FlagRF // it has done its work; an IRET may set it again
-	if !covered && !s.stepping {
+	if !covered && !s.stepping && !c.watchesAll() {
 		return false
 	}
 	s.tf = c.Flags&x86.FlagTF != 0

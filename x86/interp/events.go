@@ -17,7 +17,7 @@ const (
 	pendHalt                 // the vCPU executed HLT or waits for INIT or SIPI
 	pendFlush                // someone else changed page flags: forget write permissions
 	pendCode                 // host-side writes into pages with decoded code
-	pendDebug                // single step or breakpoints: see needStep
+	pendDebug                // single step or breakpoints: see needStep; or a debugger's stop
 	pendPark                 // another vCPU wants the machine for itself: see Group
 	pendHeld                 // held waits to be delivered
 	pendMC                   // a machine check
@@ -171,6 +171,10 @@ func (c *CPU) deliverPending(p uint32) (delivered, stop bool) {
 	case p&pendMC != 0 && c.take(pendMC):
 		c.sys.mp = x86.MPRunnable
 		return true, c.deliverEvent(event{vector: x86.MC, rip: c.RIP, flags: c.rflags()}) == stopped
+	}
+	if c.holds() {
+		c.wakeHeld(p)
+		return false, false
 	}
 	if c.sys.mp == x86.MPRunnable && c.inShadow() != shadowNone {
 		return false, false // Pending stays: asked again after the next instruction

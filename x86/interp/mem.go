@@ -114,10 +114,14 @@ func (c *CPU) writeUnseen(phys uint64, a mmu.Access) bool {
 	return guestmem.GrantDirect(f)
 }
 
-// watchAccess looks for data breakpoints on a slow access.
+// watchAccess looks for data breakpoints, and a debugger's watchpoints, on a slow access.
 func (c *CPU) watchAccess(va, n uint64, write bool) {
 	if c.DR[7]&0xff != 0 {
 		c.watchData(va, n, write)
+	}
+	if c.debug != nil && len(c.debug.Watchpoints) > 0 {
+		c.debug.access(va, n, write)
+		c.post(pendDebug)
 	}
 }
 

@@ -29,6 +29,8 @@ type CPU struct {
 	vex    jit.Operands
 	inst   decode.Inst // the instruction that step runs
 
+	debug *debugger // nil: nobody debugs
+
 	tickets []uint64 // Group.endDirect's
 	turns   turns
 }
@@ -111,12 +113,14 @@ const (
 	Kicked   Reason = iota
 	Shutdown        // triple fault
 	Internal        // something not implemented or impossible: Detail names it
+	Debug           // Stop says why: see SetDebug
 )
 
 // Exit is Run's report.
 type Exit struct {
 	Reason Reason
 	Detail string
+	Stop   x86.Stop
 }
 
 // New makes a vCPU in its power-on state. Close releases it.

@@ -10,13 +10,16 @@ import (
 	"berth/x86/decode"
 )
 
-// Run executes the guest until Kick, a triple fault, or something this engine
-// cannot do, and says which.
+// Run executes the guest until Kick, a triple fault, what SetDebug asks for, or
+// something this engine cannot do, and says which.
 func (c *CPU) Run() Exit {
 	c.beginTurns()
 	c.arrive()
 	defer c.depart()
 	for {
+		if c.debugStop() {
+			return c.exit
+		}
 		if c.trapped() && c.deliverTrap() == stopped {
 			return c.exit
 		}
@@ -36,8 +39,12 @@ func (c *CPU) Run() Exit {
 			continue // Pending has been looked at: a #DB whose delivery meets breakpoints can be stopped
 		case c.virtualPending():
 			st = faulted
+		case c.atBreakpoint():
+			continue
 		case c.needStep():
 			st = c.stepped(c.step())
+		case c.debug != nil && c.debug.cut(c.here()):
+			st = c.step()
 		case dropped:
 			// One instruction past the blocks: a vCPU that keeps writing to this page
 			// may have the next block dropped as well before it begins.
@@ -47,12 +54,18 @@ func (c *CPU) Run() Exit {
 		}
 		switch st {
 		case faulted:
+			if c.debug != nil {
+				c.debug.due = false // the instruction will meet its watchpoint again
+			}
 			st = c.deliver()
 		case again:
 			c.Flags |= x86.FlagRF // as an interrupt before the next repetition pushes it
 		}
 		if st == stopped {
 			return c.exit
+		}
+		if c.debug != nil {
+			c.debug.ran()
 		}
 	}
 }

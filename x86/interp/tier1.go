@@ -285,6 +285,9 @@ func (c *CPU) findUnit() (*block, status) {
 	if c.Mode != decode.Mode64 && lin>>32 != 0 {
 		return nil, c.raiseErr(x86.GP, 0)
 	}
+	if c.debug.cut(lin) {
+		return nil, next
+	}
 	if lin == c.tier1.cold {
 		return nil, c.stepCold()
 	}
@@ -385,8 +388,13 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 	}
 	defer c.tier1.stats.timed()()
 	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
-	u, ok := c.tier1.cache.Translate(code, b.off, c.MMUIndex, c.Mode, false, key&aloneKey != 0)
-	if !ok { // the first instruction crosses the page
+	part := c.debug.uncut(lin, code)
+	u, ok := c.tier1.cache.Translate(part, b.off, c.MMUIndex, c.Mode, false, key&aloneKey != 0)
+	switch {
+	case !ok && len(part) < len(code): // a cut is in the middle of it
+		c.releaseEmpty(b.page)
+		return nil, c.step()
+	case !ok: // the first instruction crosses the page
 		phys2, more, st := c.codeAt(c.after(lin, uint64(len(code))))
 		if st != next {
 			c.releaseEmpty(b.page)

@@ -44,7 +44,7 @@ func (s *entrySet) set(i uint64, on bool) {
 // hear of them.
 func (c *CPU) fill(va uint64, pg *mmu.Page, region *guestmem.Region, a mmu.Access) {
 	page := va & pageMask
-	if c.DR[7]&0xff != 0 && c.watched(page) || c.sys.alignCheck {
+	if c.DR[7]&0xff != 0 && c.watched(page) || c.sys.alignCheck || c.debug != nil && c.debug.watched(page) {
 		return
 	}
 	i := va / pageSize % mmu.TLBSize
