@@ -50,6 +50,9 @@ func (n *Network) Send(frame [][]byte) error {
 		a.data.Write(p)
 	}
 	eth := head[netdev.HeaderSize:]
+	if n.stray != nil {
+		n.stray(append(eth[:etherSize:etherSize], a.data.AsSlice()...))
+	}
 	if [6]byte(eth) != n.mac && eth[0]&1 == 0 || eth[6]&1 != 0 {
 		return nil
 	}

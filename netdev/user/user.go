@@ -77,6 +77,8 @@ type Network struct {
 	forwards   forwards
 	queries    chan struct{} // one element for each query that is under way
 
+	stray func(frame []byte) // hears all frames of the guest's, in tests; else nil
+
 	mu     sync.Mutex
 	closed bool
 	work   sync.WaitGroup // what runs in the background; none is added once closed
