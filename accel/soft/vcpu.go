@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"berth/accel"
+	"berth/clock"
 	"berth/device/lapic"
 	"berth/x86"
 	"berth/x86/interp"
@@ -24,6 +25,7 @@ type cpu struct {
 
 func (c *cpu) open(ports, mmio accel.IO) error {
 	l := c.vm.lapics.APIC(c.id)
+	_, host := c.vm.cfg.Clock.(*clock.Host)
 	cfg := interp.Config{
 		ID:         c.id,
 		CPUs:       c.vm.cfg.CPUs,
@@ -33,6 +35,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		MMIO:       lapic.Overlay{APIC: l, Next: mmio},
 		APIC:       l,
 		TSC:        c.vm.cfg.Clock.Now,
+		Steady:     host,
 		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
 		Freed:      c.vm.freed,

@@ -245,7 +245,7 @@ func (c *CPU) rdtsc(*decode.Inst) status {
 	if c.CR4&x86.CR4TSD != 0 && c.CPL != 0 {
 		return c.raiseErr(x86.GP, 0)
 	}
-	c.setEDXEAX(c.tsc())
+	c.setEDXEAX(c.readTSC())
 	return next
 }
 
@@ -253,7 +253,7 @@ func (c *CPU) rdtsc(*decode.Inst) status {
 func (c *CPU) rdtscp(in *decode.Inst) status {
 	st := c.rdtsc(in)
 	if st == next {
-		c.R[x86.RCX] = c.sys.msrs.tscAux
+		c.R[x86.RCX] = c.Frame.TSCAux
 	}
 	return st
 }
@@ -264,7 +264,7 @@ func (c *CPU) rdpid(in *decode.Inst) status {
 	if in.Mode == decode.Mode64 {
 		size = 8
 	}
-	c.setReg(in, in.RM, size, c.sys.msrs.tscAux)
+	c.setReg(in, in.RM, size, c.Frame.TSCAux)
 	return next
 }
 

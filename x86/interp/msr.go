@@ -7,7 +7,7 @@ const mtrrVariable = 8
 
 // msrState holds the MSRs that have no home in Core or its Frame.
 type msrState struct {
-	cstar, tscAux                         uint64
+	cstar                                 uint64
 	tscAdjust, tscOffset                  uint64 // the architectural one, and what a restored state differs from the clock
 	sysenterCS, sysenterESP, sysenterEIP  uint64
 	pat, miscEnable, biosSignID, debugCtl uint64
@@ -75,6 +75,7 @@ func (c *CPU) tsc() uint64 { return c.cfg.TSC() + c.sys.msrs.tscAdjust + c.sys.m
 
 func (c *CPU) setTSCAdjust(v uint64) {
 	c.sys.msrs.tscAdjust = v
+	c.tscMoved()
 	c.cfg.APIC.TSCChanged()
 }
 
@@ -92,7 +93,7 @@ func (c *CPU) plain(i uint32) (p *uint64, writable uint64) {
 	case x86.MSRFMASK:
 		return &c.Frame.FMASK, 1<<32 - 1
 	case x86.MSRTSCAux:
-		return &m.tscAux, 1<<32 - 1
+		return &c.Frame.TSCAux, 1<<32 - 1
 	case x86.MSRSysenterCS:
 		return &m.sysenterCS, 1<<32 - 1
 	case x86.MSRMiscEnable:

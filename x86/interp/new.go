@@ -87,6 +87,8 @@ type Config struct {
 	MMIO     IO // guest-physical space outside Memory
 	APIC     APIC
 	TSC      func() uint64 // guest TSC before TSC_ADJUST
+	// Steady: while Run runs, TSC advances as time on the host does, so that it can be had from the host's own.
+	Steady bool
 	// Group is what the machine's vCPUs have in common; nil for a machine of one.
 	Group *Group
 	// FERR, if set, is the pin that reports x87 exceptions while CR0.NE is clear.
@@ -149,6 +151,7 @@ func New(cfg Config) (*CPU, error) {
 	}
 	c.group.cpus = append(c.group.cpus, c)
 	c.blocks.max = maxHeld(max(1, cfg.CPUs))
+	c.sys.hostTSC = hostTSC{steady: cfg.Translate && cfg.Steady && jit.SteadyTSC(), least: usualGap}
 	c.depart()
 	c.clearBlocks()
 	c.Reset()

@@ -14,6 +14,7 @@ import (
 // something this engine cannot do, and says which.
 func (c *CPU) Run() Exit {
 	c.beginTurns()
+	c.tscMoved() // the clock may have stood still
 	c.arrive()
 	defer c.depart()
 	for {

@@ -17,7 +17,7 @@ func (c *CPU) Reset() {
 		mp = x86.MPWaitSIPI
 	}
 	c.sys.msrs.reset()
-	c.Frame.STAR, c.Frame.LSTAR, c.Frame.FMASK, c.Frame.KernelGSBase = 0, 0, 0, 0
+	c.Frame.STAR, c.Frame.LSTAR, c.Frame.FMASK, c.Frame.KernelGSBase, c.Frame.TSCAux = 0, 0, 0, 0, 0
 	c.XCR0 = 1
 	c.loadFPU(&x86.FPU{FCW: 0x40, FTW: 0xff, MXCSR: mxcsrReset})
 	c.CR0 = x86.CR0CD | x86.CR0NW

@@ -15,6 +15,7 @@ type systemState struct {
 	alignCheck bool // CPL 3 with CR0.AM and AC: see aligned
 	flat32     bool // see isFlat32
 	msrs       msrState
+	hostTSC    hostTSC
 
 	mp        x86.MPState
 	sipi      atomic.Uint32 // the last start-up vector

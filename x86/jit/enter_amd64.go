@@ -31,6 +31,19 @@ func AVX() bool {
 	return c1&feat1 == feat1 && b7&feat7 == feat7 && cx&featEx == featEx
 }
 
+// SteadyTSC reports that the host's TSC runs at one rate whatever its CPUs do (Intel SDM vol. 3B §18.17.1).
+func SteadyTSC() bool {
+	const leaf, invariant = 0x80000007, 1 << 8
+	if last, _, _, _ := cpuid(0x80000000, 0); last < leaf {
+		return false
+	}
+	_, _, _, d := cpuid(leaf, 0)
+	return d&invariant != 0
+}
+
+// HostTSC reads it, after what comes before.
+func HostTSC() uint64
+
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 
 // runSingle calls the code of one instruction.

@@ -385,6 +385,10 @@ func writtenByOwn(in *decode.Inst) uint16 {
 		return 1 << rAX
 	case optab.CWD:
 		return 1 << rDX
+	case optab.RDTSC:
+		return 1<<rAX | 1<<rDX
+	case optab.RDTSCP:
+		return 1<<rAX | 1<<rCX | 1<<rDX
 	case optab.DIV, optab.IDIV:
 		return 1<<rAX | 1<<rDX
 	case optab.STOS, optab.MOVS:

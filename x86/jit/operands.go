@@ -171,7 +171,7 @@ func (in *inst) howFor(v3 bool) how {
 		if in.OpSize == word {
 			return howOwn
 		}
-	case optab.POPF, optab.PAUSE:
+	case optab.POPF, optab.PAUSE, optab.RDTSC, optab.RDTSCP:
 		return classifySystem(&in.Inst)
 	case optab.PUSH, optab.POP:
 		if in.OpSize != word || op == optab.POP && in.Mem {

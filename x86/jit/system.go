@@ -10,6 +10,10 @@ import (
 type System struct {
 	KernelGSBase, STAR, LSTAR, FMASK uint64 // the MSRs of SWAPGS, SYSCALL and SYSRET
 
+	// RDTSC while the host's TSC is less than TSCLimit after TSCHost: TSCBase and so much as that is, times
+	// TSCRate, by 2^32. RDTSCP has TSCAux besides.
+	TSCHost, TSCLimit, TSCRate, TSCBase, TSCAux uint64
+
 	Pauses      int32 // PAUSEs until one is to be run by its definition
 	KernelIndex uint8 // which TLB accesses go through at CPL 0 while AC is clear
 	Blocked     bool  // an interrupt may wait for IF, a shadow's end or an IRET
@@ -24,7 +28,7 @@ const (
 // classifySystem says how an instruction is translated that belongs to operating systems.
 func classifySystem(in *decode.Inst) how {
 	switch in.Op {
-	case optab.CLI, optab.PAUSE:
+	case optab.CLI, optab.PAUSE, optab.RDTSC, optab.RDTSCP:
 		return howOwn
 	case optab.MOVSEG:
 		if !in.Mem && in.Row.Args[1] == optab.Sw {
@@ -61,6 +65,8 @@ func (t *translation) system() {
 	switch in.Op {
 	case optab.PAUSE:
 		t.pause()
+	case optab.RDTSC, optab.RDTSCP:
+		t.timeStamp()
 	case optab.MOVSEG:
 		t.selector()
 	case optab.POPF:
@@ -360,4 +366,38 @@ func (t *translation) sysret(x uint32) {
 	t.changeIndex(userIndex)
 	t.mov(tmp1, rCX)
 	t.indirect(0)
+}
+
+// timeStamp is RDTSC and RDTSCP. Where the clock is to be looked at it leaves.
+func (t *translation) timeStamp() {
+	t.clobber()
+	x := t.c.step(&t.in.Inst, t.pos, t.count)
+	t.testImm(at(state, t.c.layout.CR[4]), x86.CR4TSD)
+	t.stub(t.jcc(ccNZ), x, stubLeave)
+	flags := t.flags
+	t.writes(rAX)
+	t.writes(rDX)
+	if t.in.Op == optab.RDTSCP {
+		t.writes(rCX)
+	}
+	t.mov(tmp1, rAX)
+	t.mov(tmp2, rDX)
+	if t.in.Op == optab.RDTSCP {
+		t.bytes(0x0f, 0xae, 0xe8) // lfence: it waits for what is before it
+	}
+	t.bytes(0x0f, 0x31) // rdtsc
+	t.shift(4, 8, rDX, 32)
+	t.alu(aluOr, 8, rAX, regRM(rDX))
+	t.alu(aluSub, 8, rAX, frame(offTSCHost))
+	t.alu(aluCmp, 8, rAX, frame(offTSCLimit))
+	t.stub(t.jcc(ccAE), x, stubTSC).flags = flags                           // there the registers are again what they were
+	t.inst(op{opmap: map0F, opcode: 0xaf, w: true}, rAX, frame(offTSCRate)) // imul
+	t.shift(5, 8, rAX, 32)
+	t.alu(aluAdd, 8, rAX, frame(offTSCBase))
+	t.mov(rDX, rAX)
+	t.shift(5, 8, rDX, 32)
+	t.load(4, rAX, regRM(rAX))
+	if t.in.Op == optab.RDTSCP {
+		t.load(4, rCX, frame(offTSCAux))
+	}
 }

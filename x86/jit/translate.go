@@ -96,6 +96,7 @@ const (
 	stubRIP                    // tmp1 is the RIP to go to
 	stubLookup                 // tmp1 is the RIP to look up
 	stubReload                 // it lies where tmp2 points
+	stubTSC                    // leaves, with RAX and RDX in tmp1 and tmp2
 	stubFar                    // it is target, of a branch to another page
 )
 
@@ -223,7 +224,7 @@ func mayLeave(in *inst) bool {
 		return false
 	case optab.PUSH, optab.PUSHF, optab.POP, optab.LEAVE:
 		return in.refs[accStack].leaves() || in.Mem && in.refs[accMem].leaves()
-	case optab.CALL, optab.RET, optab.DIV, optab.IDIV, optab.JMP, optab.POPF, optab.PAUSE, optab.STOS, optab.MOVS:
+	case optab.CALL, optab.RET, optab.DIV, optab.IDIV, optab.JMP, optab.POPF, optab.PAUSE, optab.RDTSC, optab.RDTSCP, optab.STOS, optab.MOVS:
 		return true
 	}
 	return in.Mem && in.refs[accMem].leaves() || in.loads || in.Op >= optab.FirstSystem && in.Op <= optab.LastSystem
@@ -357,6 +358,9 @@ func (t *translation) emitStub(s *stub) {
 		t.load(8, tmp1, t.reg(17))
 		t.lea(t.word, tmp1, at(tmp1, int32(s.target)))
 		t.store(8, tmp1, at(state, t.c.layout.RIP))
+	case stubTSC:
+		t.mov(rAX, tmp1)
+		t.mov(rDX, tmp2)
 	case stubRIP:
 		t.store(8, tmp1, at(state, t.c.layout.RIP))
 	}
