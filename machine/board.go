@@ -38,6 +38,8 @@ type board struct {
 	drives     []*Drive
 	nics       []nic
 	transports []transport
+	devices    []Device // those that are there from the start
+	unnamed    int      // devices without an id that there have been
 	notify     func(Notice)
 }
 
@@ -117,7 +119,7 @@ func (b *board) addDevices(cfg Config) error {
 	if err := b.addDisks(cfg); err != nil {
 		return err
 	}
-	if err := b.add(cfg, rng.New()); err != nil {
+	if err := b.add(cfg, Device{Device: rng.New()}); err != nil {
 		return err
 	}
 	if err := b.addConsoles(cfg); err != nil {
@@ -129,10 +131,11 @@ func (b *board) addDevices(cfg Config) error {
 	return b.assign()
 }
 
-func (b *board) add(cfg Config, dev virtio.Device) error {
-	t, err := b.attach(b, cfg, dev)
+func (b *board) add(cfg Config, d Device) error {
+	t, err := b.attach(b, cfg, d.Device)
 	if err == nil {
 		b.transports = append(b.transports, t)
+		b.devices = append(b.devices, b.complete(d, t))
 	}
 	return err
 }

@@ -102,7 +102,7 @@ func (b *board) addConsoles(cfg Config) error {
 		d := console.NewConsole(host, cfg.Log)
 		b.consoles = append(b.consoles, d)
 		b.speaks(d, c)
-		if err := b.add(cfg, d); err != nil {
+		if err := b.add(cfg, Device{Device: d}); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func (b *board) addPorts(cfg Config) error {
 		return err
 	}
 	b.speaks(b.named, chars...)
-	return b.add(cfg, b.named)
+	return b.add(cfg, Device{Device: b.named})
 }
 
 // portOpened notes and tells that the guest has opened or closed a port.

@@ -53,7 +53,7 @@ func (b *board) openDisks(cfg Config) error {
 		if err := l.Check(); err != nil {
 			return fmt.Errorf("disk %s: throttling: %w", d.File, err)
 		}
-		drive := &Drive{Name: d.ID, Path: devicePath(d.ID, i), File: d.File}
+		drive := &Drive{Name: d.ID, Path: b.path(d.ID) + backendPath, File: d.File}
 		if d.ID == "" {
 			drive.Name = fmt.Sprintf("virtio%d", i)
 		}
@@ -64,15 +64,6 @@ func (b *board) openDisks(cfg Config) error {
 		b.hold(drive, root, backend.Options{ID: drive.Name, DetectZeroes: detectZeroes(d.DetectZeroes), Limits: l}, cfg)
 	}
 	return nil
-}
-
-// devicePath is a device's place in QEMU's tree of objects; without a name it is the
-// n-th that has none.
-func devicePath(id string, n int) string {
-	if id == "" {
-		return fmt.Sprintf("/machine/peripheral-anon/device[%d]/virtio-backend", n)
-	}
-	return "/machine/peripheral/" + id + "/virtio-backend"
 }
 
 // hold makes the backend of a drive, which has its device and the board from then on.
@@ -202,7 +193,7 @@ func (b *board) addDisks(cfg Config) error {
 		})
 		if err == nil {
 			b.drives[i].device = dev
-			err = b.add(cfg, dev)
+			err = b.add(cfg, Device{ID: d.ID, Path: strings.TrimSuffix(b.drives[i].Path, backendPath), Device: dev})
 		}
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", d.File, err)

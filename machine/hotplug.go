@@ -29,7 +29,6 @@ type slots struct {
 	ports   []*pci.Port
 	block   *pcihp.Block // nil: no slots
 	plugged []*plugged   // by slot; nil: empty
-	unnamed int          // devices without an id that there have been
 
 	gone    atomic.Uint32 // bit n: the guest has let go of what was in slot n; vCPUs set it
 	ejected chan struct{} // holds a token when gone has changed
@@ -38,6 +37,7 @@ type slots struct {
 // plugged is a device in a slot.
 type plugged struct {
 	id, path  string
+	device    virtio.Device
 	transport *virtio.PCI
 	release   func() error // gives back what the device stood on
 	asked     time.Time    // when the guest was asked to let go of it; zero: it was not
@@ -181,11 +181,7 @@ func (m *Machine) plug(n int, id string, dev virtio.Device, release func() error
 	if err := b.slots.ports[n].Plug(t.Function()); err != nil {
 		return errors.Join(err, t.Close())
 	}
-	p := &plugged{id: id, path: "/machine/peripheral/" + id, transport: t, release: release}
-	if id == "" {
-		p.path = fmt.Sprintf("/machine/peripheral-anon/device[%d]", b.slots.unnamed)
-		b.slots.unnamed++
-	}
+	p := &plugged{id: id, path: b.path(id), device: dev, transport: t, release: release}
 	b.slots.plugged[n] = p
 	b.transports = append(b.transports, t)
 	m.setThreads()

@@ -181,7 +181,7 @@ func TestPlugWhileHalted(t *testing.T) {
 	m, s, h := slotted(t, 1)
 	do(t, m, m.Pause)
 	plugRNG(t, m, Place{}, nil)
-	do(t, m, func() error { return m.Unplug("/machine/peripheral-anon/device[0]") })
+	do(t, m, func() error { return m.Unplug("/machine/peripheral-anon/device[1]") })
 	s.letGo(1)
 	h.await(t, " /machine/peripheral-anon/device[0]")
 	do(t, m, func() error {

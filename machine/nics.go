@@ -50,7 +50,7 @@ func (b *board) addNIC(cfg Config, n spec.NIC) error {
 		return errors.Join(err, port.Close())
 	}
 	b.nics = append(b.nics, nic{n, dev, port})
-	return b.add(cfg, dev)
+	return b.add(cfg, Device{ID: n.ID, Device: dev})
 }
 
 // openPort makes what a NIC's cable ends in.

@@ -24,7 +24,26 @@ type (
 		IRQ      *int64      `json:"irq"`
 		Pin      int64       `json:"irq_pin"`
 		Name     string      `json:"qdev_id"`
+		Bridge   *pciBridge  `json:"pci_bridge"`
 		Regions  []pciRegion `json:"regions"`
+	}
+	// pciBridge is QEMU's PciBridgeInfo.
+	pciBridge struct {
+		Bus     pciBehind   `json:"bus"`
+		Devices []pciDevice `json:"devices,omitempty"`
+	}
+	// pciBehind is QEMU's PciBusInfo.
+	pciBehind struct {
+		Number      int64    `json:"number"`
+		Secondary   int64    `json:"secondary"`
+		Subordinate int64    `json:"subordinate"`
+		IO          pciRange `json:"io_range"`
+		Memory      pciRange `json:"memory_range"`
+		Prefetch    pciRange `json:"prefetchable_range"`
+	}
+	pciRange struct {
+		Base  int64 `json:"base"`
+		Limit int64 `json:"limit"`
 	}
 	pciClass struct {
 		Text  string `json:"desc,omitempty"`
@@ -51,21 +70,63 @@ type (
 func (m *Monitor) pciCommands() []qmp.Command {
 	return []qmp.Command{
 		qmp.Define("query-pci", "The PCI buses and what is on them.", func(*qmp.Call, *qmp.None) ([]pciBus, error) {
-			functions := m.vm.Functions()
-			if len(functions) == 0 {
-				return []pciBus{}, nil
-			}
-			bus := pciBus{}
-			for _, f := range functions {
-				bus.Devices = append(bus.Devices, describeFunction(f))
-			}
-			return []pciBus{bus}, nil
+			return m.queryPCI()
 		}),
 	}
 }
 
+func (m *Monitor) queryPCI() ([]pciBus, error) {
+	var functions []*pci.Function
+	names := map[*pci.Function]string{}
+	behind := map[*pci.Function]bool{} // a root port
+	err := m.vm.Do(func() error {
+		functions = m.vm.Functions()
+		for _, d := range m.vm.Devices() {
+			names[d.Function] = d.ID
+		}
+		return nil
+	})
+	if err != nil || len(functions) == 0 {
+		return []pciBus{}, err
+	}
+	bus := pciBus{}
+	for _, f := range functions {
+		d := describeFunction(f, names[f])
+		if p := f.Port(); p != nil {
+			d.Name = fmt.Sprintf("pci.%d", p.Number())
+			d.Bridge = describeBridge(f)
+			if child := p.Device(); child != nil {
+				behind[child] = true
+				c := describeFunction(child, names[child])
+				c.Bus = d.Bridge.Bus.Secondary
+				d.Bridge.Devices = []pciDevice{c}
+			}
+		}
+		if !behind[f] {
+			bus.Devices = append(bus.Devices, d)
+		}
+	}
+	return []pciBus{bus}, nil
+}
+
+// describeBridge reads the rest of a bridge's header (PCI-to-PCI Bridge Architecture 1.2 §3.2).
+func describeBridge(f *pci.Function) *pciBridge {
+	var h [64]byte
+	f.Peek(0, h[:])
+	le := binary.LittleEndian
+	window := func(at int, mask, shift, unit int64) pciRange {
+		return pciRange{int64(le.Uint16(h[at:])) & mask << shift, int64(le.Uint16(h[at+2:]))&mask<<shift | (unit - 1)}
+	}
+	b := &pciBridge{Bus: pciBehind{Number: int64(h[0x18]), Secondary: int64(h[0x19]), Subordinate: int64(h[0x1a])}}
+	b.Bus.Memory, b.Bus.Prefetch = window(0x20, 0xfff0, 16, 1<<20), window(0x24, 0xfff0, 16, 1<<20)
+	b.Bus.Prefetch.Base |= int64(le.Uint32(h[0x28:])) << 32
+	b.Bus.Prefetch.Limit |= int64(le.Uint32(h[0x2c:])) << 32
+	b.Bus.IO = pciRange{int64(h[0x1c]&0xf0) << 8, int64(h[0x1d]&0xf0)<<8 | 0xfff}
+	return b
+}
+
 // describeFunction reads a function's header (PCI Local Bus 3.0 §6.1).
-func describeFunction(f *pci.Function) pciDevice {
+func describeFunction(f *pci.Function, name string) pciDevice {
 	var h [64]byte
 	f.Peek(0, h[:])
 	le := binary.LittleEndian
@@ -73,7 +134,7 @@ func describeFunction(f *pci.Function) pciDevice {
 	d := pciDevice{
 		Slot: int64(f.Devfn() >> 3), Function: int64(f.Devfn() & 7), Class: pciClass{classText(class), int64(class)},
 		ID:  pciID{Device: int64(le.Uint16(h[2:])), Vendor: int64(le.Uint16(h[0:]))},
-		Pin: int64(h[0x3d]), Regions: []pciRegion{},
+		Name: name, Pin: int64(h[0x3d]), Regions: []pciRegion{},
 	}
 	if h[0x0e]&0x7f == 0 {
 		d.ID.Subsystem, d.ID.SubsystemVendor = number(int(le.Uint16(h[0x2e:]))), number(int(le.Uint16(h[0x2c:])))
@@ -112,20 +173,36 @@ func (m *Monitor) humanPCI(h *human) error {
 	buses, err := answer[[]pciBus](h, "query-pci")
 	for _, b := range buses {
 		for _, d := range b.Devices {
-			h.Printf("  Bus %2d, device %3d, function %d:\n    %s: PCI device %04x:%04x\n", d.Bus, d.Slot, d.Function, d.Class, d.ID.Vendor, d.ID.Device)
-			if d.ID.Subsystem != nil {
-				h.Printf("      PCI subsystem %04x:%04x\n", *d.ID.SubsystemVendor, *d.ID.Subsystem)
-			}
-			if d.IRQ != nil {
-				h.Printf("      IRQ %d, pin %c\n", *d.IRQ, 'A'+d.Pin-1)
-			}
-			for _, r := range d.Regions {
-				h.Printf("      %s\n", r)
-			}
-			h.Printf("      id \"%s\"\n", d.Name)
+			h.function(d)
 		}
 	}
 	return err
+}
+
+// function prints a PCI function, and what is behind it if it is a bridge.
+func (h *human) function(d pciDevice) {
+	h.Printf("  Bus %2d, device %3d, function %d:\n    %s: PCI device %04x:%04x\n", d.Bus, d.Slot, d.Function, d.Class, d.ID.Vendor, d.ID.Device)
+	if d.ID.Subsystem != nil {
+		h.Printf("      PCI subsystem %04x:%04x\n", *d.ID.SubsystemVendor, *d.ID.Subsystem)
+	}
+	if d.IRQ != nil {
+		h.Printf("      IRQ %d, pin %c\n", *d.IRQ, 'A'+d.Pin-1)
+	}
+	if b := d.Bridge; b != nil {
+		h.Printf("      BUS %d.\n      secondary bus %d.\n      subordinate bus %d.\n", b.Bus.Number, b.Bus.Secondary, b.Bus.Subordinate)
+		h.Printf("      IO range [0x%04x, 0x%04x]\n", b.Bus.IO.Base, b.Bus.IO.Limit)
+		h.Printf("      memory range [0x%08x, 0x%08x]\n", b.Bus.Memory.Base, b.Bus.Memory.Limit)
+		h.Printf("      prefetchable memory range [0x%08x, 0x%08x]\n", b.Bus.Prefetch.Base, b.Bus.Prefetch.Limit)
+	}
+	for _, r := range d.Regions {
+		h.Printf("      %s\n", r)
+	}
+	h.Printf("      id \"%s\"\n", d.Name)
+	if d.Bridge != nil {
+		for _, c := range d.Bridge.Devices {
+			h.function(c)
+		}
+	}
 }
 
 // String is the class in words.

@@ -110,6 +110,9 @@ func (f *Function) addExpress(kind uint16) (int, error) {
 // Number returns the slot's number.
 func (p *Port) Number() int { return int(p.number) }
 
+// Port returns the root port that f is, or nil.
+func (f *Function) Port() *Port { return f.bridge }
+
 // Function returns the bridge.
 func (p *Port) Function() *Function { return p.fn }
 
