@@ -34,6 +34,7 @@ type rig struct {
 	buffers map[int][]buffer // of each receive queue, in the order in which they were offered
 	control int
 	next    uint64
+	used    int // buffers of receive queue 0, for who counts them
 }
 
 type buffer struct {

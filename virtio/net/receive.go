@@ -25,6 +25,7 @@ type receiver struct {
 
 	mu     sync.Mutex // held while a frame is stored; nobody waits with it
 	q      *virtio.Queue
+	size   int // of the queue
 	chains []virtio.Chain
 	header [hashHeaderSize]byte
 
@@ -42,7 +43,9 @@ func newReceiver(d *Device) *receiver {
 // use gives the receiver its queue, or takes it away.
 func (r *receiver) use(q *virtio.Queue) {
 	r.mu.Lock()
-	r.q = q
+	if r.q, r.size = q, 0; q != nil {
+		r.size = q.Size()
+	}
 	r.mu.Unlock()
 	r.bell()
 }
@@ -157,7 +160,7 @@ func (r *receiver) put(p *plan, frame []byte, sum hashed) bool {
 		for range n {
 			r.q.Unpop()
 		}
-		full := n > 0 && (p.acked&featureMergeable == 0 || n == r.q.Size())
+		full := n > 0 && (p.acked&featureMergeable == 0 || n == r.size)
 		if full { // nor would any others do
 			r.d.stats.ReceiveDropped.Add(1)
 		}
@@ -191,7 +194,7 @@ func (r *receiver) collect(total int64, merge bool) (n int, enough bool) {
 		if n == len(r.chains) {
 			r.chains = append(r.chains, virtio.Chain{})
 		}
-		if n == r.q.Size() || !r.q.Pop(&r.chains[n]) {
+		if n == r.size || !r.q.Pop(&r.chains[n]) {
 			return n, false
 		}
 		room += r.chains[n].WriteLen
