@@ -183,7 +183,7 @@ func TestPlugWhileHalted(t *testing.T) {
 	plugRNG(t, m, Place{}, nil)
 	do(t, m, func() error { return m.Unplug("/machine/peripheral-anon/device[1]") })
 	s.letGo(1)
-	h.await(t, " /machine/peripheral-anon/device[0]")
+	h.await(t, " /machine/peripheral-anon/device[1]")
 	do(t, m, func() error {
 		if m.Status() != Paused {
 			t.Errorf("%s", m.Status())

@@ -133,7 +133,7 @@ func describeFunction(f *pci.Function, name string) pciDevice {
 	class := int(le.Uint16(h[0x0a:]))
 	d := pciDevice{
 		Slot: int64(f.Devfn() >> 3), Function: int64(f.Devfn() & 7), Class: pciClass{classText(class), int64(class)},
-		ID:  pciID{Device: int64(le.Uint16(h[2:])), Vendor: int64(le.Uint16(h[0:]))},
+		ID:   pciID{Device: int64(le.Uint16(h[2:])), Vendor: int64(le.Uint16(h[0:]))},
 		Name: name, Pin: int64(h[0x3d]), Regions: []pciRegion{},
 	}
 	if h[0x0e]&0x7f == 0 {
