@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"berth/netdev"
+	"berth/netdev/pcap"
 	"berth/netdev/socket"
 	"berth/netdev/tap"
+	"berth/netdev/throttle"
 	"berth/netdev/user"
 	"berth/spec"
 	virtionet "berth/virtio/net"
@@ -38,13 +40,17 @@ func (b *board) addNIC(cfg Config, n spec.NIC) error {
 	if err != nil {
 		return err
 	}
-	port, err := openPort(n, [6]byte(mac), cfg.Log)
+	log := cfg.Log.With("nic", n.ID)
+	port, err := openPort(n, [6]byte(mac), log)
 	if err != nil {
+		return err
+	}
+	if port, err = alongTheCable(port, n, log); err != nil {
 		return err
 	}
 	dev, err := virtionet.New(port, virtionet.Config{
 		MAC: [6]byte(mac), MTU: uint16(n.MTU), Queues: n.Queues, Speed: uint32(n.Speed),
-		FilterChanged: func() { b.filterChanged(n.ID) }, Log: cfg.Log.With("nic", n.ID),
+		FilterChanged: func() { b.filterChanged(n.ID) }, Log: log,
 	})
 	if err != nil {
 		return errors.Join(err, port.Close())
@@ -61,7 +67,7 @@ func openPort(n spec.NIC, mac [6]byte, log *slog.Logger) (netdev.Port, error) {
 		if err != nil {
 			return nil, err
 		}
-		log.Debug("a NIC's interface", "nic", n.ID, "interface", t.Name())
+		log.Debug("a NIC's interface", "interface", t.Name())
 		return t, nil
 	case "user":
 		return openUser(n, log)
@@ -71,7 +77,7 @@ func openPort(n spec.NIC, mac [6]byte, log *slog.Logger) (netdev.Port, error) {
 			return nil, err
 		}
 		return socket.NewStream(socket.StreamConfig{
-			Address: a, Server: n.Server, Reconnect: time.Duration(n.Reconnect) * time.Second, Log: log.With("nic", n.ID),
+			Address: a, Server: n.Server, Reconnect: time.Duration(n.Reconnect) * time.Second, Log: log,
 		})
 	case "dgram":
 		local, err := socketAddress(n.Local)
@@ -101,6 +107,25 @@ func openUser(n spec.NIC, log *slog.Logger) (netdev.Port, error) {
 		Hostname: n.Hostname, Domain: n.DomainName, Search: n.DNSSearch,
 		HostForwards: in, GuestForwards: out, Log: log.With("nic", n.ID),
 	})
+}
+
+// alongTheCable puts limits, and a file that keeps the frames, between a NIC and its port,
+// which it closes after an error.
+func alongTheCable(port netdev.Port, n spec.NIC, log *slog.Logger) (netdev.Port, error) {
+	if l := n.Limits; l != (spec.FrameLimits{}) {
+		port = netdev.Around(port, throttle.New(throttle.Limits{
+			BytesIn: throttle.Rate{Rate: l.BPSIn, Burst: l.BPSInBurst}, PacketsIn: throttle.Rate{Rate: l.PPSIn, Burst: l.PPSInBurst},
+			BytesOut: throttle.Rate{Rate: l.BPSOut, Burst: l.BPSOutBurst}, PacketsOut: throttle.Rate{Rate: l.PPSOut, Burst: l.PPSOutBurst},
+		}))
+	}
+	if n.Pcap == "" {
+		return port, nil
+	}
+	f, err := pcap.Create(n.Pcap, func(err error) { log.Warn("the NIC's capture has ended", "error", err) })
+	if err != nil {
+		return nil, errors.Join(err, port.Close())
+	}
+	return netdev.Around(port, f), nil
 }
 
 func socketAddress(a spec.SocketAddress) (socket.Address, error) {

@@ -4,6 +4,7 @@ package netdevtest
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,9 @@ func (p *Pipe) Send(frame [][]byte) error {
 	select {
 	case <-p.done:
 		return net.ErrClosed
+	default:
+	}
+	select {
 	case p.FromGuest <- f:
 	default: // nobody looks
 	}
@@ -48,6 +52,11 @@ func (p *Pipe) Send(frame [][]byte) error {
 
 // Receive implements netdev.Port.
 func (p *Pipe) Receive(b []byte) (int, error) {
+	select {
+	case <-p.done:
+		return 0, io.EOF
+	default:
+	}
 	select {
 	case <-p.done:
 		return 0, io.EOF
@@ -106,4 +115,27 @@ func WithHeader(frame []byte, header ...byte) []byte {
 	h := make([]byte, netdev.HeaderSize, netdev.HeaderSize+len(frame))
 	copy(h, header)
 	return append(h, frame...)
+}
+
+// Far is the pipe's other end for Conformance.
+func (p *Pipe) Far() Far { return far{p} }
+
+type far struct{ p *Pipe }
+
+func (f far) Send(frame []byte) error {
+	f.p.ToGuest <- WithHeader(frame)
+	return nil
+}
+
+func (f far) Receive(b []byte) (int, error) {
+	for {
+		select {
+		case g := <-f.p.FromGuest:
+			if len(g) > netdev.HeaderSize {
+				return copy(b, g[netdev.HeaderSize:]), nil
+			}
+		case <-time.After(patience):
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
 }

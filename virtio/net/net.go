@@ -414,6 +414,13 @@ func reverseARP(mac [6]byte) []byte {
 	return f[:cap(f)]
 }
 
+// Hasten has what keeps frames to a rate let them through while it is on.
+func (d *Device) Hasten(on bool) {
+	if h, ok := d.port.(virtio.Hastener); ok {
+		h.Hasten(on)
+	}
+}
+
 // Close closes the port and returns when nothing is received any more. The device has
 // been reset.
 func (d *Device) Close() error {
