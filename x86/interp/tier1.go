@@ -20,6 +20,8 @@ type tier1 struct {
 	met   *[metUnits]uint32 // what blocks were looked for, by the hash of their keys
 	cold  uint64            // where the instructions that stepCold ran go on; noKey: elsewhere
 
+	fresh []unitBlock // for newBlock
+
 	stats Translation
 }
 
@@ -140,8 +142,12 @@ func (c *CPU) enterUnit(code jit.Entry) (link uint32, st status) {
 		if done != 0 {
 			misses = 0
 		}
-		c.tier1.stats.Exits[x.Kind]++
-		switch x.Kind {
+		kind := x.Kind
+		if kind == jit.Edge && f.Budget < 0 {
+			kind = jit.Spent
+		}
+		c.tier1.stats.Exits[kind]++
+		switch kind {
 		case jit.Miss:
 			if misses++; misses <= maxMisses && c.hostPtr(f.VA, uint64(x.Size), x.Write) != nil {
 				code = x.Retry
@@ -387,7 +393,8 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 		c.clearBlocks()
 	}
 	defer c.tier1.stats.timed()()
-	b := &block{off: uint16(phys % pageSize), key: key, page: c.holdPage(phys)}
+	b := c.tier1.newBlock()
+	b.off, b.key, b.page = uint16(phys%pageSize), key, c.holdPage(phys)
 	part := c.debug.uncut(lin, code)
 	u, ok := c.tier1.cache.Translate(part, b.off, c.MMUIndex, c.Mode, false, key&aloneKey != 0)
 	switch {
@@ -412,7 +419,7 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 			second.add(b, 0, uint64(u.End)-pageSize)
 		}
 	}
-	b.unit, b.end, b.n = &u, u.End, uint8(u.Count)
+	*b.unit, b.end, b.n = u, u.End, uint8(u.Count)
 	from, to := b.bytesIn(b.page.phys)
 	b.page.add(b, from, to-from)
 	c.tier1.stats.Blocks++
@@ -420,6 +427,23 @@ func (c *CPU) translateUnit(key, phys, lin uint64, code []byte) (*block, status)
 	c.blocks.byKey[key] = b
 	c.blocks.held += b.weight()
 	return b, next
+}
+
+// unitBlock is a block of translated code.
+type unitBlock struct {
+	block
+	jit.Unit
+}
+
+// newBlock returns one that is empty. They are made by the dozen.
+func (t *tier1) newBlock() *block {
+	if len(t.fresh) == 0 {
+		t.fresh = make([]unitBlock, sampled*2-1) // odd, so that timed does not meet it more often than others
+	}
+	b := &t.fresh[0]
+	t.fresh = t.fresh[1:]
+	b.block.unit = &b.Unit
+	return &b.block
 }
 
 // settleFlags has Core's lazy flags say what translated code left in its frame.

@@ -31,14 +31,12 @@ func (t *translation) edge(target int64, n uint8) {
 		t.edgeFar(target, n)
 		return
 	}
-	spent := t.exit(Exit{Kind: Spent, Off: t.pos, Target: target})
 	link := t.exit(Exit{Kind: Edge, Off: t.pos, Target: target})
 	t.clobber()
 	p := &t.c.pieces.near
 	at := t.piece(p)
 	t.b[at+p.at[0]] = n
-	t.stub(at+p.at[1], spent, stubLeave)
-	t.stub(at+p.at[2], link, stubLeave)
+	t.stub(at+p.at[2], link, stubLeave).also = at + p.at[1]
 	t.c.exits[link].patch = t.base + at + p.at[2]
 	t.ended = true
 }

@@ -188,6 +188,9 @@ func (p *planner) finish() {
 			g.lo -= (g.lo - g.aligned) & int64(g.align-1)
 		}
 	}
+	if len(p.groups) == 0 {
+		return
+	}
 	for i := range p.insts {
 		for j := range p.insts[i].refs {
 			r := &p.insts[i].refs[j]

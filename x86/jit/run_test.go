@@ -82,7 +82,7 @@ func TestBudgetEndsALoop(t *testing.T) {
 	f.cache.Link(n, u.Entry)
 	f.R[x86.RAX], f.Frame.Budget = 0, 100
 	_, x := f.run(u.Entry)
-	if x.Kind != Spent || x.Target != 0 || f.R[x86.RAX] != 51 || f.Frame.Budget != -2 {
+	if x.Kind != Edge || x.Target != 0 || f.R[x86.RAX] != 51 || f.Frame.Budget != -2 {
 		t.Errorf("%v to %d after %d rounds, %d left", x.Kind, x.Target, f.R[x86.RAX], f.Frame.Budget)
 	}
 }

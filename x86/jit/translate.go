@@ -77,6 +77,7 @@ type translation struct {
 // stub is code out of line that leaves the block.
 type stub struct {
 	from   uint32 // the jump's displacement
+	also   uint32 // another's, or 0
 	exit   uint32
 	flags  recipe
 	what   stubKind
@@ -341,6 +342,9 @@ func (t *translation) stub(from, x uint32, what stubKind) *stub {
 func (t *translation) emitStub(s *stub) {
 	if s.from != 0 {
 		t.bindHot(s.from)
+	}
+	if s.also != 0 {
+		t.bindHot(s.also)
 	}
 	x := &t.c.exits[s.exit]
 	x.stub = uint32(t.entry())
