@@ -20,7 +20,7 @@ x86/interp
 device/uart device/rtc device/pit device/ferr device/pic device/ioapic device/lapic device/pm device/i8042 device/debugexit device/debugcon device/pvpanic device/pcihp
 pci block/blocktest block/mapped block/pool boot/boottest
 block/mapped/mappedtest
-accel virtio netdev/socket netdev/tap netdev/user acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle block/uring boot/unpack
+accel virtio netdev/socket netdev/tap netdev/throttle netdev/pcap netdev/user acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle block/uring boot/unpack
 block/formats
 boot
 accel/acceltest accel/kvm accel/soft boot/linux boot/pvh boot/multiboot virtio/blk virtio/net virtio/console virtio/rng virtio/virtiotest
