@@ -25,6 +25,9 @@ type Drive struct {
 	Name string // the block device's: QEMU's "device"; "": it was attached to a node and has none
 	Path string // of the device in QEMU's tree of objects
 	File string // as errors call it
+	// Group names the limits: a throttle group of QEMU's, with this disk alone. Run's
+	// goroutine owns it.
+	Group string
 
 	device *blk.Device // nil before it is made
 }
@@ -53,9 +56,10 @@ func (b *board) openDisks(cfg Config) error {
 		if err := l.Check(); err != nil {
 			return fmt.Errorf("disk %s: throttling: %w", d.File, err)
 		}
-		drive := &Drive{Name: d.ID, Path: b.path(d.ID) + backendPath, File: d.File}
+		drive := &Drive{Name: d.ID, Path: b.path(d.ID) + backendPath, File: d.File, Group: d.ID}
 		if d.ID == "" {
 			drive.Name = fmt.Sprintf("virtio%d", i)
+			drive.Group = drive.Name
 		}
 		root, err := b.openRoot(drive, d, cfg.Log)
 		if err != nil {

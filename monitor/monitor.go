@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/block/formats"
 	"berth/machine"
 	"berth/qmp"
 	"berth/spec"
@@ -38,6 +39,8 @@ type Monitor struct {
 	humans  map[net.Conn]bool // connections of the human monitor
 	serving sync.WaitGroup    // of them, and of a dump
 	closed  bool
+
+	descriptors descriptors
 }
 
 // New makes the monitor of a VM that is not there yet: machine.New wants Notice.
@@ -48,6 +51,7 @@ func New(c Config) (*Monitor, error) {
 		return nil, err
 	}
 	m.server = qmp.NewServer(m.commands, c.Log)
+	m.server.OnAlone(func() { m.descriptors.alone(m.runs()) })
 	return m, nil
 }
 
@@ -57,8 +61,12 @@ func (m *Monitor) table() (*qmp.Table, error) {
 	return qmp.NewTable(v, slices.Concat(
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
+		m.descriptorCommands(), m.blockCommands(),
 	), events())
 }
+
+// Descriptors are the files that clients pass on, which machine.New wants.
+func (m *Monitor) Descriptors() formats.DescriptorSets { return &m.descriptors }
 
 // Attach gives the monitor its VM, before any session begins.
 func (m *Monitor) Attach(vm *machine.Machine) { m.vm = vm }
@@ -85,6 +93,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[ending]("SHUTDOWN", "The VM ends, or is kept halted if its spec says so.", 0),
 		qmp.DefineEvent[deviceDeleted]("DEVICE_DELETED", "A device is gone: the guest has let go of it, or was reset after it was asked to.", 0),
 		qmp.DefineEvent[dumpCompleted]("DUMP_COMPLETED", "A dump of the guest's memory is done, or has failed.", 0),
+		qmp.DefineEvent[ioError]("BLOCK_IO_ERROR", "A request of a disk failed, which the guest is told; those that follow within a second are told of by the last.", ioErrorRate),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
 		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}
@@ -130,6 +139,8 @@ func (m *Monitor) Notice(n machine.Notice) {
 		m.server.Emit("SHUTDOWN", ending{n.Guest, shutdownCause(n.Cause)})
 	case machine.NoticeDeviceDeleted:
 		m.server.Emit("DEVICE_DELETED", deviceDeleted{optional(n.ID), n.Path})
+	case machine.NoticeDriveError:
+		m.server.Emit("BLOCK_IO_ERROR", ioErrorOf(n.Drive))
 	case machine.NoticePanicked:
 		action := panicAction(n.Action)
 		if n.Action == "reset" {

@@ -22,6 +22,7 @@ type Server struct {
 	closed   bool
 	held     map[string]*heldEvent
 	done     sync.WaitGroup // of sessions
+	alone    func()         // see OnAlone
 }
 
 // heldEvent is an event with a rate that was sent less than its time ago.
@@ -34,10 +35,42 @@ func NewServer(t *Table, log *slog.Logger) *Server {
 	return &Server{table: t, log: log, sessions: map[*Session]bool{}, held: map[string]*heldEvent{}}
 }
 
+// OnAlone has f called whenever the last client has hung up, before another is
+// served. Before the first session.
+func (s *Server) OnAlone(f func()) { s.alone = f }
+
+// leave notes that a client has hung up, and reports whether it was the last. mu is held.
+func (s *Server) leave(session *Session) bool {
+	if session.left {
+		return false
+	}
+	session.left = true
+	for other := range s.sessions {
+		if !other.left {
+			return false
+		}
+	}
+	return s.alone != nil && !s.closed
+}
+
+// settle notes who has hung up and has not been served to the end.
+func (s *Server) settle() {
+	s.mu.Lock()
+	last := false
+	for other := range s.sessions {
+		last = other.hungUp() && s.leave(other) || last
+	}
+	s.mu.Unlock()
+	if last {
+		s.alone()
+	}
+}
+
 // Serve greets who is at the other end of conn and answers until that ends or the
 // server is closed; it closes conn. Descriptors may come with commands if conn is a
 // *net.UnixConn.
 func (s *Server) Serve(conn net.Conn) {
+	s.settle()
 	session := newSession(s, conn)
 	s.mu.Lock()
 	if s.closed {
@@ -50,8 +83,12 @@ func (s *Server) Serve(conn net.Conn) {
 	s.mu.Unlock()
 	session.run()
 	s.mu.Lock()
+	last := s.leave(session)
 	delete(s.sessions, session)
 	s.mu.Unlock()
+	if last {
+		s.alone()
+	}
 	s.done.Done()
 }
 
@@ -166,7 +203,7 @@ func (s *Server) execute(ctx context.Context, session *Session, request any) (a 
 		a.members = errorAnswer(err)
 		return a
 	}
-	c := &Call{Context: ctx, Session: session}
+	c := &Call{Context: ctx, Session: session, Raw: args}
 	v, err := s.call(c, name, args, oob)
 	if a.members = (success{v}); err != nil {
 		a.members = errorAnswer(err)

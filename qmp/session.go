@@ -10,7 +10,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,6 +35,8 @@ type Session struct {
 	fds    descriptors
 
 	negotiated, oob atomic.Bool
+
+	left bool // the client has hung up; the server's mu is held
 
 	requests chan request
 	idle     chan struct{} // one for each request done while OOB is off
@@ -153,6 +158,25 @@ func (s *Session) send(v any) {
 		p, _ = json.Marshal(errorAnswer(fmt.Errorf("internal error: %w", err)))
 	}
 	s.out.add(p)
+}
+
+// hungUp reports that the client at a socket has ended the connection.
+func (s *Session) hungUp() bool {
+	c, ok := s.conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+	})
+	return gone || err != nil // closed on this side
 }
 
 // hangUp ends reading; what waits is still sent.

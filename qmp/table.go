@@ -24,6 +24,7 @@ type Command struct {
 type Call struct {
 	context.Context
 	Session *Session
+	Raw     map[string]any // the arguments as they came, which is checked: strings, bools, int64, uint64, float64, nil, []any, map[string]any
 
 	then []func()
 }

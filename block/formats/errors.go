@@ -29,14 +29,14 @@ type wordedError struct {
 	err  error
 }
 
-func (e *wordedError) Error() string { return e.what + ": " + reason(e.err) }
+func (e *wordedError) Error() string { return e.what + ": " + Reason(e.err) }
 
 // Unwrap says what kind of error it is.
 func (e *wordedError) Unwrap() error { return e.err }
 
-// reason is what C calls the system's error within err; the text of err if
+// Reason is what C calls the system's error within err; the text of err if
 // there is none.
-func reason(err error) string {
+func Reason(err error) string {
 	var n syscall.Errno
 	switch {
 	case errors.As(err, &n):

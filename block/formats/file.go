@@ -140,17 +140,16 @@ func driverOf(path string) string {
 	return "file"
 }
 
-// openPath opens path, or a descriptor of which path names the set.
+// openPath opens path, or a descriptor of the set that it names.
 func (s *Nodes) openPath(path, driver string, o raw.FileOptions) (*raw.File, error) {
 	set, ok := strings.CutPrefix(path, "/dev/fdset/")
 	if !ok {
 		return openPath(path, driver, o)
 	}
-	file, err := s.openSet(set, o)
+	file, err := s.openSet(path, set, &o)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, err
 	}
-	o.Unlock = true
 	f, err := raw.Use(file, o)
 	if err != nil {
 		return nil, openError(path, err)
@@ -165,11 +164,11 @@ func (s *Nodes) openPath(path, driver string, o raw.FileOptions) (*raw.File, err
 	return f, nil
 }
 
-// openSet opens a descriptor of a set that was passed on.
-func (s *Nodes) openSet(set string, o raw.FileOptions) (*os.File, error) {
+// openSet copies a descriptor of a set that was passed on, and has o say what that needs.
+func (s *Nodes) openSet(path, set string, o *raw.FileOptions) (*os.File, error) {
 	id, err := strconv.ParseInt(set, 10, 32)
-	if err != nil || id < 0 || s.sets == nil {
-		return nil, syscall.EINVAL
+	if err != nil || id < 0 {
+		return nil, fmt.Errorf("Could not parse fdset %s", path)
 	}
 	flags := os.O_RDWR
 	if o.ReadOnly {
@@ -178,7 +177,14 @@ func (s *Nodes) openSet(set string, o raw.FileOptions) (*os.File, error) {
 	if o.Direct {
 		flags |= unix.O_DIRECT
 	}
-	return s.sets.Open(id, flags)
+	var file *os.File
+	if err = syscall.ENOENT; s.sets != nil {
+		file, o.Closed, err = s.sets.Open(id, flags)
+	}
+	if err != nil {
+		return nil, &wordedError{fmt.Sprintf("Could not dup FD for %s flags %x", path, flags), err}
+	}
+	return file, nil
 }
 
 // openPath opens path, with QEMU's words for what it may not be.

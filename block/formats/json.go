@@ -122,3 +122,36 @@ func flattenList(d *json.Decoder, name string, values map[string]string, depth i
 	_, err := d.Token()
 	return syntax(err)
 }
+
+// Flatten is what a "json:…" name of the object m would say, as Options.Values have
+// it. Values are those that m's type knows of JSON: strings, booleans, numbers, nil,
+// []any and map[string]any.
+func Flatten(m map[string]any) map[string]string {
+	values := map[string]string{}
+	for k, v := range m {
+		flattenValue(k, v, values)
+	}
+	return values
+}
+
+func flattenValue(name string, v any, values map[string]string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, x := range v {
+			flattenValue(name+"."+k, x, values)
+		}
+	case []any:
+		for i, x := range v {
+			flattenValue(name+"."+strconv.Itoa(i), x, values)
+		}
+	case bool:
+		values[name] = "off"
+		if v {
+			values[name] = "on"
+		}
+	case nil:
+		values[name] = ""
+	default:
+		values[name] = fmt.Sprint(v)
+	}
+}

@@ -14,10 +14,11 @@ import (
 )
 
 // DescriptorSets are the sets of descriptors that "/dev/fdset/N" names. Open returns
-// another descriptor of the file of which set id has one with the access mode of
-// flags; the error is a syscall.Errno. It may be called from any goroutine.
+// a copy of the descriptor of set id that has the access mode of flags, and what is
+// to be called when that is closed; the error is a syscall.Errno. It may be called
+// from any goroutine.
 type DescriptorSets interface {
-	Open(id int64, flags int) (*os.File, error)
+	Open(id int64, flags int) (file *os.File, closed func(), err error)
 }
 
 // Nodes are a VM's block nodes by their names. What is open once can be named by
@@ -34,11 +35,14 @@ type Nodes struct {
 // NewNodes returns a set without nodes. sets may be nil: there are none.
 func NewNodes(sets DescriptorSets) *Nodes { return &Nodes{sets: sets} }
 
-// All lists the nodes in the order in which they were opened.
-func (s *Nodes) All() []*Node {
+// Each calls f with every node in the order in which they were opened. Nothing is
+// opened or closed meanwhile, so f must not want to.
+func (s *Nodes) Each(f func(*Node)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.list)
+	for _, n := range s.list {
+		f(n)
+	}
 }
 
 // Find returns the node of that name, or nil.
@@ -113,6 +117,8 @@ func (s *Nodes) Delete(name string) error {
 		return fmt.Errorf("Failed to find node with node-name='%s'", name)
 	case slices.ContainsFunc(n.users, func(u *user) bool { return u.role == "root" }):
 		return fmt.Errorf("Node %s is in use", name)
+	case n.backs() != nil:
+		return fmt.Errorf("Node '%s' is busy: node is used as backing hd of '%s'", name, n.backs().of)
 	case !n.monitored:
 		return fmt.Errorf("Node %s is not owned by the monitor", name)
 	case n.refs > 1:
@@ -122,9 +128,20 @@ func (s *Nodes) Delete(name string) error {
 	return n.release()
 }
 
+// backs is a user whose backing image n is, or nil.
+func (n *Node) backs() *user {
+	for _, u := range n.users {
+		if u.role == "backing" {
+			return u
+		}
+	}
+	return nil
+}
+
 // user is who does something with a node.
 type user struct {
 	who    string // as errors say it: "node 'a'", "block device 'b'"
+	of     string // the node's name, if it is one
 	device string // the block device's name, if it is one
 	role   string // what the node is to it: "file", "data-file", "backing", "extents", "root"
 	perms
@@ -191,7 +208,7 @@ func (n *Node) asks(role string) perms {
 
 // user is n as the user of a child.
 func (n *Node) user(role string) *user {
-	return &user{who: fmt.Sprintf("node '%s'", n.Name), role: role, perms: n.asks(role)}
+	return &user{who: fmt.Sprintf("node '%s'", n.Name), of: n.Name, role: role, perms: n.asks(role)}
 }
 
 // link makes n a user of c.
@@ -287,7 +304,7 @@ func (n *Node) reopen(f *raw.File, write bool, u *undo) error {
 		return err
 	}
 	*u = append(*u, func() { _ = n.reopen(f, !write, &undo{}) }) // it was open so
-	return f.Replace(other.OSFile(), !write)
+	return f.Replace(other)
 }
 
 // Close ends what Nodes.Open began. The last to close a node closes all below it

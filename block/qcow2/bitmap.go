@@ -131,14 +131,14 @@ func (i *Image) noteRecording() {
 	i.bits.recording.Store(on && !i.readOnly)
 }
 
-// bitmapFields describes the bitmaps as qemu-img info does. mu is held.
+// bitmapFields describes the bitmaps as the file has them, as qemu-img info does. mu is held.
 func (i *Image) bitmapFields() [][]block.Field {
 	i.bits.mu.Lock()
 	defer i.bits.mu.Unlock()
 	var all [][]block.Field
 	for _, b := range i.bits.list {
 		var flags []any
-		if b.inconsistent {
+		if b.inconsistent || !i.readOnly && !i.check { // see loadBitmaps
 			flags = append(flags, "in-use")
 		}
 		if b.enabled {

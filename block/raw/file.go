@@ -24,7 +24,10 @@ type FileOptions struct {
 	NoFlush  bool // Flush and FlagFUA do nothing: the contents are not worth a crash
 	Lock     Lock
 	Unlocked bool // Lock and Relock do nothing: for file systems that know no locks
-	Unlock   bool // Close gives up the locks, which other copies of the descriptor would keep
+	// Closed is called when the file is closed, one that Use fails to open too. Then
+	// it is a copy of a descriptor, whose locks Close gives up, since the other copies
+	// would keep them. nil: it is not.
+	Closed func()
 }
 
 // File is a block.File over a file or block device. Every call blocks in the
@@ -51,7 +54,7 @@ type File struct {
 	bounces sync.Pool // of *[]byte
 
 	unlocked bool
-	unlock   bool
+	closed   func()
 	lockMu   sync.Mutex
 	lock     Lock
 }
@@ -117,10 +120,10 @@ func OpenFile(path string, o FileOptions) (*File, error) {
 // an error. A descriptor that was passed on shares the locks of whoever passed
 // it, and keeps them until its last copy is closed.
 func Use(file *os.File, o FileOptions) (*File, error) {
-	f := &File{file: file, fd: int(file.Fd()), noFlush: o.NoFlush, unlocked: o.Unlocked, unlock: o.Unlock}
+	f := &File{file: file, fd: int(file.Fd()), noFlush: o.NoFlush, unlocked: o.Unlocked, closed: o.Closed}
 	f.readOnly.Store(o.ReadOnly)
 	if err := f.setUp(o); err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
@@ -217,34 +220,37 @@ func (f *File) Close() error {
 	if f.holders.Add(-1) >= 0 {
 		return nil
 	}
-	if f.unlock {
-		return errors.Join(f.Relock(Lock{}), f.file.Close())
+	if f.closed == nil {
+		return f.file.Close()
 	}
-	return f.file.Close()
+	err := errors.Join(f.Relock(Lock{}), f.file.Close())
+	f.closed()
+	return err
 }
 
 // ReadOnly tells whether the file is open for reading alone.
 func (f *File) ReadOnly() bool { return f.readOnly.Load() }
 
-// Replace has another open file of the same contents take f's place, with the locks
-// that f has; file is closed. What is under way goes on with the one that it began with.
-func (f *File) Replace(file *os.File, readOnly bool) error {
+// Replace has another File of the same contents, which is not used otherwise, take
+// f's place, with the locks that f has. What is under way goes on with the one that it
+// began with. other is closed.
+func (f *File) Replace(other *File) error {
 	f.lockMu.Lock()
 	defer f.lockMu.Unlock()
-	fd := int(file.Fd())
 	if !f.unlocked {
-		if err := f.lock.each(fd, readLock); err != nil { // f's own locks say that it is allowed
-			return errors.Join(err, file.Close())
+		if err := f.lock.each(other.fd, readLock); err != nil { // f's own locks say that it is allowed
+			return errors.Join(err, other.Close())
 		}
 	}
+	readOnly := other.ReadOnly()
 	if readOnly {
 		f.readOnly.Store(true)
 	}
-	if err := retry(func() error { return unix.Dup3(fd, f.fd, unix.O_CLOEXEC) }); err != nil {
-		return errors.Join(err, file.Close())
+	if err := retry(func() error { return unix.Dup3(other.fd, f.fd, unix.O_CLOEXEC) }); err != nil {
+		return errors.Join(err, other.Close())
 	}
 	f.readOnly.Store(readOnly)
-	return file.Close()
+	return other.Close()
 }
 
 // Abandon fails what is under way and what will be, as soon as its next system

@@ -148,7 +148,7 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 			return err
 		}
 	}
-	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: host, Log: log, Notify: mon.Notice})
+	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: host, Log: log, Notify: mon.Notice, Descriptors: mon.Descriptors()})
 	if err != nil {
 		return err
 	}
