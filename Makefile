@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image bench-net fuzz fuzz-cpu fuzz-image hostile nested nested-debian soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
+.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image bench-net fuzz fuzz-cpu fuzz-image hostile nested nested-debian hotplug soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
 
 all: build
 
@@ -80,6 +80,10 @@ fuzz-image: need-go
 hostile: build
 	@tests/guest/setup --test
 	$(GO) test -timeout 3h -count 1 -v ./tests/hostile -hostile.each 60s -hostile.nested
+
+# Disks and NICs come and go two hundred times, under load, in Debian's kernel.
+hotplug: setup
+	$(GO) test -timeout 1h -count 1 -v ./tests/hotplug -hotplug.cycles=200
 
 # Debian's kernel on the soft engine, RUNS times each with 1, 2, 8 and 64 vCPUs.
 RUNS ?= 20

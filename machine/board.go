@@ -3,7 +3,9 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
 	"berth/accel"
 	"berth/accel/kvm"
@@ -35,6 +37,7 @@ type board struct {
 	platform
 	slots      slots
 	graph      *formats.Nodes
+	drivesMu   sync.Mutex // of changes of drives, and of who else looks at them than Run
 	drives     []*Drive
 	nics       []nic
 	transports []transport
@@ -286,7 +289,10 @@ func (b *board) abandon() {
 	for _, s := range b.speakers {
 		s.Abandon()
 	}
-	for _, d := range b.drives {
+	b.drivesMu.Lock()
+	drives := slices.Clone(b.drives)
+	b.drivesMu.Unlock()
+	for _, d := range drives {
 		d.Abandon()
 	}
 }

@@ -46,7 +46,7 @@ type DriveError struct {
 func (m *Machine) Nodes() *formats.Nodes { return m.board.graph }
 
 // Drives lists the disks. Call it within Do.
-func (m *Machine) Drives() []*Drive { return m.board.drives }
+func (m *Machine) Drives() []*Drive { return slices.Clone(m.board.drives) }
 
 // openDisks opens the images of disks, each as the root of a backend.
 func (b *board) openDisks(cfg Config) error {
@@ -81,7 +81,9 @@ func (b *board) hold(d *Drive, root backend.Root, o backend.Options, cfg Config)
 		}
 	}
 	d.Backend = backend.New(root, o)
+	b.drivesMu.Lock()
 	b.drives = append(b.drives, d)
+	b.drivesMu.Unlock()
 }
 
 // AttachDrive makes a drive of a node, for a device at path in QEMU's tree of objects.
@@ -103,7 +105,9 @@ func (m *Machine) AttachDrive(node, path string, readOnly bool) (*Drive, error) 
 
 // RemoveDrive completes what is under way on a drive and closes it. Call it within Do.
 func (m *Machine) RemoveDrive(d *Drive) error {
+	m.board.drivesMu.Lock()
 	m.board.drives = slices.DeleteFunc(m.board.drives, func(x *Drive) bool { return x == d })
+	m.board.drivesMu.Unlock()
 	return d.Close()
 }
 

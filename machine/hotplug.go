@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"berth/pci"
 	"berth/spec"
 	"berth/virtio"
+	"berth/virtio/blk"
 )
 
 // askAgain is how long a guest is left alone with one request for a device.
@@ -39,8 +41,8 @@ type plugged struct {
 	id, path  string
 	device    virtio.Device
 	transport *virtio.PCI
-	release   func() error // gives back what the device stood on
-	asked     time.Time    // when the guest was asked to let go of it; zero: it was not
+	on        io.Closer // what the device stands on, its own; may be nil
+	asked     time.Time // when the guest was asked to let go of it; zero: it was not
 }
 
 // addSlots makes n root ports with empty slots, and the registers about them.
@@ -94,8 +96,8 @@ func (s *slots) reset() {
 func (s *slots) close() error {
 	var errs []error
 	for _, p := range s.plugged {
-		if p != nil && p.release != nil {
-			errs = append(errs, p.release())
+		if p != nil && p.on != nil {
+			errs = append(errs, p.on.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -108,18 +110,51 @@ type Place struct {
 	Addr string // on that bus, on which there is 0 alone; "": that
 }
 
-// Plug puts dev into an empty slot. What it stands on is given back by release,
-// which may be nil, when it has been unplugged, or if Plug fails. Call it within Do.
-func (m *Machine) Plug(at Place, dev virtio.Device, release func() error) error {
+// Plug puts dev into an empty slot. What it stands on, which may be nil, is closed
+// once it has been unplugged, or if Plug fails. Call it within Do.
+func (m *Machine) Plug(at Place, dev virtio.Device, on io.Closer) error {
 	n, err := m.place(at)
 	if err == nil {
-		err = m.plug(n, at.ID, dev, release)
+		err = m.plug(n, at.ID, m.board.path(at.ID), dev, on)
 	}
-	if err != nil && release != nil {
-		return errors.Join(err, release())
+	if err != nil && on != nil {
+		return errors.Join(err, on.Close())
 	}
 	return err
 }
+
+// PlugDisk plugs in a disk over the block node of that name. Call it within Do.
+func (m *Machine) PlugDisk(at Place, node string, cfg blk.Config) error {
+	n, err := m.place(at) // before the node is taken
+	if err != nil {
+		return err
+	}
+	path := m.board.path(at.ID)
+	if root := m.Nodes().Find(node); root != nil {
+		cfg.ReadOnly = cfg.ReadOnly || root.ReadOnly
+		cfg.Discard, cfg.WriteThrough = root.Discard, cfg.WriteThrough || root.WriteThrough
+	}
+	d, err := m.AttachDrive(node, path+backendPath, cfg.ReadOnly)
+	if err != nil {
+		return err
+	}
+	on := pluggedDrive{m, d}
+	if d.device, err = blk.New(d.Backend, cfg); err == nil {
+		err = m.plug(n, at.ID, path, d.device, on)
+	}
+	if err != nil {
+		return errors.Join(err, on.Close())
+	}
+	return nil
+}
+
+// pluggedDrive is the drive that a plugged disk stands on.
+type pluggedDrive struct {
+	m *Machine
+	d *Drive
+}
+
+func (p pluggedDrive) Close() error { return p.m.RemoveDrive(p.d) }
 
 // place returns the slot that at means, which is empty.
 func (m *Machine) place(at Place) (int, error) {
@@ -169,7 +204,7 @@ func (m *Machine) fixed(id string) bool {
 	return slices.ContainsFunc(m.cfg.Spec.NICs, func(n spec.NIC) bool { return n.ID == id })
 }
 
-func (m *Machine) plug(n int, id string, dev virtio.Device, release func() error) error {
+func (m *Machine) plug(n int, id, path string, dev virtio.Device, on io.Closer) error {
 	b := m.board
 	t, err := virtio.NewPCI(dev, virtio.PCIConfig{Memory: b.mem, Doorbells: b.doorbells(), Log: m.log, Express: true})
 	if err != nil {
@@ -181,7 +216,7 @@ func (m *Machine) plug(n int, id string, dev virtio.Device, release func() error
 	if err := b.slots.ports[n].Plug(t.Function()); err != nil {
 		return errors.Join(err, t.Close())
 	}
-	p := &plugged{id: id, path: b.path(id), device: dev, transport: t, release: release}
+	p := &plugged{id: id, path: path, device: dev, transport: t, on: on}
 	b.slots.plugged[n] = p
 	b.transports = append(b.transports, t)
 	m.setThreads()
@@ -262,14 +297,14 @@ func (m *Machine) remove(n int, resume bool) error {
 	b.transports = slices.DeleteFunc(b.transports, func(t transport) bool { return t == transport(p.transport) })
 	b.slots.plugged[n] = nil
 	b.slots.block.Forget(n)
-	if p.release != nil {
-		err = errors.Join(err, p.release())
+	if p.on != nil {
+		err = errors.Join(err, p.on.Close())
 	}
 	if err != nil {
 		m.log.Warn("a device left something behind", "device", p.path, "error", err)
 	}
 	m.setThreads()
-	m.notify(Notice{Kind: NoticeDeviceDeleted, Path: p.path + "/virtio-backend"})
+	m.notify(Notice{Kind: NoticeDeviceDeleted, Path: p.path + backendPath})
 	m.notify(Notice{Kind: NoticeDeviceDeleted, ID: p.id, Path: p.path})
 	return nil
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -13,6 +14,11 @@ import (
 	"berth/spec"
 	"berth/virtio/rng"
 )
+
+// closer is what a device stands on.
+type closer func()
+
+func (c closer) Close() error { c(); return nil }
 
 // slotted is a machine with slots that runs, and what it says.
 func slotted(t *testing.T, n int) (*Machine, *script, *heard) {
@@ -66,9 +72,9 @@ func (s *script) register(off uint64) byte {
 
 func (s *script) letGo(slots byte) { s.ports.Write(pcihp.Base+8, []byte{slots, 0, 0, 0}) }
 
-func plugRNG(t *testing.T, m *Machine, at Place, release func() error) {
+func plugRNG(t *testing.T, m *Machine, at Place, on io.Closer) {
 	t.Helper()
-	do(t, m, func() error { return m.Plug(at, rng.New(), release) })
+	do(t, m, func() error { return m.Plug(at, rng.New(), on) })
 }
 
 func TestPlugRefuses(t *testing.T) {
@@ -82,7 +88,7 @@ func TestPlugRefuses(t *testing.T) {
 		"PCI: slot 0 function 0 not available for a new device on bus pci.2, in use by /machine/peripheral/a": {Bus: "pci.2"},
 	} {
 		released := 0
-		err := m.Do(func() error { return m.Plug(at, rng.New(), func() error { released++; return nil }) })
+		err := m.Do(func() error { return m.Plug(at, rng.New(), closer(func() { released++ })) })
 		if err == nil || err.Error() != want || released != 1 {
 			t.Errorf("%+v: %v, released %d times", at, err, released)
 		}
@@ -114,7 +120,7 @@ func TestUnplugWaitsForTheGuest(t *testing.T) {
 	m, s, h := slotted(t, 4)
 	released := 0
 	plugRNG(t, m, Place{ID: "a"}, nil)
-	plugRNG(t, m, Place{ID: "b"}, func() error { released++; return nil })
+	plugRNG(t, m, Place{ID: "b"}, closer(func() { released++ }))
 	if p, w := s.register(0), s.register(4); p != 3 || w != 0 {
 		t.Fatalf("plugged 0x%x, wanted 0x%x", p, w)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"berth/machine"
 	"berth/qmp"
+	"berth/virtio/blk"
 	"berth/virtio/rng"
 )
 
@@ -44,6 +45,9 @@ func (m *Monitor) deviceCommands() []qmp.Command {
 	}
 }
 
+// plugQueues bounds the queues of a disk of which nobody says how many there are to be.
+const plugQueues = 16
+
 // driver is a device that can be plugged in. plug is called on the machine's goroutine.
 type driver struct {
 	name       string
@@ -51,17 +55,31 @@ type driver struct {
 	plug       func(m *Monitor, at machine.Place, p *properties) error
 }
 
-// property is one that a driver has besides addr: owner is which of QEMU's objects
-// its messages name.
-type property struct{ name, owner string }
+// property is one that a driver has besides addr.
+type property struct{ name string }
 
 // drivers is what can be plugged in.
 func drivers() []driver {
 	return []driver{
+		{"virtio-blk-pci", []property{{"drive"}, {"serial"}, {"num-queues"}, {"write-cache"}}, plugDisk},
 		{"virtio-rng-pci", nil, func(m *Monitor, at machine.Place, _ *properties) error {
 			return m.vm.Plug(at, rng.New(), nil)
 		}},
 	}
+}
+
+func plugDisk(m *Monitor, at machine.Place, p *properties) error {
+	cfg := blk.Config{
+		Serial: p.values["serial"], Queues: p.number("num-queues", min(m.cfg.Spec.CPUs.Count, plugQueues), 1, blk.MaxQueues),
+		WriteThrough: !p.flag("write-cache", true),
+	}
+	switch {
+	case p.err != nil:
+		return p.err
+	case p.values["drive"] == "":
+		return errors.New("drive property not set")
+	}
+	return m.vm.PlugDisk(at, p.values["drive"], cfg)
 }
 
 // wellFormedID is QEMU's rule for names that people give.
@@ -126,7 +144,7 @@ func (p *properties) fail(format string, args ...any) {
 // flag reads a property that is on or off.
 func (p *properties) flag(name string, without bool) bool {
 	switch v, ok := p.values[name]; {
-	case !ok:
+	case !ok, v == "auto":
 		return without
 	case v == "on" || v == "yes" || v == "true" || v == "y":
 		return true
