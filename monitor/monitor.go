@@ -62,6 +62,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 		m.descriptorCommands(), m.blockCommands(),
+		[]qmp.Command{m.queryNICs()},
 	), events())
 }
 

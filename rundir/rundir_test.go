@@ -20,7 +20,7 @@ func create(t *testing.T, root, name string) *Dir {
 	}
 	m := spec.Default()
 	m.Name = name
-	if err := d.WriteSpec(m); err != nil {
+	if err := errors.Join(m.Complete(), d.WriteSpec(m)); err != nil {
 		t.Fatal(err)
 	}
 	return d
