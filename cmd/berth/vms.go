@@ -24,7 +24,7 @@ const answerTime = 5 * time.Second
 func vmCommands(stdin *os.File, stdout, stderr io.Writer) []*cobra.Command {
 	commands := []*cobra.Command{
 		psCommand(stdout), consoleCommand(stdin, stdout, stderr), monitorCommand(stdin, stdout, stderr), stopCommand(), killCommand(),
-		logsCommand(stdout), topCommand(stdout),
+		logsCommand(stdout), topCommand(stdout), sshCommand(stdin, stdout, stderr),
 	}
 	for _, c := range []struct{ name, short, qmp string }{
 		{"pause", "Halt a running VM: its vCPUs, devices and time", "stop"},
