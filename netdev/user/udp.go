@@ -39,6 +39,7 @@ type datagram struct {
 	raw      syscall.RawConn
 	own      io.Closer // the socket, unless it is a forward's
 	to       unix.Sockaddr
+	rawPing  *rawPing     // nil: the socket is not a raw one
 	last     atomic.Int64 // when a datagram passed, in Unix's nanoseconds
 	answered atomic.Bool
 }
@@ -134,6 +135,9 @@ func (d *datagram) close() {
 func (d *datagram) send(p []byte) error {
 	var err error
 	d.last.Store(time.Now().UnixNano())
+	if d.rawPing != nil {
+		p = d.rawPing.request(p)
+	}
 	if e := d.raw.Write(func(fd uintptr) bool {
 		if d.to != nil {
 			err = unix.Sendto(int(fd), p, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, d.to)
@@ -212,7 +216,7 @@ func (n *Network) open(d *datagram, err error) *datagram {
 	return d
 }
 
-// openPing makes a flow of echo requests. The host's kernel may not let it: net.ipv4.ping_group_range.
+// openPing makes a flow of echo requests. The host's kernel may not let it.
 func (n *Network) openPing(f flow) *datagram {
 	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
 	var to unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(f.far.Addr().AsSlice())}
@@ -220,7 +224,7 @@ func (n *Network) openPing(f flow) *datagram {
 		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
 		to = &unix.SockaddrInet6{Addr: f.far.Addr().As16()}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
+	fd, rawPing, err := pingSocket(family, proto)
 	if err != nil {
 		return nil
 	}
@@ -230,7 +234,7 @@ func (n *Network) openPing(f flow) *datagram {
 	}
 	file := os.NewFile(uintptr(fd), "ping")
 	raw, err := file.SyscallConn()
-	return n.open(&datagram{flow: f, raw: raw, own: file}, err)
+	return n.open(&datagram{flow: f, raw: raw, own: file, rawPing: rawPing}, err)
 }
 
 // route is the way to the guest from an address that it takes for the far end's.
@@ -271,6 +275,9 @@ func (n *Network) datagramIn(d *datagram) {
 
 // answer passes on what the far end sent.
 func (n *Network) answer(d *datagram, p []byte) {
+	if d.rawPing != nil {
+		p = d.rawPing.reply(p)
+	}
 	d.last.Store(time.Now().UnixNano())
 	d.answered.Store(true)
 	if d.proto == header.UDPProtocolNumber {

@@ -318,7 +318,7 @@ func TestPing(t *testing.T) {
 	}
 	to := outside(t).String()
 	b, err := os.ReadFile("/proc/sys/net/ipv4/ping_group_range")
-	if err != nil || strings.Fields(string(b))[0] != "0" {
+	if os.Getuid() != 0 && (err != nil || strings.Fields(string(b))[0] != "0") {
 		t.Skipf("net.ipv4.ping_group_range is %q: this host does not let processes ping", strings.TrimSpace(string(b)))
 	}
 	if _, err := g.ping(t, to, 1000); err != nil {
