@@ -46,7 +46,10 @@ func (h *host) boot(vmm, engine, network string, o options) (got []figure, err e
 	}}
 	err = l.listen(out)
 	err = errors.Join(err, cmd.Wait())
-	if err != nil || !l.ok {
+	if err == nil && !l.ok {
+		err = errors.New("a row failed")
+	}
+	if err != nil {
 		return l.got, fmt.Errorf("the guest did not end well: %w\n%s%s", err, l.said.String(), errs.String())
 	}
 	return l.got, nil
