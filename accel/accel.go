@@ -115,6 +115,12 @@ type InstructionCounter interface {
 	Instructions() uint64 // since the vCPU was made
 }
 
+// CPUIDReader is a VCPU that tells what CPUID says on it. Called by the thread that
+// owns the vCPU.
+type CPUIDReader interface {
+	CPUID(leaf, sub uint32) [4]uint32 // EAX, EBX, ECX, EDX
+}
+
 // TranslationCounter is a VCPU that may run guest code translated. Called by the
 // thread that owns the vCPU.
 type TranslationCounter interface {

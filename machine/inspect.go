@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 
 	"berth/accel"
@@ -40,6 +41,19 @@ func (m *Machine) Instructions(id int) (n uint64, ok bool, err error) {
 		return nil
 	})
 	return n, ok, err
+}
+
+// OnCPUID calls f with a function that reads what the guest's CPUID says on the first
+// vCPU. Call it within Do.
+func (m *Machine) OnCPUID(f func(read func(leaf, sub uint32) [4]uint32)) error {
+	return m.onCPU(0, func(v accel.VCPU) error {
+		c, ok := v.(accel.CPUIDReader)
+		if !ok {
+			return errors.New("the accelerator does not say what its CPUs have")
+		}
+		f(c.CPUID)
+		return nil
+	})
 }
 
 func (m *Machine) onCPU(id int, f func(accel.VCPU) error) error {

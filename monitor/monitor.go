@@ -63,6 +63,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 		m.descriptorCommands(), m.blockCommands(),
 		[]qmp.Command{m.queryNICs()},
+		m.modelCommands(), m.qomCommands(), m.statsCommands(),
 	), events())
 }
 

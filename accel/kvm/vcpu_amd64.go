@@ -33,6 +33,7 @@ type vcpu struct {
 	vm      *vm
 	id      int
 	fd      int
+	cpuid   *kvmapi.CPUID2 // the guest's
 	mapping []byte
 	run     *kvmapi.Run
 
@@ -77,6 +78,7 @@ func (c *vcpu) setUp() error {
 	if _, err := kvmapi.IoctlPtr(c.fd, kvmapi.KVM_SET_CPUID2, cpuid); err != nil {
 		return err
 	}
+	c.cpuid = cpuid
 	if err := c.setUpMachineChecks(); err != nil {
 		return err
 	}
@@ -95,6 +97,16 @@ func (c *vcpu) enableFastStrings() error {
 	}
 	held[0].Value |= 1
 	return c.writeMSRs(held)
+}
+
+// CPUID implements accel.CPUIDReader.
+func (c *vcpu) CPUID(leaf, sub uint32) [4]uint32 {
+	for _, e := range c.cpuid.Entries[:c.cpuid.Nent] {
+		if e.Function == leaf && (e.Index == sub || e.Flags&kvmapi.KVM_CPUID_FLAG_SIGNIFCANT_INDEX == 0) {
+			return [4]uint32{e.EAX, e.EBX, e.ECX, e.EDX}
+		}
+	}
+	return [4]uint32{}
 }
 
 func (c *vcpu) close() error {

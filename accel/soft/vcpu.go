@@ -131,6 +131,9 @@ func (c *cpu) GetState(s *x86.State) error {
 	return nil
 }
 
+// CPUID implements accel.CPUIDReader.
+func (c *cpu) CPUID(leaf, sub uint32) [4]uint32 { return c.cpu.CPUID(leaf, sub) }
+
 // Instructions implements accel.InstructionCounter.
 func (c *cpu) Instructions() uint64 { return c.cpu.Instructions }
 

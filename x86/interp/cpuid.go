@@ -100,6 +100,10 @@ func text(s string, i int) (v uint32) {
 
 const brand = "berth soft virtual CPU"
 
+// CPUID is what the instruction returns: EAX, EBX, ECX, EDX. It is called between two
+// Runs, by the thread that runs the CPU.
+func (c *CPU) CPUID(leaf, sub uint32) [4]uint32 { return c.leaf(leaf, sub) }
+
 func (c *CPU) leaf(n, sub uint32) regs4 {
 	basic := uint32(maxBasic)
 	if c.sys.msrs.miscEnable&miscLimitCPUID != 0 {
