@@ -12,14 +12,14 @@ import (
 	"berth/x86"
 )
 
-// object is one of QEMU's tree of objects, as it is made for one look at the VM:
+// qomObject is one of QEMU's tree of objects, as it is made for one look at the VM:
 //
 //	/ objects
 //	  chardevs/ID
 //	  machine/ unattached/device[N]      the vCPUs
 //	           peripheral/ID             devices with an id
 //	           peripheral-anon/device[N] those without; each has a child virtio-backend
-type object struct {
+type qomObject struct {
 	kind       string
 	properties []objectProperty
 	children   []child
@@ -27,7 +27,7 @@ type object struct {
 
 type child struct {
 	name string
-	*object
+	*qomObject
 }
 
 type objectProperty struct {
@@ -36,30 +36,30 @@ type objectProperty struct {
 	set        func(any) error // nil: it cannot be set
 }
 
-func (o *object) add(name string, c *object) *object {
+func (o *qomObject) add(name string, c *qomObject) *qomObject {
 	o.children = append(o.children, child{name, c})
 	return c
 }
 
-func (o *object) child(name string) *object {
+func (o *qomObject) child(name string) *qomObject {
 	for _, c := range o.children {
 		if c.name == name {
-			return c.object
+			return c.qomObject
 		}
 	}
 	return nil
 }
 
-func container() *object { return &object{kind: "container"} }
+func container() *qomObject { return &qomObject{kind: "container"} }
 
 // objects makes the tree. Call it within Do.
-func (m *Monitor) objects() *object {
+func (m *Monitor) objects() *qomObject {
 	root := container()
 	root.add("objects", container())
 	board := root.add("machine", m.boardObject())
 	chardevs := root.add("chardevs", container())
 	for _, c := range m.vm.Chardevs() {
-		chardevs.add(c.ID, &object{kind: "chardev"})
+		chardevs.add(c.ID, &qomObject{kind: "chardev"})
 	}
 	unattached := board.add("unattached", container())
 	for _, c := range m.vm.CPUs() {
@@ -75,17 +75,17 @@ func (m *Monitor) objects() *object {
 	}
 	for _, f := range m.vm.Functions() {
 		if p := f.Port(); p != nil {
-			named.add(fmt.Sprintf("pci.%d", p.Number()), &object{kind: "pcie-root-port", properties: append(deviceState(false), placeOf(f.Devfn())...)})
+			named.add(fmt.Sprintf("pci.%d", p.Number()), &qomObject{kind: "pcie-root-port", properties: append(deviceState(false), placeOf(f.Devfn())...)})
 		}
 	}
 	return root
 }
 
-func (m *Monitor) boardObject() *object {
+func (m *Monitor) boardObject() *qomObject {
 	s := m.cfg.Spec
 	t := x86.Topology{Sockets: s.CPUs.Sockets, Cores: s.CPUs.Cores, Threads: s.CPUs.Threads}.Resolve(s.CPUs.Count)
 	count := int64(s.CPUs.Count)
-	return &object{kind: machineType(s.Board), properties: []objectProperty{
+	return &qomObject{kind: machineType(s.Board), properties: []objectProperty{
 		{name: "kernel", kind: "string", value: s.Boot.Kernel},
 		{name: "initrd", kind: "string", value: strings.Join(s.Boot.Initrd, ",")},
 		{name: "append", kind: "string", value: s.Boot.Cmdline},
@@ -120,8 +120,8 @@ func (m *Monitor) cpuType() string { return cpuModelType(cmp.Or(m.cfg.Spec.CPU, 
 
 func cpuModelType(model string) string { return model + "-x86_64-cpu" }
 
-func (m *Monitor) cpuObject(c machine.CPU) *object {
-	o := &object{kind: m.cpuType(), properties: append(deviceState(false),
+func (m *Monitor) cpuObject(c machine.CPU) *qomObject {
+	o := &qomObject{kind: m.cpuType(), properties: append(deviceState(false),
 		objectProperty{name: "apic-id", kind: "uint32", value: int64(m.vm.APICID(c.ID))},
 		objectProperty{name: "socket-id", kind: "int32", value: int64(c.Socket)},
 		objectProperty{name: "die-id", kind: "int32", value: int64(0)},
@@ -158,13 +158,13 @@ func deviceType(d machine.Device) string {
 	}
 }
 
-func (m *Monitor) deviceObject(d machine.Device) *object {
-	o := &object{kind: "virtio-mmio", properties: deviceState(d.Hotplugged)}
+func (m *Monitor) deviceObject(d machine.Device) *qomObject {
+	o := &qomObject{kind: "virtio-mmio", properties: deviceState(d.Hotplugged)}
 	if d.Function != nil {
 		o.kind = deviceType(d) + "-pci"
 		o.properties = append(o.properties, placeOf(d.Function.Devfn())...)
 	}
-	backend := &object{kind: deviceType(d) + "-device", properties: deviceState(d.Hotplugged)}
+	backend := &qomObject{kind: deviceType(d) + "-device", properties: deviceState(d.Hotplugged)}
 	for _, v := range m.vm.Drives() {
 		if v.Path == d.Path+"/virtio-backend" {
 			backend.properties = append(backend.properties, objectProperty{name: "drive", kind: "str", value: cmp.Or(v.Name, v.Node())})
@@ -189,7 +189,7 @@ func (m *Monitor) specProperties(id string) []objectProperty {
 }
 
 // resolve finds an object by its path, or by the end of a path that only one has.
-func (o *object) resolve(path string) (*object, error) {
+func (o *qomObject) resolve(path string) (*qomObject, error) {
 	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if strings.HasPrefix(path, "/") || path == "" {
 		if found := o.walk(parts); found != nil {
@@ -197,7 +197,7 @@ func (o *object) resolve(path string) (*object, error) {
 		}
 		return nil, errNoObject
 	}
-	var found []*object
+	var found []*qomObject
 	o.search(parts, &found)
 	switch len(found) {
 	case 0:
@@ -210,7 +210,7 @@ func (o *object) resolve(path string) (*object, error) {
 
 var errNoObject = errors.New("no such object")
 
-func (o *object) walk(parts []string) *object {
+func (o *qomObject) walk(parts []string) *qomObject {
 	for _, p := range parts {
 		if o = o.child(p); o == nil {
 			return nil
@@ -219,7 +219,7 @@ func (o *object) walk(parts []string) *object {
 	return o
 }
 
-func (o *object) search(parts []string, found *[]*object) {
+func (o *qomObject) search(parts []string, found *[]*qomObject) {
 	if f := o.walk(parts); f != nil {
 		*found = append(*found, f)
 	}
@@ -229,7 +229,7 @@ func (o *object) search(parts []string, found *[]*object) {
 }
 
 // all are the object's properties: its type, its own, its children.
-func (o *object) all() []objectProperty {
+func (o *qomObject) all() []objectProperty {
 	list := append([]objectProperty{{name: "type", kind: "string", value: o.kind}}, o.properties...)
 	for _, c := range o.children {
 		list = append(list, objectProperty{name: c.name, kind: "child<" + c.kind + ">", value: c.name})
@@ -238,7 +238,7 @@ func (o *object) all() []objectProperty {
 }
 
 // property finds one of them.
-func (o *object) property(name string) (objectProperty, error) {
+func (o *qomObject) property(name string) (objectProperty, error) {
 	for _, p := range o.all() {
 		if p.name == name {
 			return p, nil

@@ -50,7 +50,7 @@ type (
 func (m *Monitor) qomCommands() []qmp.Command {
 	return []qmp.Command{
 		qmp.Define("qom-list", "An object's properties and children.", func(_ *qmp.Call, a *qomPath) (list []objectPropertyInfo, err error) {
-			err = m.object(a.Path, func(o *object) error {
+			err = m.object(a.Path, func(o *qomObject) error {
 				for _, p := range o.all() {
 					list = append(list, objectPropertyInfo{Name: p.name, Type: p.kind})
 				}
@@ -59,7 +59,7 @@ func (m *Monitor) qomCommands() []qmp.Command {
 			return list, err
 		}),
 		qmp.Define("qom-get", "The value of an object's property.", func(_ *qmp.Call, a *qomGet) (v any, err error) {
-			err = m.object(a.Path, func(o *object) error {
+			err = m.object(a.Path, func(o *qomObject) error {
 				p, err := o.property(a.Property)
 				v = p.value
 				if strings.HasPrefix(p.kind, "child<") {
@@ -70,7 +70,7 @@ func (m *Monitor) qomCommands() []qmp.Command {
 			return v, err
 		}),
 		qmp.Define("qom-set", "Sets an object's property.", func(_ *qmp.Call, a *qomSet) (none qmp.None, err error) {
-			return none, m.object(a.Path, func(o *object) error {
+			return none, m.object(a.Path, func(o *qomObject) error {
 				p, err := o.property(a.Property)
 				switch {
 				case err != nil:
@@ -87,7 +87,7 @@ func (m *Monitor) qomCommands() []qmp.Command {
 }
 
 // object calls f with what is at path.
-func (m *Monitor) object(path string, f func(*object) error) error {
+func (m *Monitor) object(path string, f func(*qomObject) error) error {
 	return m.vm.Do(func() error {
 		o, err := m.objects().resolve(path)
 		if errors.Is(err, errNoObject) {
