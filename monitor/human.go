@@ -51,7 +51,7 @@ func qmpAs(name, command, help string) humanCommand {
 // interpreter makes the human monitor's commands. current is what they are run for.
 func (m *Monitor) interpreter(call *qmp.Call) *hmp.Interpreter {
 	info := m.bind(call, m.infoCommands())
-	list := append(m.bind(call, slices.Concat(m.humanRun(), m.humanMemory(), m.humanDevices())),
+	list := append(m.bind(call, slices.Concat(m.humanRun(), m.humanMemory(), m.humanDevices(), m.humanQOM())),
 		hmp.HelpCommand(),
 		hmp.Command{Name: "info", Params: "[subcommand]", Help: "show various information about the system state", Sub: info, Run: hmp.HelpOn("info")})
 	byName := func(a, b hmp.Command) int { return strings.Compare(a.Name, b.Name) }

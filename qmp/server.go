@@ -2,6 +2,7 @@ package qmp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -288,6 +289,31 @@ func (s *Server) Exclusive(ctx context.Context, f func(*Call)) (then []func()) {
 
 // Has reports whether there is a command of a name.
 func (t *Table) Has(name string) bool { return t.command(name) != nil }
+
+// Text is a value of a command as the wire has it.
+func (t *Table) Text(v any) string {
+	p, err := t.encode(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(p)
+}
+
+// ParseValue reads one value in JSON.
+func ParseValue(text string) (v any, err error) {
+	read := false
+	p := newParser(func(got any, wrong error) {
+		if !read || wrong != nil {
+			v, err = got, wrong
+		}
+		read = true
+	})
+	p.feed([]byte(text + " "))
+	if !read {
+		err = errors.New("JSON parse error: no value")
+	}
+	return v, err
+}
 
 // Do runs a command on behalf of another, or of Exclusive, and returns its answer.
 func (s *Server) Do(c *Call, name string, args map[string]any) (any, error) {
