@@ -95,20 +95,10 @@ func (c *CPU) stVector(va uint64, n uint8, v *[4]uint64) bool {
 	return c.probeWrite(va, 32) && c.st128(va, [2]uint64{v[0], v[1]}) && c.st128(c.after(va, 16), [2]uint64{v[2], v[3]})
 }
 
-// vexAligned reports the operations whose memory operand must be aligned to its
-// own size (SDM vol. 2 table 2-15, exceptions type 1).
-func vexAligned(op optab.Op) bool {
-	switch op {
-	case optab.MOVAPS, optab.MOVAPD, optab.MOVDQA, optab.MOVNTPS, optab.MOVNTPD, optab.MOVNTDQ, optab.MOVNTDQA:
-		return true
-	}
-	return false
-}
-
 // vexAddr returns the linear address of in's memory operand of n bytes.
 func (c *CPU) vexAddr(in *decode.Inst, n uint8, write bool) (uint64, bool) {
 	va, ok := c.memAddr(in, n, write)
-	if ok && vexAligned(in.Op) && va&uint64(n-1) != 0 {
+	if ok && in.Op.VEXAligned() && va&uint64(n-1) != 0 {
 		c.raiseErr(x86.GP, 0)
 		return 0, false
 	}
@@ -155,7 +145,7 @@ func vexMoves(op optab.Op) bool {
 	case optab.MOVUPS, optab.MOVUPD, optab.MOVDQU, optab.LDDQU:
 		return true
 	}
-	return vexAligned(op)
+	return op.VEXAligned()
 }
 
 const mxcsrMasks = 0x3f << 7
@@ -316,7 +306,7 @@ func (c *CPU) maskedMove(in *decode.Inst) status {
 }
 
 // gather loads elements at several indices. One that faults leaves those before it
-// loaded and their mask cleared (SDM vol. 2, VGATHERDPS).
+// loaded and their mask cleared, and the others' mask all ones or 0 (SDM vol. 2, VGATHERDPS).
 func (c *CPU) gather(in *decode.Inst) status {
 	size, indexSize := max(in.OpSize, 4), uint8(4)
 	if in.Row.Args[1] == optab.Mvq {
@@ -330,8 +320,10 @@ func (c *CPU) gather(in *decode.Inst) status {
 		base += c.R[in.Base&15]
 	}
 	for i := range n {
+		setElement(&mask, i, size, truncate(-uint64(pick>>i&1), size))
+	}
+	for i := range n {
 		if pick>>i&1 == 0 {
-			setElement(&mask, i, size, 0)
 			continue
 		}
 		off := truncate(base+signExtend(element(&index, i, indexSize), indexSize)<<in.Scale, in.AddrSize)

@@ -140,8 +140,8 @@ func TestAVXMemoryOperands(t *testing.T) {
 	mustFault(t, c, x86.PF, vmaskmovTo...)
 }
 
-// SDM vol. 2, VGATHERDPS: elements before the one that faults are loaded, and the
-// instruction goes on with the rest.
+// SDM vol. 2, VGATHERDPS: elements before the one that faults are loaded, the
+// mask says of the rest whether they are to be, and the instruction goes on with these.
 func TestGatherIsResumed(t *testing.T) {
 	c := avxCPU(t)
 	c.R[x86.RSI] = testData
@@ -151,11 +151,11 @@ func TestGatherIsResumed(t *testing.T) {
 	c.fpu.xmm[1] = [2]uint64{1 << 32, 0} // indices 0, 1, 0, 0
 	c.fpu.ymmh[1] = [2]uint64{testEnd, 0}
 	c.fpu.xmm[2] = [2]uint64{^uint64(0), ^uint64(0)}
-	c.fpu.ymmh[2] = [2]uint64{1 << 31, 0}
+	c.fpu.ymmh[2] = [2]uint64{1<<31 | 5<<32, 0}
 	if st := do(t, c, vgatherdd...); st != faulted || c.exc.vector != x86.PF {
 		t.Fatalf("status %d, %+v", st, c.exc)
 	}
-	if c.fpu.xmm[0] != [2]uint64{0x0000000200000001, 0x0000000100000001} || c.fpu.xmm[2] != [2]uint64{} || c.fpu.ymmh[2][0] != 1<<31 {
+	if c.fpu.xmm[0] != [2]uint64{0x0000000200000001, 0x0000000100000001} || c.fpu.xmm[2] != [2]uint64{} || c.fpu.ymmh[2][0] != 0xffffffff {
 		t.Errorf("xmm0 %x, mask %x %x", c.fpu.xmm[0], c.fpu.xmm[2], c.fpu.ymmh[2])
 	}
 	c.fpu.ymmh[1][0] = 1

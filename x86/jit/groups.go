@@ -417,7 +417,7 @@ func operandAccess(in *inst) (a access, ok bool) {
 	case howVEX:
 		o := parseVEX(&in.Inst)
 		a = access{size: o.memSize, align: 1, write: o.memWrite}
-		if vexAligned(in.Op) {
+		if in.Op.VEXAligned() {
 			a.align = o.memSize
 		}
 		return a, true

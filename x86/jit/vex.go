@@ -85,7 +85,7 @@ func (t *translation) vex() {
 	rm := regRM(in.RM)
 	if in.Mem {
 		align := uint8(1)
-		if vexAligned(in.Op) {
+		if in.Op.VEXAligned() {
 			align = o.memSize
 		}
 		rm = t.memory(o.memSize, o.memWrite, align)
@@ -155,13 +155,4 @@ func (t *translation) vexWrites(o *vexOperands) {
 	if in.Op == optab.PCMPESTRI || in.Op == optab.PCMPISTRI {
 		t.writes(rCX)
 	}
-}
-
-// vexAligned: the memory operand must stand at a multiple of its size.
-func vexAligned(op optab.Op) bool {
-	switch op {
-	case optab.MOVAPS, optab.MOVAPD, optab.MOVDQA, optab.MOVNTPS, optab.MOVNTPD, optab.MOVNTDQ, optab.MOVNTDQA:
-		return true
-	}
-	return false
 }

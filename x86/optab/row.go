@@ -5,6 +5,16 @@ import "sync"
 // VEX reports that the row's instruction has a VEX prefix.
 func (r *Row) VEX() bool { return r.Map >= MapV0F }
 
+// VEXAligned reports the operations whose memory operand, behind a VEX prefix, must stand at a multiple
+// of its size (Intel SDM vol. 2 table 2-15, exceptions type 1).
+func (o Op) VEXAligned() bool {
+	switch o {
+	case MOVAPS, MOVAPD, MOVDQA, MOVNTPS, MOVNTPD, MOVNTDQ, MOVNTDQA:
+		return true
+	}
+	return false
+}
+
 // Row is one encoding of one operation.
 type Row struct {
 	Op     Op
