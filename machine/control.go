@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"berth/accel"
+	"berth/x86"
 )
 
 // Status is what a VM is doing, in QEMU's words (its RunState).
@@ -16,6 +17,7 @@ const (
 	Paused    Status = "paused"
 	ShutDown  Status = "shutdown"       // the guest powered off, and the VM is kept
 	Panic     Status = "guest-panicked" // likewise its kernel panicked
+	Debug     Status = "debug"          // halted for a debugger
 )
 
 // Notice is something that happened to a VM.
@@ -28,6 +30,8 @@ type Notice struct {
 	Drive  DriveError
 	Open   bool
 	Path   string // of a device, its place in QEMU's tree of objects
+	CPU    int    // of a Debug, the vCPU that stopped
+	Stop   x86.Stop
 }
 
 // NoticeKind is a kind of Notice.
@@ -45,6 +49,7 @@ const (
 	NoticePort     // the guest has opened or closed the virtio port ID
 	NoticeRxFilter // the driver of the NIC ID has changed what it receives
 	NoticeDeviceDeleted
+	NoticeDebug // a vCPU met what a debugger wants; a Stop follows unless the VM is halted already
 )
 
 // Cause is why a VM was reset or shut down, in QEMU's words (its ShutdownCause).
@@ -87,11 +92,21 @@ func (m *Machine) Pause() error { return m.halt(Paused) }
 // Continue lets a halted VM go on. One that the guest has shut down needs a Reset
 // first. Call it within Do.
 func (m *Machine) Continue() error {
+	if err := m.mayContinue(); err != nil || m.status == Running {
+		return err
+	}
+	if err := m.endPlans(); err != nil {
+		return err
+	}
+	return m.goOn()
+}
+
+func (m *Machine) mayContinue() error {
 	switch m.status {
 	case ShutDown, Panic:
 		return errors.New("Resetting the Virtual Machine is required")
 	}
-	return m.goOn()
+	return nil
 }
 
 // Reset does what a PC's reset button does. A VM that the guest has shut down waits

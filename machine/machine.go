@@ -49,6 +49,7 @@ type Machine struct {
 
 	// Run's own:
 	status      Status
+	debug       debugging
 	engineClock bool // the engine's clock is paused
 	loop        resetLoop
 }
@@ -314,6 +315,9 @@ func (m *Machine) reported(r report) (o Outcome, over bool, err error) {
 	if r.err != nil {
 		return o, false, fmt.Errorf("vCPU %d: %w", r.id, r.err)
 	}
+	if r.exit.Reason == accel.ExitDebug {
+		return o, false, m.stoppedForDebugger(r)
+	}
 	o = Outcome{VCPU: r.id, Detail: r.exit.Detail, RIP: r.exit.RIP, Bytes: r.exit.Bytes}
 	switch r.exit.Reason {
 	case accel.ExitPowerOff:
@@ -331,9 +335,12 @@ func (m *Machine) reported(r report) (o Outcome, over bool, err error) {
 	return m.end(o, ByError)
 }
 
+// askAll asks all vCPUs, but for those that a debugger wants to stay halted.
 func (m *Machine) askAll(s runState) {
-	for _, c := range m.vcpus {
-		c.ask(s)
+	for i, c := range m.vcpus {
+		if s != running || m.debug.plans == nil || m.debug.plans[i] != PlanStay {
+			c.ask(s)
+		}
 	}
 }
 

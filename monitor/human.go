@@ -94,6 +94,19 @@ func (m *Monitor) run(s *hmp.State, line string) (out string, then []func()) {
 	return out, append(after, then...)
 }
 
+// Human makes an interpreter of the human monitor for who has a line at a time: it
+// runs one and returns what that prints.
+func (m *Monitor) Human() func(line string) string {
+	s := hmp.NewState()
+	return func(line string) string {
+		out, after := m.run(s, line)
+		for _, f := range after {
+			f()
+		}
+		return out
+	}
+}
+
 // ServeHuman joins who is at the other end of conn, a terminal in raw mode perhaps, to
 // the human monitor until they leave it or the VM has ended; it closes conn.
 func (m *Monitor) ServeHuman(conn net.Conn) {

@@ -10,7 +10,7 @@ import (
 
 // Control is a socket from which the VM is controlled, or standard input and output.
 type Control struct {
-	Protocol string `json:"protocol" words:"qmp hmp"`
+	Protocol string `json:"protocol" words:"qmp hmp gdb"`
 	To       string `json:"to,omitempty" implied:"yes" words:"stdio"` // of hmp only
 	Socket   string `json:"socket,omitempty" path:"yes"`              // a Unix socket's name
 	TCP      string `json:"tcp,omitempty"`                            // HOST:PORT
@@ -46,6 +46,24 @@ func ParseControl(protocol, s string) (Control, error) {
 	return c, nil
 }
 
+// ParseGDB reads the value of --gdb: unix:PATH, tcp:HOST:PORT or :PORT, which is on
+// this host alone unless HOST says otherwise, "on" for QEMU's :1234, or keys alone. It
+// makes the socket, and the VM does not wait for anybody.
+func ParseGDB(s string) (Control, error) {
+	if s == "on" {
+		s = ":1234"
+	}
+	if strings.HasPrefix(s, ":") {
+		s = "tcp:" + s
+	}
+	if port, ok := strings.CutPrefix(s, "tcp::"); ok {
+		s = "tcp:127.0.0.1:" + port
+	}
+	c, err := ParseControl("gdb", s)
+	c.Server, c.Wait = true, false
+	return c, err
+}
+
 func (m *Machine) checkControls() error {
 	seen := map[string]bool{}
 	for _, c := range m.Controls {
@@ -67,7 +85,7 @@ func (m *Machine) MonitorOnStdio() bool {
 }
 
 func (c Control) check() error {
-	if err := oneOf(c.Protocol, []string{"qmp", "hmp"}); err != nil {
+	if err := oneOf(c.Protocol, []string{"qmp", "hmp", "gdb"}); err != nil {
 		return err
 	}
 	given := 0
@@ -83,6 +101,8 @@ func (c Control) check() error {
 		return oneOf(c.To, []string{"stdio"})
 	case given != 1:
 		return errors.New("give one address: unix:PATH or tcp:HOST:PORT, or stdio of --hmp")
+	case c.Protocol == "gdb" && (!c.Server || c.Wait):
+		return errors.New("a debugger connects to the VM, which waits with --paused: server=on, wait=off")
 	case c.Wait && !c.Server:
 		return errors.New("wait says nothing without server=on")
 	case c.TCP != "":

@@ -102,6 +102,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"cloud-init":    keyed(spec.Keys(spec.CloudInit{})),
 		"qmp":           keyed(spec.Keys(spec.Control{})),
 		"hmp":           keyed(spec.Keys(spec.Control{})),
+		"gdb":           cobra.FixedCompletions([]string{"on", "unix:", "tcp:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace),
 		"uuid":          cobra.NoFileCompletions,
 		"console":       keyed(spec.Keys(spec.Char{})),
 		"port":          keyed(spec.Keys(spec.Port{})),

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"berth/chardev"
+	"berth/gdb"
 	"berth/monitor"
 	"berth/rundir"
 	"berth/spec"
@@ -17,6 +18,7 @@ import (
 // controls are the sockets from which a VM is controlled.
 type controls struct {
 	monitor   *monitor.Monitor
+	debugger  *gdb.Stub
 	listeners []listener
 	dialed    []dialed
 }
@@ -34,8 +36,8 @@ type dialed struct {
 
 // openControls opens the sockets of a VM that is not there yet, one in its
 // directory, if it has one, among them.
-func openControls(list []spec.Control, dir *rundir.Dir, mon *monitor.Monitor) (*controls, error) {
-	c := &controls{monitor: mon}
+func openControls(list []spec.Control, dir *rundir.Dir, mon *monitor.Monitor, debugger *gdb.Stub) (*controls, error) {
+	c := &controls{monitor: mon, debugger: debugger}
 	if dir != nil {
 		list = append(slices.Clone(list),
 			spec.Control{Protocol: "qmp", Socket: dir.Path(rundir.QMPSocket), Server: true},
@@ -101,9 +103,12 @@ func (c *controls) serve(stderr io.Writer) error {
 
 // converse answers who is at the other end of conn.
 func (c *controls) converse(conn net.Conn, protocol string) {
-	if protocol == "hmp" {
+	switch protocol {
+	case "hmp":
 		c.monitor.ServeHuman(conn)
-	} else {
+	case "gdb":
+		c.debugger.Serve(conn)
+	default:
 		c.monitor.Serve(conn)
 	}
 }
@@ -132,6 +137,7 @@ func (c *controls) close() error {
 	for _, l := range c.listeners {
 		errs = append(errs, l.Close())
 	}
+	c.debugger.Close()
 	c.monitor.Close()
 	return errors.Join(errs...)
 }

@@ -66,6 +66,13 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 		func(m *spec.Machine) { m.Ports = nil }, addPort)
 	d.control("qmp", "QMP socket `WHERE`: unix:PATH or tcp:HOST:PORT[,server=on[,wait=off]]; may be repeated")
 	d.control("hmp", "human monitor `WHERE`: stdio, or as --qmp; may be repeated")
+	d.list("gdb", "let gdb debug the guest by a socket `WHERE`: unix:PATH, tcp:HOST:PORT or :PORT of this host alone (on: :1234); with --paused before its first instruction",
+		dropControls("gdb"),
+		func(m *spec.Machine, s string) error {
+			c, err := spec.ParseGDB(s)
+			m.Controls = append(m.Controls, c)
+			return err
+		})
 	d.text("accel", "`ENGINE` that runs the guest: auto, kvm or soft", func(m *spec.Machine) *string { return &m.Accel })
 	d.text("soft-engine", "`HOW` the soft engine runs code: jit (translated), interp (interpreted) or auto (translated from the second time on, if the host can)", func(m *spec.Machine) *string { return &m.SoftEngine })
 	d.text("cpu", "`LEVEL` of x86-64 that the guest sees: v1, v2, v3, or max, all that the engine and the host have", func(m *spec.Machine) *string { return &m.CPU })
@@ -170,15 +177,19 @@ func (d *declarer) list(name, usage string, empty func(*spec.Machine), add func(
 
 // control declares a flag for where a protocol is spoken.
 func (d *declarer) control(protocol, usage string) {
-	d.list(protocol, usage,
-		func(m *spec.Machine) {
-			m.Controls = slices.DeleteFunc(m.Controls, func(c spec.Control) bool { return c.Protocol == protocol })
-		},
+	d.list(protocol, usage, dropControls(protocol),
 		func(m *spec.Machine, s string) error {
 			c, err := spec.ParseControl(protocol, s)
 			m.Controls = append(m.Controls, c)
 			return err
 		})
+}
+
+// dropControls drops what speaks a protocol.
+func dropControls(protocol string) func(*spec.Machine) {
+	return func(m *spec.Machine) {
+		m.Controls = slices.DeleteFunc(m.Controls, func(c spec.Control) bool { return c.Protocol == protocol })
+	}
 }
 
 // toggle declares a flag that is on or off.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"berth/chardev"
+	"berth/gdb"
 	"berth/machine"
 	"berth/monitor"
 	"berth/rundir"
@@ -136,7 +137,8 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 	if err != nil {
 		return err
 	}
-	control, err := openControls(m.Controls, dir, mon)
+	debugger := gdb.New(mon.Human)
+	control, err := openControls(m.Controls, dir, mon, debugger)
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,10 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 			return err
 		}
 	}
-	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: host, Log: log, Notify: mon.Notice, Descriptors: mon.Descriptors()})
+	vm, err := machine.New(machine.Config{Spec: m, Accelerator: accelerator, Console: host, Log: log, Notify: func(n machine.Notice) {
+		mon.Notice(n)
+		debugger.Notice(n)
+	}, Descriptors: mon.Descriptors()})
 	if err != nil {
 		return err
 	}
@@ -162,6 +167,7 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 	}
 	defer func() { _ = control.close() }() // before vm is: whoever is at work with it is waited for
 	mon.Attach(vm)
+	debugger.Attach(vm)
 	introduce(stderr, accelerator.Name(), why, vm)
 	console.attach, console.alone = control.human, m.MonitorOnStdio()
 	if !detached {

@@ -30,7 +30,7 @@ boot/direct
 block/backend
 machine
 monitor/hmp monitor/inspect monitor/elfcore
-monitor
+gdb monitor
 
 # what a person types
 doctor image rundir cloudinit

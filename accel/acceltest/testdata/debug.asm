@@ -1,6 +1,6 @@
-; What a debugger stops: a loop in kernel and user mode, whose places the table at
-; 0x1040 names. Words for the host: 0x6000 turns, 0x6004 INT3s of the guest's own,
-; 0x6008 its single-step traps, 4 a turn (neither unless port 0x81 says so), 0x600c interrupts, which end the halt, and
+; What a debugger stops: a loop in kernel mode and, unless port 0x81 says 2, in user
+; mode, whose places the table at 0x1040 names. Words for the host: 0x6000 turns, 0x6004 INT3s of the guest's own,
+; 0x6008 its single-step traps, 4 a turn (neither unless port 0x81 says 1), 0x600c interrupts, which end the halt, and
 ; from 0x6010 on DR0, DR3, DR6 and DR7 as the guest reads them.
 %include "common.inc"
         align 8
@@ -18,11 +18,11 @@ store:  mov [abs 0x8000], ebp
 read:   mov eax, [abs 0x8000]
         inc ebp
         in al, 0x81
-        test al, al
+        test al, 1
         jz after
 own:    int3
 after:  in al, 0x81
-        test al, al
+        test al, 1
         jz quiet
         pushfq                          ; the guest steps itself
         or dword [rsp], 0x100
@@ -51,6 +51,9 @@ string: rep movsd
 tail:   sti
 halt:   hlt
 resume: cli
+        in al, 0x81
+        test al, 2
+        jnz turn
         push 0x23
         push 0x6d000
         push 2
