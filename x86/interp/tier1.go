@@ -380,7 +380,7 @@ func (c *CPU) stepCold() status {
 		if st := c.step(); st != next || c.RIP-rip-1 >= decode.MaxLen {
 			return st
 		}
-		if n == maxInstructions || !c.straightOn() {
+		if n == maxInstructions || !c.straightOn() || c.debug.cut(c.here()) {
 			c.tier1.cold = c.RIP
 			return next
 		}
