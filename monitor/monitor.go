@@ -67,6 +67,15 @@ func (m *Monitor) table() (*qmp.Table, error) {
 	), events())
 }
 
+// Documentation is what a monitor's QMP commands and events are, as Markdown.
+func Documentation() (string, error) {
+	m, err := New(Config{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return "", err
+	}
+	return m.commands.Documentation(), nil
+}
+
 // Descriptors are the files that clients pass on, which machine.New wants.
 func (m *Monitor) Descriptors() formats.DescriptorSets { return &m.descriptors }
 

@@ -357,6 +357,42 @@ func TestSchema(t *testing.T) {
 	}
 }
 
+// branch has more of itself, in lists alone.
+type branch struct {
+	Name string `json:"name"`
+	More *twig  `json:"more"`
+}
+
+type twig struct {
+	Branches []branch `json:"branches"`
+}
+
+func TestDocumentation(t *testing.T) {
+	define := func(doc string) (*Table, error) {
+		return NewTable(Version{}, []Command{
+			Define("grow", doc, func(*Call, *shapeArgs) ([]branch, error) { return nil, nil }),
+		}, []Event{DefineEvent[change]("FELL", "It fell.", time.Second)})
+	}
+	if _, err := define(""); err == nil {
+		t.Error("a command without a sentence")
+	}
+	table, err := define("Grows.")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := table.Documentation()
+	for _, want := range []string{
+		"### grow\n\nGrows.\n\n```\narguments: ShapeArgs\n```\n\n```\nreturns: [Branch]\n```\n",
+		"### FELL\n\nIt fell. At most one every 1s.\n\n```\ndata: {\n  actual: int\n}\n```\n",
+		"### Branch\n\n```\n{\n  name: str\n  more?: {\n    branches: [Branch]\n  }\n}\n```\n",
+		"  driver: \"red\" | \"green\"\n  node-name?: str\n  when driver is \"red\":\n    file: ShapeArgs | str | null\n}",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestClient(t *testing.T) {
 	s := testServer(t, nil)
 	path := filepath.Join(t.TempDir(), "qmp")

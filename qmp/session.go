@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -273,16 +272,4 @@ func (o *outbox) finish() {
 	o.mu.Unlock()
 	<-o.done
 	_ = o.conn.Close()
-}
-
-// Documentation is a table's commands and events as Markdown.
-func (t *Table) Documentation() string {
-	var b strings.Builder
-	for _, c := range t.commands {
-		fmt.Fprintf(&b, "### %s\n\n%s\n\n", c.Name, c.Doc)
-	}
-	for _, e := range t.events {
-		fmt.Fprintf(&b, "### %s (event)\n\n%s\n\n", e.Name, e.Doc)
-	}
-	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -97,7 +98,7 @@ type Table struct {
 // NewTable makes a table of commands and events. It adds what every server has:
 // qmp_capabilities, query-version, query-commands, query-events and
 // query-qmp-schema. The error names a type that the wire does not have, or a name
-// that is there twice.
+// that is there twice, or one that is not documented.
 func NewTable(v Version, commands []Command, events []Event) (*Table, error) {
 	t := &Table{version: v, shapes: shapes{}}
 	t.commands = append(slices.Clone(commands), t.own()...)
@@ -108,6 +109,9 @@ func NewTable(v Version, commands []Command, events []Event) (*Table, error) {
 		if i > 0 && t.commands[i-1].Name == c.Name {
 			return nil, fmt.Errorf("qmp: there are two commands %s", c.Name)
 		}
+		if !documented(c.Doc) {
+			return nil, fmt.Errorf("qmp: command %s has no sentence of documentation", c.Name)
+		}
 		for _, typ := range []reflect.Type{c.args, c.returns} {
 			if _, err := t.shapes.of(typ); err != nil {
 				return nil, fmt.Errorf("qmp: command %s: %w", c.Name, err)
@@ -115,6 +119,9 @@ func NewTable(v Version, commands []Command, events []Event) (*Table, error) {
 		}
 	}
 	for _, e := range t.events {
+		if !documented(e.Doc) {
+			return nil, fmt.Errorf("qmp: event %s has no sentence of documentation", e.Name)
+		}
 		if _, err := t.shapes.of(e.data); err != nil {
 			return nil, fmt.Errorf("qmp: event %s: %w", e.Name, err)
 		}
@@ -122,6 +129,9 @@ func NewTable(v Version, commands []Command, events []Event) (*Table, error) {
 	t.schema = t.makeSchema()
 	return t, nil
 }
+
+// documented tells whether text is sentences.
+func documented(text string) bool { return strings.HasSuffix(text, ".") }
 
 // CommandInfo is an answer's command.
 type CommandInfo struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"berth/monitor"
 	"berth/rundir"
 )
 
@@ -53,7 +54,16 @@ func monitorCommand(stdin *os.File, stdout, stderr io.Writer) *cobra.Command {
 			return humanLines(c.Context(), v, stdin, stdout)
 		},
 	}
-	c.Flags().BoolVar(&raw, "qmp", false, "speak QMP, one JSON object after the other")
+	c.Flags().BoolVar(&raw, "qmp", false, "speak QMP, one JSON object after the other; with --help: what there is to say")
+	help := c.HelpFunc()
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		text, err := monitor.Documentation()
+		if !raw || err != nil {
+			help(c, args)
+			return
+		}
+		_, _ = io.WriteString(stdout, text) // there is nobody to tell
+	})
 	return c
 }
 
