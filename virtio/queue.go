@@ -88,6 +88,9 @@ type Chain struct {
 	places []uint64 // GPA of each Writable
 }
 
+// Place is the guest-physical address of Writable[i].
+func (c *Chain) Place(i int) uint64 { return c.places[i] }
+
 func (c *Chain) clear() {
 	clear(c.Readable)
 	clear(c.Writable)

@@ -10,6 +10,8 @@ const (
 	IDBlock   DeviceID = 2
 	IDConsole DeviceID = 3
 	IDRNG     DeviceID = 4
+	IDBalloon DeviceID = 5
+	IDVsock   DeviceID = 19
 )
 
 // Feature bits that belong to the transport and the rings (§6).
