@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// resident counts the pages of b that take host memory.
-func resident(t *testing.T, b []byte) (n int) {
+// residentPages counts the pages of b that take host memory.
+func residentPages(t *testing.T, b []byte) (n int) {
 	t.Helper()
 	in := make([]byte, (len(b)+PageSize-1)/PageSize)
 	if err := mincore(b, in); err != nil {
@@ -85,10 +85,10 @@ func TestDiscardGivesMemoryBack(t *testing.T) {
 		if err := m.Discard(1<<20, 2<<20); err != nil {
 			t.Fatal(err)
 		}
-		if n := resident(t, r.Host[1<<20:3<<20]); n != 0 {
+		if n := residentPages(t, r.Host[1<<20:3<<20]); n != 0 {
 			t.Errorf("shared %v: %d pages are still there", share, n)
 		}
-		if n := resident(t, r.Host[:1<<20]); n != 256 {
+		if n := residentPages(t, r.Host[:1<<20]); n != 256 {
 			t.Errorf("shared %v: %d of 256 pages before are there", share, n)
 		}
 		if err := m.Close(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"berth/guestmem"
 	"berth/spec"
 	"berth/virtio"
+	"berth/virtio/balloon"
 	"berth/virtio/rng"
 	"berth/x86"
 )
@@ -41,8 +42,9 @@ type board struct {
 	drives     []*Drive
 	nics       []nic
 	transports []transport
-	devices    []Device // those that are there from the start
-	unnamed    int      // devices without an id that there have been
+	devices    []Device        // those that are there from the start
+	unnamed    int             // devices without an id that there have been
+	balloon    *balloon.Device // nil: none
 	notify     func(Notice)
 }
 
@@ -129,6 +131,9 @@ func (b *board) addDevices(cfg Config) error {
 		return err
 	}
 	if err := b.addNICs(cfg); err != nil {
+		return err
+	}
+	if err := b.addBalloon(cfg); err != nil {
 		return err
 	}
 	return b.assign()
@@ -324,7 +329,7 @@ func (b *board) close() error {
 	for _, n := range b.nics {
 		errs = append(errs, n.dev.Close())
 	}
-	errs = append(errs, b.slots.close())
+	errs = append(errs, b.slots.close(), b.closeBalloon())
 	b.drainChars()
 	errs = append(errs, b.chars.close())
 	if b.platform != nil {

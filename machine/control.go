@@ -29,6 +29,7 @@ type Notice struct {
 	ID     string // of a Port, a NIC or a device, "" if that has none
 	Drive  DriveError
 	Open   bool
+	Size   uint64
 	Path   string // of a device, its place in QEMU's tree of objects
 	CPU    int    // of a Debug, the vCPU that stopped
 	Stop   x86.Stop
@@ -49,7 +50,8 @@ const (
 	NoticePort     // the guest has opened or closed the virtio port ID
 	NoticeRxFilter // the driver of the NIC ID has changed what it receives
 	NoticeDeviceDeleted
-	NoticeDebug // a vCPU met what a debugger wants; a Stop follows unless the VM is halted already
+	NoticeDebug   // a vCPU met what a debugger wants; a Stop follows unless the VM is halted already
+	NoticeBalloon // the guest has Size bytes beside what is in the balloon
 )
 
 // Cause is why a VM was reset or shut down, in QEMU's words (its ShutdownCause).

@@ -196,10 +196,16 @@ func (m *Machine) named(id string) bool {
 // fixed reports whether a device that was there from the start has this id: it
 // stays where it is.
 func (m *Machine) fixed(id string) bool {
+	if id == "" {
+		return false
+	}
 	for _, d := range m.cfg.Spec.Disks {
 		if d.ID == id {
 			return true
 		}
+	}
+	if m.cfg.Spec.Balloon.ID == id {
+		return true
 	}
 	return slices.ContainsFunc(m.cfg.Spec.NICs, func(n spec.NIC) bool { return n.ID == id })
 }

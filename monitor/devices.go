@@ -62,6 +62,7 @@ type property struct{ name string }
 func drivers() []driver {
 	return []driver{
 		{"virtio-blk-pci", []property{{"drive"}, {"serial"}, {"num-queues"}, {"write-cache"}}, plugDisk},
+		{"virtio-balloon-pci", []property{{"deflate-on-oom"}, {"free-page-reporting"}}, plugBalloon},
 		{"virtio-rng-pci", nil, func(m *Monitor, at machine.Place, _ *properties) error {
 			return m.vm.Plug(at, rng.New(), nil)
 		}},

@@ -63,7 +63,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 		m.descriptorCommands(), m.blockCommands(),
 		[]qmp.Command{m.queryNICs()},
-		m.modelCommands(), m.qomCommands(), m.statsCommands(),
+		m.modelCommands(), m.qomCommands(), m.statsCommands(), m.balloonCommands(),
 	), events())
 }
 
@@ -105,6 +105,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[deviceDeleted]("DEVICE_DELETED", "A device is gone: the guest has let go of it, or was reset after it was asked to.", 0),
 		qmp.DefineEvent[dumpCompleted]("DUMP_COMPLETED", "A dump of the guest's memory is done, or has failed.", 0),
 		qmp.DefineEvent[ioError]("BLOCK_IO_ERROR", "A request of a disk failed, which the guest is told; those that follow within a second are told of by the last.", ioErrorRate),
+		qmp.DefineEvent[balloonInfo]("BALLOON_CHANGE", "The guest has more or less memory than before beside what is in the balloon.", balloonRate),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
 		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}
@@ -148,6 +149,8 @@ func (m *Monitor) Notice(n machine.Notice) {
 		m.server.Emit("RESET", ending{n.Guest, shutdownCause(n.Cause)})
 	case machine.NoticeShutdown:
 		m.server.Emit("SHUTDOWN", ending{n.Guest, shutdownCause(n.Cause)})
+	case machine.NoticeBalloon:
+		m.server.Emit("BALLOON_CHANGE", balloonInfo{n.Size})
 	case machine.NoticeDeviceDeleted:
 		m.server.Emit("DEVICE_DELETED", deviceDeleted{optional(n.ID), n.Path})
 	case machine.NoticeDriveError:

@@ -9,6 +9,7 @@ import (
 
 	"berth/machine"
 	"berth/spec"
+	"berth/virtio/balloon"
 	"berth/x86"
 )
 
@@ -171,6 +172,10 @@ func (m *Monitor) deviceObject(d machine.Device) *qomObject {
 		}
 	}
 	backend.properties = append(backend.properties, m.specProperties(d.ID)...)
+	if b, ok := d.Device.(*balloon.Device); ok {
+		o.properties = append(o.properties, balloonProperties(b)...)
+		backend.properties = append(backend.properties, balloonProperties(b)...)
+	}
 	o.add("virtio-backend", backend)
 	return o
 }

@@ -114,7 +114,7 @@ func (m *Monitor) types() []objectTypeInfo {
 	for _, model := range spec.Words("cpu") {
 		list = append(list, objectTypeInfo{cpuModelType(model), nil, "x86_64-cpu"})
 	}
-	for _, d := range []string{"blk", "net", "rng", "serial"} {
+	for _, d := range []string{"balloon", "blk", "net", "rng", "serial"} {
 		list = append(list, objectTypeInfo{"virtio-" + d + "-device", nil, "virtio-device"}, objectTypeInfo{"virtio-" + d + "-pci", nil, "virtio-pci"})
 	}
 	for _, d := range drivers() {

@@ -43,9 +43,10 @@ type Machine struct {
 	// CloudInit is what cloud-init in the guest is told.
 	CloudInit CloudInit `json:"cloudInit,omitzero"`
 	// Serial are the serial ports from the first on, Console virtio consoles, Ports virtio ports.
-	Serial  Chars  `json:"serial,omitempty"`
-	Console Chars  `json:"console,omitempty"`
-	Ports   []Port `json:"ports,omitempty"`
+	Serial  Chars   `json:"serial,omitempty"`
+	Console Chars   `json:"console,omitempty"`
+	Ports   []Port  `json:"ports,omitempty"`
+	Balloon Balloon `json:"balloon,omitzero"`
 	// Controls are where the VM is controlled from.
 	Controls []Control `json:"control,omitempty"`
 	PVPanic  string    `json:"pvpanic" words:"isa pci off"`
@@ -159,7 +160,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("cpu %w", err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.checkSlots, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls} {
+	for _, check := range []func() error{m.checkBoard, m.checkSlots, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls, m.checkBalloon} {
 		if err := check(); err != nil {
 			return err
 		}

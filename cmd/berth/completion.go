@@ -99,6 +99,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"memory":        keyed(spec.Keys(spec.Memory{})),
 		"cpus":          keyed(spec.Keys(spec.CPUs{})),
 		"serial":        keyed(spec.Keys(spec.Char{})),
+		"balloon":       keyed(spec.Keys(spec.Balloon{})),
 		"cloud-init":    keyed(spec.Keys(spec.CloudInit{})),
 		"qmp":           keyed(spec.Keys(spec.Control{})),
 		"hmp":           keyed(spec.Keys(spec.Control{})),

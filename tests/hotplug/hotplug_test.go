@@ -44,9 +44,12 @@ type vm struct {
 	deleted chan machine.Notice
 }
 
-func boot(t *testing.T) *vm {
+func boot(t *testing.T, modules ...string) *vm {
 	t.Helper()
 	f := guest.Need(t)
+	if len(modules) > 0 {
+		f.Initrd = guest.InitrdWith(t, modules...)
+	}
 	m := spec.Default()
 	m.CPUs.Count, m.Memory.Size, m.Boot.Kernel, m.Boot.Initrd = 2, 256*mib, f.Kernel, spec.Files{f.Initrd}
 	m.Boot.Cmdline = "console=ttyS0 quiet berth.script=orders"
