@@ -29,6 +29,7 @@ type (
 		Static      bool      `json:"static"`
 		Unavailable *[]string `json:"unavailable-features"`
 		Type        string    `json:"typename"`
+		AliasOf     *string   `json:"alias-of"` // no model has another name
 		Deprecated  bool      `json:"deprecated"`
 	}
 	cpuModel struct {

@@ -67,7 +67,7 @@ type (
 func (statsTarget) Values() []string { return []string{"vm", "vcpu"} }
 
 // Values implements qmp.Enum.
-func (statsProvider) Values() []string { return []string{soft} }
+func (statsProvider) Values() []string { return []string{"kvm", soft} }
 
 // Values implements qmp.Enum.
 func (statsType) Values() []string {
@@ -133,7 +133,12 @@ func (m *Monitor) queryStats(_ *qmp.Call, a *statsFilter) ([]statsResult, error)
 	}
 	var names []string // nil: all
 	for _, p := range a.Providers {
-		names = append(names, p.Names...)
+		if p.Provider == soft {
+			names = append(names, p.Names...)
+		}
+	}
+	if len(a.Providers) > 0 && !slices.ContainsFunc(a.Providers, func(p statsRequest) bool { return p.Provider == soft }) {
+		return list, nil
 	}
 	err := m.vm.Do(func() error {
 		for i := range m.vm.CPUs() {

@@ -122,7 +122,7 @@ func Disassemble(w io.Writer, mode, count int, addr uint64, read ReadFunc) error
 		inst, err := x86asm.Decode(code, mode)
 		text := fmt.Sprintf("%-8s 0x%02x", ".byte", code[0])
 		n := 1
-		if err == nil && inst.Len > 0 && inst.Len <= len(code) {
+		if err == nil && inst.Op != 0 && inst.Len > 0 && inst.Len <= len(code) {
 			n, text = inst.Len, columns(x86asm.GNUSyntax(inst, addr, nil))
 		}
 		for at := 0; at < n; at += 8 {
