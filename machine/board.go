@@ -40,7 +40,7 @@ type board struct {
 	graph      *formats.Nodes
 	drivesMu   sync.Mutex // of changes of drives, and of who else looks at them than Run
 	drives     []*Drive
-	nics       []nic
+	cables     cables
 	transports []transport
 	devices    []Device        // those that are there from the start
 	unnamed    int             // devices without an id that there have been
@@ -326,10 +326,7 @@ func (b *board) close() error {
 		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
 	}
-	for _, n := range b.nics {
-		errs = append(errs, n.dev.Close())
-	}
-	errs = append(errs, b.slots.close(), b.closeBalloon())
+	errs = append(errs, b.slots.close(), b.cables.close(), b.closeBalloon())
 	b.drainChars()
 	errs = append(errs, b.chars.close())
 	if b.platform != nil {

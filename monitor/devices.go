@@ -63,6 +63,7 @@ func drivers() []driver {
 	return []driver{
 		{"virtio-blk-pci", []property{{"drive"}, {"serial"}, {"num-queues"}, {"write-cache"}}, plugDisk},
 		{"virtio-balloon-pci", []property{{"deflate-on-oom"}, {"free-page-reporting"}}, plugBalloon},
+		{"virtio-net-pci", []property{{"netdev"}, {"mac"}, {"host_mtu"}, {"mq"}, {"vectors"}, {"speed"}, {"rss"}, {"hash"}}, plugNIC},
 		{"virtio-rng-pci", nil, func(m *Monitor, at machine.Place, _ *properties) error {
 			return m.vm.Plug(at, rng.New(), nil)
 		}},

@@ -41,6 +41,7 @@ type Monitor struct {
 	closed  bool
 
 	descriptors descriptors
+	net         network
 }
 
 // New makes the monitor of a VM that is not there yet: machine.New wants Notice.
@@ -62,7 +63,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 		m.descriptorCommands(), m.blockCommands(),
-		[]qmp.Command{m.queryNICs()},
+		m.netCommands(), []qmp.Command{m.queryNICs()},
 		m.modelCommands(), m.qomCommands(), m.statsCommands(), m.balloonCommands(),
 	), events())
 }
@@ -90,6 +91,7 @@ func (m *Monitor) Serve(conn net.Conn) { m.server.Serve(conn) }
 
 // Close ends the sessions. The VM has ended.
 func (m *Monitor) Close() {
+	m.net.close()
 	m.closeHumans()
 	m.server.Close()
 }
@@ -107,6 +109,7 @@ func events() []qmp.Event {
 		qmp.DefineEvent[ioError]("BLOCK_IO_ERROR", "A request of a disk failed, which the guest is told; those that follow within a second are told of by the last.", ioErrorRate),
 		qmp.DefineEvent[balloonInfo]("BALLOON_CHANGE", "The guest has more or less memory than before beside what is in the balloon.", balloonRate),
 		qmp.DefineEvent[panicked]("GUEST_PANICKED", "The guest's kernel says that it panicked.", 0),
+		qmp.DefineEvent[filterChanged]("NIC_RX_FILTER_CHANGED", "A driver has changed what its NIC receives: said once, until query-rx-filter asks.", 0),
 		qmp.DefineEvent[portChange]("VSERPORT_CHANGE", "A program of the guest has opened or closed a virtio port.", time.Second),
 	}
 }
@@ -161,6 +164,8 @@ func (m *Monitor) Notice(n machine.Notice) {
 			action = "run"
 		}
 		m.server.Emit("GUEST_PANICKED", panicked{action})
+	case machine.NoticeRxFilter:
+		m.filterChanged(n)
 	case machine.NoticePort:
 		m.server.Emit("VSERPORT_CHANGE", portChange{n.ID, n.Open})
 	}

@@ -35,6 +35,10 @@ type NIC struct {
 	Queues int `json:"queues,omitempty" min:"1"`
 	// Speed is what the guest is told, in Mbit/s; 0: nothing.
 	Speed int `json:"speed,omitempty"`
+	// RSS offers receive-side scaling, with more than one pair of queues; Hash has frames
+	// come with their hashes.
+	RSS  bool `json:"rss,omitempty"`
+	Hash bool `json:"hash,omitempty"`
 
 	// IfName is the host's interface: tap's and bridge's, which is made if it is not there.
 	IfName string `json:"ifname,omitempty"`
@@ -208,6 +212,22 @@ func (m *Machine) completeNICs() {
 	if len(m.NICs) == 0 {
 		m.NICs = nil
 	}
+}
+
+// CompleteNIC gives a NIC that comes later what follows from the rest, and checks it. taken
+// are the addresses that others have.
+func (m *Machine) CompleteNIC(n NIC, taken []string) (NIC, error) {
+	one := Machine{Name: m.Name, NICs: []NIC{n}}
+	for k := MaxNICs; one.NICs[0].MAC == ""; k++ {
+		if a := generatedMAC(m.Name, k); !slices.Contains(taken, a) {
+			one.NICs[0].MAC = a
+		}
+	}
+	one.completeNICs()
+	if len(one.NICs) == 0 {
+		return n, errors.New("type: none is no network card")
+	}
+	return one.NICs[0], one.checkNICs()
 }
 
 // generatedMAC is the address of a VM's n-th NIC, the same at every start: three bytes

@@ -23,7 +23,7 @@ var everything = []string{
 		"throttling.bps-total-max-length=1,throttling.bps-read-max-length=1,throttling.bps-write-max-length=1", "--accel=soft", "--soft-engine=interp", "--cpu=v1", "--name=n", "--decompress=host", "--pvpanic=off", "--on-panic=reset",
 	"--serial=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i", "--console=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
 	"--port=name=n,to=pty,file=f,append,pipe=p,socket=s,tcp=localhost:1,server,size=1,id=i",
-	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,ifname=i,br=b,fds=1:2,server,reconnect=1,pcap=p," +
+	"--nic=dgram,id=n,model=virtio,mac=m,mtu=1,queues=2,speed=1,rss,hash,ifname=i,br=b,fds=1:2,server,reconnect=1,pcap=p," +
 		"ipv4=off,net=n,host=h,dns=d,dhcpstart=d,ipv6=off,ipv6-net=n,ipv6-prefix=p,ipv6-prefixlen=64,ipv6-host=h,ipv6-dns=d,restrict,loopback,hostname=h,domainname=d,dnssearch=a," +
 		"dnssearch=b,hostfwd=tcp::1-:2,hostfwd=udp:127.0.0.1:1-10.0.2.15:2,guestfwd=tcp::1-cmd:a b," +
 		"addr.type=unix,addr.path=p,addr.host=h,addr.port=1,addr.str=1,local.type=unix,local.path=p,local.host=h,local.port=1,local.str=1," +
