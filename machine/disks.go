@@ -93,7 +93,7 @@ func (m *Machine) AttachDrive(node, path string, readOnly bool) (*Drive, error) 
 	if n == nil {
 		return nil, fmt.Errorf("Property 'virtio-blk-device.drive' can't find value '%s'", node)
 	}
-	use, err := n.Attach("", readOnly)
+	use, err := n.Attach(path, readOnly)
 	if err != nil {
 		return nil, err
 	}

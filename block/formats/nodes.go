@@ -300,8 +300,11 @@ func (n *Node) reopen(f *raw.File, write bool, u *undo) error {
 	}
 	o := raw.FileOptions{ReadOnly: !write, Direct: n.in.direct, Unlocked: true}
 	other, err := n.nodes.openPath(n.Filename, n.Driver, o)
-	if err != nil {
+	switch {
+	case err != nil && write:
 		return err
+	case err != nil: // it stays as it is, which does no harm
+		return nil
 	}
 	*u = append(*u, func() { _ = n.reopen(f, !write, &undo{}) }) // it was open so
 	return f.Replace(other)
@@ -392,12 +395,13 @@ type Use struct {
 }
 
 // Attach makes a device a user of a node that was added: it reads, and writes unless
-// readOnly, and keeps others from writing. device names it in errors.
-func (n *Node) Attach(device string, readOnly bool) (*Use, error) {
+// readOnly, and keeps others from writing. path is its place in QEMU's tree of objects,
+// by which errors name it.
+func (n *Node) Attach(path string, readOnly bool) (*Use, error) {
 	n.nodes.mu.Lock()
 	defer n.nodes.mu.Unlock()
 	p := Options{ReadOnly: readOnly, NoShare: true}.perms()
-	u := &user{who: fmt.Sprintf("block device '%s'", device), device: device, role: "root", perms: p}
+	u := &user{who: fmt.Sprintf("block device '%s'", path), role: "root", perms: p}
 	if err := n.join(u); err != nil {
 		return nil, err
 	}

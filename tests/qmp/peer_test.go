@@ -233,7 +233,7 @@ func (p *peer) event(name string) (any, error) {
 	for {
 		if i := slices.IndexFunc(p.events, func(m map[string]any) bool { return m["event"] == name }); i >= 0 {
 			m := p.events[i]
-			p.events = p.events[i+1:]
+			p.events = slices.Delete(p.events, i, i+1)
 			return m["data"], nil
 		}
 		m, err := p.hear()
