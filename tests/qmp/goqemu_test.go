@@ -13,10 +13,7 @@ import (
 // TestGoQEMU has DigitalOcean's client, which knows QEMU alone, look after a VM.
 func TestGoQEMU(t *testing.T) {
 	needQEMU(t)
-	p := startPeer(t, &session{images: []string{"create -q -f qcow2 a.qcow2 8M"}}, buildBerth(t), []string{
-		"run", "--kernel", "halting", "--accel", "soft", "--paused", "--memory", "128M", "--serial", "null", "--qmp", "unix:qmp,server=on,wait=off",
-		"--disk", "file=a.qcow2,format=qcow2,id=d0",
-	})
+	p := startPeer(t, &session{images: []string{"create -q -f qcow2 a.qcow2 8M"}}, buildBerth(t), append(berthArgs(), "--disk", "file=a.qcow2,format=qcow2,id=d0"))
 	p.reconnect(t)
 	_ = p.conn.Close() // it listens
 	p.conn = nil

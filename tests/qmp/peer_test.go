@@ -64,13 +64,16 @@ func halting() []byte {
 	)
 }
 
+// berthArgs are berth's for a VM that does nothing yet.
+func berthArgs() []string {
+	return []string{"run", "--kernel", "halting", "--accel", "soft", "--paused", "--memory", "128M", "--serial", "null", "--qmp", "unix:qmp,server=on,wait=off"}
+}
+
 // startBoth starts both VMs of a session, each in a folder of its own.
 func startBoth(t *testing.T, s *session, berth string) (ours, theirs *peer) {
 	t.Helper()
 	expand := expander(t, slices.Concat(s.berth, s.qemu))
-	ours = startPeer(t, s, berth, slices.Concat([]string{
-		"run", "--kernel", "halting", "--accel", "soft", "--paused", "--memory", "128M", "--serial", "null", "--qmp", "unix:qmp,server=on,wait=off",
-	}, expand(s.berth)))
+	ours = startPeer(t, s, berth, slices.Concat(berthArgs(), expand(s.berth)))
 	theirs = startPeer(t, s, qemuSystem, slices.Concat([]string{
 		"-kernel", "halting", "-accel", "tcg", "-S", "-m", "128M", "-nodefaults", "-no-user-config", "-display", "none",
 		"-qmp", "unix:qmp,server=on,wait=off",

@@ -3,6 +3,7 @@ package qmp
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -252,7 +253,8 @@ func (c *typeComparison) variants(path string, x, y map[string]any) {
 		c.add(path, "tag %v, QEMU has %v", x["tag"], y["tag"])
 		return
 	}
-	for k, t := range a {
+	for _, k := range slices.Sorted(maps.Keys(a)) { // the first of those that are alike is the one that is told of
+		t := a[k]
 		if b[k] == "" {
 			c.add(path, "case %s has members, QEMU's has none", k)
 			continue
