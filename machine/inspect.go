@@ -164,8 +164,7 @@ func windows(s *bus.Space, chips []bus.Window) (list []Window) {
 
 // Chips reads the interrupt controllers; vCPUs that run halt for it. Call it within Do.
 func (m *Machine) Chips() (irq.ChipState, error) {
-	m.pauseAll()
-	if m.status == Running {
+	if m.status == Running && m.holdVCPUs() {
 		defer m.askAll(running)
 	}
 	return m.board.chips.SaveChip()

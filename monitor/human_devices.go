@@ -43,6 +43,25 @@ func (m *Monitor) humanDevices() []humanCommand {
 			},
 		},
 		{
+			name: "announce_self", params: "[interfaces] [id]", help: "Trigger GARP/RARP announcements", needs: "announce-self",
+			args: []hmp.Arg{{Name: "interfaces", Kind: hmp.Word, Optional: true}, {Name: "id", Kind: hmp.Word, Optional: true}},
+			run: func(h *human) error {
+				args := []any{"initial", int64(50), "max", int64(550), "rounds", int64(5), "step", int64(100)} // QEMU's defaults
+				if h.Has("interfaces") {
+					var list []any
+					for n := range strings.SplitSeq(h.Text("interfaces"), ",") {
+						list = append(list, n)
+					}
+					args = append(args, "interfaces", list)
+				}
+				if h.Has("id") {
+					args = append(args, "id", h.Text("id"))
+				}
+				_, err := h.do("announce-self", args...)
+				return err
+			},
+		},
+		{
 			name: "hostfwd_add", params: "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport", help: "redirect TCP or UDP connections from host to guest (requires a network of type user)",
 			args: []hmp.Arg{word("arg1"), {Name: "arg2", Kind: hmp.Word, Optional: true}}, run: func(h *human) error { return m.humanForward(h, true) },
 		},
@@ -139,7 +158,7 @@ func (h *human) withID(command string) error {
 // withOptions runs a QMP command of options in QEMU's form: implied[,name=value…],
 // with a comma in a value doubled.
 func (h *human) withOptions(command, implied string) error {
-	var args []any
+	args := map[string]any{}
 	for i, part := range splitOptions(h.Text("options")) {
 		name, value, ok := strings.Cut(part, "=")
 		switch {
@@ -150,10 +169,33 @@ func (h *human) withOptions(command, implied string) error {
 		case !ok:
 			value = "on"
 		}
-		args = append(args, name, value)
+		putOption(args, name, value)
 	}
-	_, err := h.do(command, args...)
+	_, err := h.m.server.DoText(h.call, command, args)
 	return err
+}
+
+// putOption adds an option: names with periods are members of objects, and those that
+// may be given several times elements of lists.
+func putOption(args map[string]any, name, value string) {
+	for {
+		outer, inner, ok := strings.Cut(name, ".")
+		if !ok {
+			break
+		}
+		m, ok := args[outer].(map[string]any)
+		if !ok {
+			m = map[string]any{}
+			args[outer] = m
+		}
+		args, name = m, inner
+	}
+	if slices.Contains([]string{"hostfwd", "guestfwd", "dnssearch"}, name) {
+		list, _ := args[name].([]any)
+		args[name] = append(list, map[string]any{"str": value})
+		return
+	}
+	args[name] = value
 }
 
 func splitOptions(s string) (parts []string) {
@@ -274,22 +316,13 @@ func (m *Monitor) infoCommands() []humanCommand {
 		{name: "qtree", help: "show device tree", run: m.humanTree},
 		{name: "qom-tree", params: "[path]", help: "show QOM composition tree", args: []hmp.Arg{{Name: "path", Kind: hmp.Word, Optional: true}}, run: m.humanObjects},
 		{name: "balloon", help: "show balloon information", needs: "query-balloon", run: func(h *human) error {
-			v, err := h.do("query-balloon")
-			if err != nil {
-				return err
+			b, err := answer[balloonInfo](h, "query-balloon")
+			if err == nil {
+				h.Printf("balloon: actual=%d\n", b.Actual>>20)
 			}
-			h.Printf("balloon: actual=%d\n", actualOf(v)>>20)
-			return nil
+			return err
 		}},
 	})
-}
-
-// actualOf is the member actual of query-balloon's answer.
-func actualOf(v any) int64 {
-	if b, ok := v.(interface{ ActualBytes() int64 }); ok {
-		return b.ActualBytes()
-	}
-	return 0
 }
 
 func (m *Monitor) humanNetwork(h *human) error {

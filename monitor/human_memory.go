@@ -8,6 +8,7 @@ import (
 
 	"berth/accel"
 	"berth/irq"
+	"berth/machine"
 	"berth/monitor/hmp"
 	"berth/monitor/inspect"
 	"berth/x86"
@@ -201,6 +202,9 @@ func (m *Monitor) humanSum(h *human) error {
 		clear(page)
 		if m.vm.ReadPhysical(start+at, page) != nil {
 			clear(page)
+		}
+		if m.over() {
+			return machine.ErrEnded
 		}
 		for _, b := range page {
 			sum = sum>>1 | sum<<15

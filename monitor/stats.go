@@ -67,7 +67,7 @@ type (
 func (statsTarget) Values() []string { return []string{"vm", "vcpu"} }
 
 // Values implements qmp.Enum.
-func (statsProvider) Values() []string { return []string{"kvm", soft} }
+func (statsProvider) Values() []string { return []string{"kvm", softEngine} }
 
 // Values implements qmp.Enum.
 func (statsType) Values() []string {
@@ -77,8 +77,8 @@ func (statsType) Values() []string {
 // Values implements qmp.Enum.
 func (statsUnit) Values() []string { return []string{"bytes", "seconds", "cycles", "boolean"} }
 
-// soft is the provider of what the soft engine counts.
-const soft = "soft"
+// softEngine is the provider of what the soft engine counts.
+const softEngine = "soft"
 
 // counter is one count of a vCPU.
 type counter struct {
@@ -114,11 +114,11 @@ func (m *Monitor) statsCommands() []qmp.Command {
 	return []qmp.Command{
 		qmp.Define("query-stats", "What the engine has counted, of the VM or of its vCPUs.", m.queryStats),
 		qmp.Define("query-stats-schemas", "What the engine counts.", func(*qmp.Call, *statsSchemaRequest) ([]statsSchema, error) {
-			s := statsSchema{Provider: soft, Target: "vcpu"}
+			s := statsSchema{Provider: softEngine, Target: "vcpu"}
 			for _, c := range counters() {
 				s.Stats = append(s.Stats, c.statSchema)
 			}
-			if m.cfg.Accelerator != soft {
+			if m.cfg.Accelerator != softEngine {
 				return []statsSchema{}, nil
 			}
 			return []statsSchema{s}, nil
@@ -128,16 +128,16 @@ func (m *Monitor) statsCommands() []qmp.Command {
 
 func (m *Monitor) queryStats(_ *qmp.Call, a *statsFilter) ([]statsResult, error) {
 	list := []statsResult{}
-	if a.Target != "vcpu" || m.cfg.Accelerator != soft {
+	if a.Target != "vcpu" || m.cfg.Accelerator != softEngine {
 		return list, nil
 	}
 	var names []string // nil: all
 	for _, p := range a.Providers {
-		if p.Provider == soft {
+		if p.Provider == softEngine {
 			names = append(names, p.Names...)
 		}
 	}
-	if len(a.Providers) > 0 && !slices.ContainsFunc(a.Providers, func(p statsRequest) bool { return p.Provider == soft }) {
+	if len(a.Providers) > 0 && !slices.ContainsFunc(a.Providers, func(p statsRequest) bool { return p.Provider == softEngine }) {
 		return list, nil
 	}
 	err := m.vm.Do(func() error {
@@ -153,7 +153,7 @@ func (m *Monitor) queryStats(_ *qmp.Call, a *statsFilter) ([]statsResult, error)
 			if !ok {
 				continue
 			}
-			r := statsResult{Provider: soft, Path: path, Stats: []stat{}}
+			r := statsResult{Provider: softEngine, Path: path, Stats: []stat{}}
 			for _, c := range counters() {
 				if names == nil || slices.Contains(names, c.Name) {
 					v := c.value(&t)

@@ -10,7 +10,11 @@ import (
 )
 
 // decoder fills Go values from the wire's, and complains as QEMU does.
-type decoder struct{ path []step }
+type decoder struct {
+	path []step
+	// text has a string stand for a number or a boolean where one of these is wanted.
+	text bool
+}
 
 // step is a name or, if that is empty, an index on the way to a value.
 type step struct {
@@ -61,6 +65,9 @@ func target(to reflect.Value) reflect.Value {
 
 func (d *decoder) value(sh *shape, to reflect.Value, v any) error {
 	to = target(to)
+	if s, ok := v.(string); ok && d.text {
+		v = sh.fromText(s)
+	}
 	switch sh.kind {
 	case kindAny:
 		if v != nil {
@@ -99,6 +106,27 @@ func (d *decoder) value(sh *shape, to reflect.Value, v any) error {
 		return d.alternate(sh, to, v)
 	}
 	return nil
+}
+
+// fromText is what a string stands for; one that is none stays, for the complaint.
+func (sh *shape) fromText(s string) any {
+	switch sh.kind {
+	case kindBool:
+		switch s {
+		case "on", "yes", "true", "y":
+			return true
+		case "off", "no", "false", "n":
+			return false
+		}
+	case kindInt, kindNumber:
+		if n, err := strconv.ParseInt(s, 0, 64); err == nil {
+			return n
+		}
+		if n, err := strconv.ParseUint(s, 0, 64); err == nil {
+			return n
+		}
+	}
+	return s
 }
 
 func (d *decoder) number(to reflect.Value, v any) error {

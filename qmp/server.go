@@ -265,7 +265,7 @@ func (s *Server) call(call *Call, name string, args map[string]any, oob bool) (a
 	case oob && !c.OOB:
 		return nil, fmt.Errorf("The command %s does not support OOB", name)
 	}
-	v, err := s.table.arguments(c, args)
+	v, err := s.table.arguments(c, args, false)
 	if err != nil {
 		return nil, err
 	}
@@ -317,13 +317,26 @@ func ParseValue(text string) (v any, err error) {
 
 // Do runs a command on behalf of another, or of Exclusive, and returns its answer.
 func (s *Server) Do(c *Call, name string, args map[string]any) (any, error) {
+	return s.do(c, name, args, false)
+}
+
+// DoText is Do with arguments that may be text where the command takes numbers and
+// booleans.
+func (s *Server) DoText(c *Call, name string, args map[string]any) (any, error) {
+	return s.do(c, name, args, true)
+}
+
+func (s *Server) do(c *Call, name string, args map[string]any, text bool) (any, error) {
 	command := s.table.command(name)
 	if command == nil {
 		return nil, &Error{CommandNotFound, fmt.Sprintf("The command %s has not been found", name)}
 	}
-	v, err := s.table.arguments(command, args)
+	v, err := s.table.arguments(command, args, text)
 	if err != nil {
 		return nil, err
 	}
-	return command.run(c, v)
+	inner := &Call{Context: c.Context, Session: c.Session, Raw: args}
+	answer, err := command.run(inner, v)
+	c.then = append(c.then, inner.then...)
+	return answer, err
 }

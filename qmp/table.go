@@ -187,7 +187,7 @@ func (t *Table) encode(v any) ([]byte, error) {
 }
 
 // arguments makes a command's arguments of what was sent.
-func (t *Table) arguments(c *Command, m map[string]any) (any, error) {
+func (t *Table) arguments(c *Command, m map[string]any, text bool) (any, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sh, err := t.shapes.of(c.args)
@@ -195,6 +195,6 @@ func (t *Table) arguments(c *Command, m map[string]any) (any, error) {
 		return nil, err
 	}
 	v := reflect.New(c.args)
-	var d decoder
+	d := decoder{text: text}
 	return v.Interface(), d.object(sh, v.Elem(), m)
 }
