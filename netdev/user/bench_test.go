@@ -131,11 +131,12 @@ func (p *plain) send(flags header.TCPFlags, data []byte, options ...byte) {
 	p.n.Send([][]byte{f, data})
 }
 
-// may waits until the window lets it send, and returns how many bytes.
+// may waits until the window lets it send a segment worth sending (RFC 1122 §4.2.3.4), and
+// returns how many bytes.
 func (p *plain) may() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for int32(p.acked+p.window-p.seq) <= 0 {
+	for int32(p.acked+p.window-p.seq) < 1460 {
 		p.moved.Wait()
 	}
 	return int(p.acked + p.window - p.seq)

@@ -88,8 +88,8 @@ func setTCPOptions(s *stack.Stack) error {
 	moderate, timeWait := tcpip.TCPModerateReceiveBufferOption(true), tcpip.TCPTimeWaitTimeoutOption(2*time.Second)
 	sack, retries := tcpip.TCPSACKEnabled(true), tcpip.TCPSynRetriesOption(4)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 1 << 20, Max: maxReceive},
-		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: maxSend},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: 256 << 10, Max: maxReceive},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: 128 << 10, Max: maxSend},
 		&moderate, &timeWait, &sack, &retries,
 	} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {

@@ -22,8 +22,8 @@ import (
 	"berth/spec"
 )
 
-// What a guest can have at once. A TCP flow holds up to maxSend and maxReceive bytes here,
-// two sockets' worth of them in the host's kernel, and two goroutines.
+// What a guest can have at once. A TCP flow holds up to maxSend and maxReceive bytes here (an
+// eighth or less until it has shown that it moves them), what a socket of the host's holds, and two goroutines.
 const (
 	maxStreams    = 1024
 	maxDials      = 256 // of them without an answer of the host's network yet
@@ -31,7 +31,7 @@ const (
 	maxQueries    = 128 // of the name server without an answer
 	maxNeighbours = 64
 	maxSend       = 2 << 20
-	maxReceive    = 4 << 20
+	maxReceive    = 2 << 20
 	defaultMTU    = 1500
 )
 
