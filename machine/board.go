@@ -21,6 +21,7 @@ import (
 	"berth/virtio"
 	"berth/virtio/balloon"
 	"berth/virtio/rng"
+	"berth/virtio/vsock"
 	"berth/x86"
 )
 
@@ -45,6 +46,7 @@ type board struct {
 	devices    []Device        // those that are there from the start
 	unnamed    int             // devices without an id that there have been
 	balloon    *balloon.Device // nil: none
+	vsock      *vsock.Unix     // nil: no socket device
 	notify     func(Notice)
 }
 
@@ -134,6 +136,9 @@ func (b *board) addDevices(cfg Config) error {
 		return err
 	}
 	if err := b.addBalloon(cfg); err != nil {
+		return err
+	}
+	if err := b.addVSock(cfg); err != nil {
 		return err
 	}
 	return b.assign()
@@ -326,7 +331,7 @@ func (b *board) close() error {
 		t.Reset() // ends the queues' workers
 		errs = append(errs, t.Close())
 	}
-	errs = append(errs, b.slots.close(), b.cables.close(), b.closeBalloon())
+	errs = append(errs, b.slots.close(), b.cables.close(), b.closeBalloon(), b.closeVSock())
 	b.drainChars()
 	errs = append(errs, b.chars.close())
 	if b.platform != nil {

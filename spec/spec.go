@@ -47,6 +47,7 @@ type Machine struct {
 	Console Chars   `json:"console,omitempty"`
 	Ports   []Port  `json:"ports,omitempty"`
 	Balloon Balloon `json:"balloon,omitzero"`
+	VSock   VSock   `json:"vsock,omitzero"`
 	// Controls are where the VM is controlled from.
 	Controls []Control `json:"control,omitempty"`
 	PVPanic  string    `json:"pvpanic" words:"isa pci off"`
@@ -160,7 +161,7 @@ func (m *Machine) Validate() error {
 			return fmt.Errorf("cpu %w", err)
 		}
 	}
-	for _, check := range []func() error{m.checkBoard, m.checkSlots, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls, m.checkBalloon} {
+	for _, check := range []func() error{m.checkBoard, m.checkSlots, m.CPUs.check, m.Memory.check, m.checkNUMA, m.checkDisks, m.checkNICs, m.checkChars, m.checkControls, m.checkBalloon, m.checkVSock} {
 		if err := check(); err != nil {
 			return err
 		}

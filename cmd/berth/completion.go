@@ -100,6 +100,7 @@ func completions() map[string]cobra.CompletionFunc {
 		"cpus":          keyed(spec.Keys(spec.CPUs{})),
 		"serial":        keyed(spec.Keys(spec.Char{})),
 		"balloon":       keyed(spec.Keys(spec.Balloon{})),
+		"vsock":         keyed(spec.Keys(spec.VSock{})),
 		"cloud-init":    keyed(spec.Keys(spec.CloudInit{})),
 		"qmp":           keyed(spec.Keys(spec.Control{})),
 		"hmp":           keyed(spec.Keys(spec.Control{})),

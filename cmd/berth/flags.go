@@ -58,6 +58,7 @@ func (f *runFlags) declare(flags *pflag.FlagSet) {
 	d.list("nic", "network card `TYPE[,KEY=VALUE,…]`: user[,hostfwd=tcp:[ADDRESS]:PORT-[GUEST]:PORT][,restrict=on][,loopback=on], tap[,ifname=NAME|,fds=N:M], bridge,br=NAME, stream|dgram,… to a peer, or none; [,mac=ADDRESS][,mtu=N][,queues=N][,bps_in=N][,pcap=FILE]; may be repeated",
 		func(m *spec.Machine) { m.NICs = nil }, addNIC)
 	d.value("balloon", "", "a device by which the guest gives memory back, `on[,KEY=VALUE,…]`: deflate-on-oom=on, free-page-reporting=on, id=ID", func(m *spec.Machine) setter { return &m.Balloon })
+	d.value("vsock", "", "a socket device, `cid=N,socket=PATH`: who connects to PATH and says \"CONNECT PORT\" is connected to the guest's port, and the guest's connections to the host's port N go to PATH_N", func(m *spec.Machine) setter { return &m.VSock })
 	d.value("cloud-init", "", "what cloud-init in the guest is told, `USER-DATA[,KEY=VALUE,…]`: meta-data=FILE, network-config=FILE, ssh-key=FILE of public keys", func(m *spec.Machine) setter { return &m.CloudInit })
 	d.list("serial", "where the serial port (ttyS0, then ttyS1, …) goes, `WHERE`: stdio, pty, null, ringbuf[,size=N], file=PATH[,append=on], pipe=PATH, socket=PATH[,server=on] or tcp=HOST:PORT[,server=on]; stdio unless another device has it; may be repeated",
 		func(m *spec.Machine) { m.Serial = nil }, func(m *spec.Machine, s string) error { return m.Serial.Add(s) })

@@ -29,7 +29,7 @@ var everything = []string{
 		"addr.type=unix,addr.path=p,addr.host=h,addr.port=1,addr.str=1,local.type=unix,local.path=p,local.host=h,local.port=1,local.str=1," +
 		"remote.type=unix,remote.path=p,remote.host=h,remote.port=1,remote.str=1," +
 		"bps_in=1,bps_in_burst=1,bps_out=1,bps_out_burst=1,pps_in=1,pps_in_burst=1,pps_out=1,pps_out_burst=1",
-	"--balloon=on,id=b,deflate-on-oom,free-page-reporting", "--cloud-init=u,meta-data=m,network-config=n,ssh-key=s", "--gdb=unix:g", "--qmp=socket=q,tcp=localhost:1,server", "--hmp=stdio,socket=q,tcp=localhost:1,server", "--uuid=u", "--debug-exit", "--no-reboot", "--no-shutdown", "--paused",
+	"--balloon=on,id=b,deflate-on-oom,free-page-reporting", "--vsock=cid=3,socket=v", "--cloud-init=u,meta-data=m,network-config=n,ssh-key=s", "--gdb=unix:g", "--qmp=socket=q,tcp=localhost:1,server", "--hmp=stdio,socket=q,tcp=localhost:1,server", "--uuid=u", "--debug-exit", "--no-reboot", "--no-shutdown", "--paused",
 }
 
 // leaves calls f for every field that holds no other fields, by its keys in a machine file.

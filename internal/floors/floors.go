@@ -23,7 +23,7 @@ block/mapped/mappedtest
 accel virtio netdev/socket netdev/tap netdev/throttle netdev/pcap netdev/user acpi block/raw block/qcow2 block/vmdk block/vhdx block/vpc block/vdi block/throttle block/uring boot/unpack
 block/formats
 boot
-accel/acceltest accel/kvm accel/soft boot/linux boot/pvh boot/multiboot virtio/blk virtio/net virtio/console virtio/rng virtio/balloon virtio/virtiotest
+accel/acceltest accel/kvm accel/soft boot/linux boot/pvh boot/multiboot virtio/blk virtio/net virtio/console virtio/rng virtio/balloon virtio/vsock virtio/virtiotest
 boot/direct
 
 # the machine
