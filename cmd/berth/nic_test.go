@@ -119,12 +119,18 @@ func (g *softGuest) sizes(t *testing.T, nic string) (received, sent float64) {
 // hostServer serves size random bytes at address, and returns their sum.
 func hostServer(t *testing.T, address string, size int) (sum string) {
 	t.Helper()
-	b := make([]byte, size)
-	if _, err := rand.Read(b); err != nil {
-		t.Fatal(err)
-	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, l, size)
+}
+
+// serveOn is hostServer on a socket that listens.
+func serveOn(t *testing.T, l net.Listener, size int) (sum string) {
+	t.Helper()
+	b := make([]byte, size)
+	if _, err := rand.Read(b); err != nil {
 		t.Fatal(err)
 	}
 	s := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -332,4 +338,54 @@ func freeUDPPort(t *testing.T) string {
 	defer c.Close()
 	_, port, _ := net.SplitHostPort(c.LocalAddr().String())
 	return port
+}
+
+// TestAPeerThatIsPasst has a guest on the network that Debian's passt makes for QEMU: an
+// address by DHCP, and a file of the host's.
+func TestAPeerThatIsPasst(t *testing.T) {
+	passt, err := exec.LookPath("passt")
+	if err != nil {
+		t.Skipf("%v: tests/guest/setup --test installs it", err)
+	}
+	outside := outside(t)
+	dir := t.TempDir()
+	for d := dir; d != "/" && d != os.TempDir(); d = filepath.Dir(d) { // passt, started by root, becomes nobody
+		if err := os.Chmod(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sock := filepath.Join(dir, "passt")
+	p := exec.Command(passt, "--foreground", "--one-off", "--socket", sock)
+	var said bytes.Buffer
+	p.Stderr = &said
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		_ = p.Wait()
+	})
+	for i := 0; ; i++ {
+		if _, err := os.Stat(sock); err == nil {
+			break
+		}
+		if i > 1000 {
+			t.Skipf("passt does not work here: %s", said.String())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	g := typedGuest(t, "--nic", "stream,reconnect=1,addr.path="+sock)
+	g.ready(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // passt has its router's address stand for that
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := serveOn(t, l, 1<<20)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	g.run(t, `ip link set eth0 up; printf '#!/bin/busybox sh\n[ "$1" = bound ] || exit 0\nip addr add $ip/$mask dev eth0; ip route add default via $router; echo $router >/tmp/router\n' >/tmp/lease; chmod 755 /tmp/lease; udhcpc -i eth0 -n -q -t 10 -T 1 -s /tmp/lease`)
+	if got := g.run(t, "ip -4 addr show dev eth0"); !strings.Contains(got, outside) { // passt gives the guest the host's address
+		t.Errorf("the guest has %s, want %s", got, outside)
+	}
+	g.fetches(t, fmt.Sprintf("http://$(cat /tmp/router):%s/", port), sum)
+	t.Logf("%.1f CPU-seconds", g.leave(t))
 }
