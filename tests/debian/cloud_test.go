@@ -101,7 +101,7 @@ func (m *vm) cloudy(port, public string, web site) error {
 		{"ip -4 -o addr show scope global", "10.0.2.15/24"},
 		{"for i in $(seq 100); do ip -6 -o addr | grep fec0 && break; sleep 0.2; done", "fec0::"},
 		{"cat /etc/resolv.conf", "nameserver 10.0.2.3\n"},
-		{"getent ahostsv4 localhost.localdomain && ping -c 1 10.0.2.2 && ping -6 -c 1 fec0::2", "0% packet loss"},
+		{"ping -c 1 10.0.2.2 && ping -6 -c 1 fec0::2", "0% packet loss"},
 		{"python3 -c 'import urllib.request as u, hashlib as h; print(h.sha256(u.urlopen(\"" + web.url + "\").read()).hexdigest())'", web.sum + "\n"},
 	} {
 		got, err := a.run(q.command, stepLimit)
