@@ -8,8 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"berth/block"
 	"berth/block/backend"
+	"berth/block/blocktest"
 	"berth/block/formats"
 	"berth/block/uring"
 	"berth/spec"
@@ -128,6 +131,29 @@ func runningDisk(t *testing.T, c spec.Disk) (*backend.Backend, *virtiotest.Drive
 	d := virtiotest.New(t, dev, nil)
 	d.Begin(0, 16)
 	return b, d
+}
+
+// TestEveryDriveErrorIsTold: the log gets the first, whoever controls the VM all.
+func TestEveryDriveErrorIsTold(t *testing.T) {
+	var log strings.Builder
+	var h heard
+	b := testBoard()
+	full := &blocktest.Faulty{Disk: blocktest.NewMem(1 << 20), Fail: func(*block.Request) error { return unix.ENOSPC }}
+	d := &Drive{Name: "d0", File: "disk.img"}
+	b.hold(d, backend.Root{Node: "n", Disk: full}, backend.Options{}, Config{Log: slog.New(slog.NewTextHandler(&log, nil)), Notify: h.add})
+	defer d.Close()
+	for range 2 {
+		if err := blocktest.Do(t, d, block.Request{Op: block.OpWrite, Len: 512, IOV: [][]byte{make([]byte, 512)}}); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("a write to a full disk: %v", err)
+		}
+	}
+	if n := strings.Count(log.String(), "disk.img"); n != 1 {
+		t.Errorf("logged %d times: %s", n, log.String())
+	}
+	want := Notice{Kind: NoticeDriveError, Guest: true, Drive: DriveError{d, block.OpWrite, unix.ENOSPC}}
+	if len(h.list) != 2 || h.list[0] != want || h.list[1] != want {
+		t.Errorf("told %+v", h.list)
+	}
 }
 
 // testBoard has what disks are opened in.
