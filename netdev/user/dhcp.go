@@ -81,7 +81,7 @@ func (l *leases) free(mac [6]byte) {
 //
 //	UDP, 8 | 0 op | 1 hardware type, size | 4 transaction | 10 flags | 12 client's, your, server's, relay's
 //	address | 28 client's MAC, 16 | 44 server's name, 64 | 108 file, 128 | 236 cookie | 240 options
-func (n *Network) dhcp(a arrival, udp []byte, src, dst netip.Addr) bool {
+func (n *Network) dhcp(a arrival, udp []byte, dst netip.Addr) bool {
 	all := netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	if len(udp) < 8 || header.UDP(udp).DestinationPort() != 67 || dst != all && dst != n.cfg.Host {
 		return false
@@ -102,7 +102,7 @@ func (n *Network) dhcp(a arrival, udp []byte, src, dst netip.Addr) bool {
 	case dhcpDiscover, dhcpRequest:
 		n.lease(a, q, mac, kind, opts)
 	case dhcpInform:
-		n.sendDHCP(a, q, dhcpAck, netip.Addr{}, src)
+		n.sendDHCP(a, q, dhcpAck, netip.Addr{})
 	case dhcpRelease, dhcpDecline:
 		n.leases.free(mac)
 	}
@@ -116,7 +116,7 @@ func (n *Network) lease(a arrival, q []byte, mac [6]byte, kind byte, opts map[by
 		return
 	}
 	if kind == dhcpDiscover {
-		n.sendDHCP(a, q, dhcpOffer, addr, addr)
+		n.sendDHCP(a, q, dhcpOffer, addr)
 		return
 	}
 	wanted := opts[optAddress]
@@ -124,11 +124,11 @@ func (n *Network) lease(a arrival, q []byte, mac [6]byte, kind byte, opts map[by
 		wanted = q[12:16]
 	}
 	if netip.AddrFrom4([4]byte(wanted)) != addr {
-		n.sendDHCP(a, q, dhcpNak, netip.Addr{}, netip.Addr{})
+		n.sendDHCP(a, q, dhcpNak, netip.Addr{})
 		return
 	}
 	n.neighbours.learn(addr, mac)
-	n.sendDHCP(a, q, dhcpAck, addr, addr)
+	n.sendDHCP(a, q, dhcpAck, addr)
 }
 
 // dhcpOptions are the options by their numbers; a broken rest is left out.
@@ -148,8 +148,8 @@ func dhcpOptions(p []byte) map[byte][]byte {
 	return m
 }
 
-// sendDHCP answers q. An invalid address is none; to is who has one already.
-func (n *Network) sendDHCP(a arrival, q []byte, kind byte, addr, to netip.Addr) {
+// sendDHCP answers q. An invalid address is none.
+func (n *Network) sendDHCP(a arrival, q []byte, kind byte, addr netip.Addr) {
 	r := make([]byte, bootpSize, 548)
 	copy(r, q[:12]) // transaction, flags
 	r[0], r[3] = 2, 0
@@ -173,11 +173,11 @@ func (n *Network) sendDHCP(a arrival, q []byte, kind byte, addr, to netip.Addr) 
 	}
 	r = append(r, optEnd)
 	r = append(r, make([]byte, max(0, 300-len(r)))...) // as short as BOOTP's are
+	// Who has an address may hear that alone; who has none hears all (RFC 2131 §4.1).
 	dst, mac := netip.AddrFrom4([4]byte{255, 255, 255, 255}), a.src
-	if !addr.IsValid() && to.IsValid() && n.isGuest(to) {
-		dst = to
-	}
-	if binary.BigEndian.Uint16(q[10:])&0x8000 != 0 || !to.IsValid() {
+	if has := netip.AddrFrom4([4]byte(q[12:])); kind != dhcpNak && n.isGuest(has) {
+		dst = has
+	} else if kind == dhcpNak || q[10]&0x80 != 0 {
 		mac = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	}
 	n.sendBootp(mac, dst, r)

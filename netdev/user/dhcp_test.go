@@ -66,6 +66,19 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
+// TestDHCPRenewal: who has an address and renews its lease is answered there, for its socket may hear no other.
+func TestDHCPRenewal(t *testing.T) {
+	n := start(t, nil)
+	ask(t, n, dhcpMessage(guestMAC, dhcpRequest, optAddress, 4, 10, 0, 2, 15))
+	m := dhcpMessage(guestMAC, dhcpRequest)
+	copy(m[12:], []byte{10, 0, 2, 15})
+	send(t, n, udpFrame("10.0.2.15:68", "10.0.2.2:67", m))
+	h := header.IPv4(receive(t, n, 0x0800))
+	if o := dhcpOptions(h[28+bootpSize+4:]); hostAddr(h.DestinationAddress()).String() != "10.0.2.15" || o[optMessage][0] != dhcpAck {
+		t.Errorf("%s is told %v", hostAddr(h.DestinationAddress()), o)
+	}
+}
+
 // TestDHCPLeasesEnd: there are so many addresses, and one that is given back goes to another.
 func TestDHCPLeasesEnd(t *testing.T) {
 	n := start(t, nil)

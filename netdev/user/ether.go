@@ -79,7 +79,7 @@ func (n *Network) ipv4(a arrival) {
 	h = h[:h.TotalLength()]
 	src, dst := hostAddr(h.SourceAddress()), hostAddr(h.DestinationAddress())
 	whole := !h.More() && h.FragmentOffset() == 0
-	if h.Protocol() == uint8(header.UDPProtocolNumber) && whole && n.dhcp(a, h.Payload(), src, dst) {
+	if h.Protocol() == uint8(header.UDPProtocolNumber) && whole && n.dhcp(a, h.Payload(), dst) {
 		return
 	}
 	if !n.isGuest(src) {

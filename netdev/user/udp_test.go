@@ -3,14 +3,17 @@ package user
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"strings"
+	"runtime"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -316,12 +319,41 @@ func TestPing(t *testing.T) {
 	if _, err := g.ping(t, "10.0.2.9", 56); err == nil {
 		t.Error("an address that nobody has answered")
 	}
-	to := outside(t).String()
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ping_group_range")
-	if os.Getuid() != 0 && (err != nil || strings.Fields(string(b))[0] != "0") {
-		t.Skipf("net.ipv4.ping_group_range is %q: this host does not let processes ping", strings.TrimSpace(string(b)))
-	}
-	if _, err := g.ping(t, to, 1000); err != nil {
-		t.Errorf("%s: %v", to, err)
+}
+
+// TestPingElsewhere pings an address of the host's network, in a namespace whose kernel lets
+// everybody do that, and in one where it takes privileges.
+func TestPingElsewhere(t *testing.T) {
+	runtime.LockOSThread() // and ends with the test: nobody else gets its namespace
+	for _, groups := range []string{"0 2147483647", "1 0"} {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Skipf("a network namespace: %v", err)
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr, _ := netlink.ParseAddr("198.51.100.1/32")
+		if err := errors.Join(netlink.LinkSetUp(lo), netlink.AddrAdd(lo, addr)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(groups), 0); err != nil {
+			t.Skip(err)
+		}
+		n := start(t, nil)
+		m := append([]byte{8, 0, 0, 0, 0x12, 0x34, 0, 7}, random(1000)...)
+		binary.BigEndian.PutUint16(m[2:], ^checksum.Checksum(m, 0))
+		f := udpFrame("10.0.2.15:0", "198.51.100.1:0", m[8:])
+		h := header.IPv4(f[netdev.HeaderSize+etherSize:])
+		h[9] = 1
+		h.SetChecksum(0)
+		h.SetChecksum(^h.CalculateChecksum())
+		copy(h.Payload(), m)
+		send(t, n, f)
+		got := header.IPv4(receive(t, n, 0x0800))
+		m[0] = 0
+		if p := got.Payload(); hostAddr(got.SourceAddress()).String() != "198.51.100.1" || !bytes.Equal(p[4:], m[4:]) || p[0] != 0 || checksum.Checksum(p, 0) != 0xffff {
+			t.Errorf("groups %s: %x", groups, []byte(got))
+		}
 	}
 }

@@ -67,8 +67,10 @@ func TestTCPToHost(t *testing.T) {
 }
 
 func TestTCPToHostIPv6(t *testing.T) {
-	if _, err := net.Listen("tcp", "[::1]:0"); err != nil {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("this host has no IPv6")
+	} else {
+		l.Close()
 	}
 	for _, large := range []bool{false, true} {
 		n := start(t, func(c *Config) { c.Loopback = true })
@@ -399,6 +401,20 @@ func TestHostForward(t *testing.T) {
 	}
 	l.Close()
 	l.Shutdown()
+}
+
+func TestHostForwardIPv6(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("this host has no IPv6")
+	} else {
+		l.Close()
+	}
+	n := start(t, func(c *Config) { c.HostForwards = []spec.HostForward{hostFwd(t, "tcp:[::1]:0-[fec0::15]:80")} })
+	g := boot(t, n, true)
+	answer(g.listen(t, "[fec0::15]:80"), "six")
+	if got := read(t, "tcp", source(n, 0)); got != "six" {
+		t.Errorf("%q", got)
+	}
 }
 
 // TestHostForwardRefused: when nobody in the guest listens, who came is told.
