@@ -17,6 +17,7 @@ import (
 
 	"berth/qmp"
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 // softGuest is berth running Debian's kernel on the soft engine, its standard output
@@ -98,7 +99,7 @@ func prepareSoft(t *testing.T, initrd, script string, flags ...string) *softGues
 
 func (g *softGuest) start(t *testing.T, screen io.Reader, keys io.Writer) {
 	t.Helper()
-	if err := g.cmd.Start(); err != nil {
+	if err := process.Tie(g.cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = g.cmd.Process.Kill() })
@@ -178,7 +179,7 @@ func TestSerialOnASocket(t *testing.T) {
 		cmd := exec.Command(filepath.Join(asBerth(t, self), "berth"), "run", "--accel", "soft", "--kernel", image, "--serial", where)
 		var errs said
 		cmd.Stderr = &errs
-		if err := cmd.Start(); err != nil {
+		if err := process.Tie(cmd).Start(); err != nil {
 			t.Fatal(err)
 		}
 		watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 var (
@@ -48,7 +49,7 @@ func bootDebian(t *testing.T, berth string, files guest.Files, cpus string) floa
 		"--initrd", files.Initrd, "--append", "console=ttyS0 quiet berth.script=smp,demo", "--disk", "file="+disk, "--debug-exit")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	watchdog := time.AfterFunc(10*time.Minute, func() { _ = cmd.Process.Kill() })

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 // enterNamespace puts the test, and what it starts, into a network namespace of its own.
@@ -358,7 +359,7 @@ func TestAPeerThatIsPasst(t *testing.T) {
 	p := exec.Command(passt, "--foreground", "--one-off", "--socket", sock)
 	var said bytes.Buffer
 	p.Stderr = &said
-	if err := p.Start(); err != nil {
+	if err := process.Tie(p).Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

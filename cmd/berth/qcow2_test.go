@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 // TestQcow2OnSoft boots Debian's kernel on an overlay of a compressed image, at first twice:
@@ -93,7 +94,7 @@ func bootWithDisks(t *testing.T, berth string, files guest.Files, script string,
 	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	watchdog := time.AfterFunc(10*time.Minute, func() { _ = cmd.Process.Kill() })

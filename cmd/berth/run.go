@@ -37,7 +37,8 @@ and --dry-run prints one. Files named in it are relative to its own folder.
 With --detach it runs in the background: ps lists such VMs, console shows
 their serial port, stop ends them.
 
-SIGTERM and SIGINT press the power button; a second one stops the VM at once.
+SIGTERM and SIGINT press the power button; a second one, or one while the guest is
+paused, stops the VM at once.
 
 Exit status: 0 power-off, or left with Ctrl-A X; 2 bad input, or the VM could
 not be started; 10 triple fault; 12 internal error of the engine; 14 the guest
@@ -263,14 +264,28 @@ func watchSignals(vm *machine.Machine, stderr io.Writer) (stop func()) {
 				continue
 			}
 			pressed = true
-			fmt.Fprintf(stderr, "berth: %s: pressing the power button; a second signal stops the VM at once\n", s)
-			vm.PowerButton()
+			go firstSignal(vm, s, stderr)
 		}
 	}()
 	return func() {
 		signal.Stop(signals)
 		close(signals)
 	}
+}
+
+// firstSignal presses the power button of a guest that runs, and ends a VM whose
+// guest does not: it would never hear of it.
+func firstSignal(vm *machine.Machine, s os.Signal, stderr io.Writer) {
+	var status machine.Status
+	if vm.Do(func() error { status = vm.Status(); return nil }) != nil {
+		return // it has ended
+	}
+	if status != machine.Running {
+		vm.Kill(fmt.Sprintf("%s: its guest does not run (%s)", s, status))
+		return
+	}
+	fmt.Fprintf(stderr, "berth: %s: pressing the power button; a second signal stops the VM at once\n", s)
+	vm.PowerButton()
 }
 
 // watchSize tells the guest how large the terminal is, now and whenever that

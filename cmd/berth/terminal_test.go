@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"berth/tests/process"
 )
 
 // openPTY returns the two ends of a new pseudo-terminal.
@@ -59,7 +61,7 @@ func onTerminal(t *testing.T, guest, cue string, act func(master *os.File, p *os
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	screen := &screen{cue: []byte(cue), seen: make(chan struct{})}
 	go screen.read(master)
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	watchdog := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })

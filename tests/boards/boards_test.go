@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 // limit is for one VM, on a host that has other work too.
@@ -117,7 +118,7 @@ func boot(t *testing.T, status int, scripts string, flags ...string) guestSaid {
 	cmd := exec.Command(build(t), args...)
 	var said, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &errs
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	watchdog := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })

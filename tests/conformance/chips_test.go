@@ -18,6 +18,7 @@ import (
 	"berth/device/rtc"
 	"berth/device/uart"
 	"berth/irq"
+	"berth/tests/process"
 )
 
 // peer is a stopped QEMU whose ports are reached by its qtest protocol. Its time
@@ -39,7 +40,7 @@ func newPeer(t *testing.T) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatalf("the peer is Debian's qemu-system-x86: %v", err)
 	}
 	t.Cleanup(func() {

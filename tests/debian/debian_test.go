@@ -150,7 +150,7 @@ func start(t *testing.T, cmd *exec.Cmd) *vm {
 		t.Fatal(err)
 	}
 	cmd.Stderr = &m.errs
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })

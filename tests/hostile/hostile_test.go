@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	outer "berth/tests/nested"
+
+	"berth/tests/process"
 )
 
 var (
@@ -203,7 +205,7 @@ func TestSecondSignalAlwaysStops(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := cmd.Start(); err != nil {
+			if err := process.Tie(cmd).Start(); err != nil {
 				t.Fatal(err)
 			}
 			// The guest's first line says that it, and berth's signal handler, are there.

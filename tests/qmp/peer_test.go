@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/tests/guest"
+	"berth/tests/process"
 )
 
 const (
@@ -128,7 +129,7 @@ func startPeer(t *testing.T, s *session, program string, args []string) *peer {
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+p.dir)
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
+	if err := process.Tie(cmd).Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
