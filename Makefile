@@ -83,7 +83,7 @@ hostile: build
 
 # Disks and NICs come and go two hundred times, under load, in Debian's kernel.
 hotplug: setup
-	$(GO) test -timeout 1h -count 1 -v ./tests/hotplug -hotplug.cycles=200
+	$(GO) test -timeout 1h -count 1 -v ./tests/devices -run Cycles -hotplug.cycles=200
 
 # Debian's kernel on the soft engine, RUNS times each with 1, 2, 8 and 64 vCPUs.
 RUNS ?= 20

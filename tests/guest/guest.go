@@ -49,11 +49,20 @@ func Fio() (string, error) {
 // are loaded, in a folder of the test's.
 func InitrdWith(t testing.TB, modules ...string) string {
 	t.Helper()
+	return InitrdOf(t, modules, nil)
+}
+
+// InitrdOf is InitrdWith with files besides, by their places in the guest.
+func InitrdOf(t testing.TB, modules []string, files map[string]string) string {
+	t.Helper()
 	Need(t)
 	out := filepath.Join(t.TempDir(), "initrd.img")
 	args := []string{"-o", out}
 	for _, m := range modules {
 		args = append(args, "-m", m)
+	}
+	for file, place := range files {
+		args = append(args, "-f", file+":"+place)
 	}
 	if said, err := exec.Command(filepath.Join(repository(), "tests", "guest", "mkinitrd"), args...).CombinedOutput(); err != nil {
 		t.Fatalf("tests/guest/mkinitrd: %v: %s", err, said)

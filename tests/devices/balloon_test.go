@@ -1,4 +1,4 @@
-package hotplug
+package devices
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package hotplug
+package devices
 
 import (
 	"bytes"
@@ -46,13 +46,21 @@ type vm struct {
 
 func boot(t *testing.T, modules ...string) *vm {
 	t.Helper()
+	return bootWith(t, modules, nil, func(*spec.Machine) {})
+}
+
+// bootWith boots with further modules and files in the guest, and a machine that
+// change has changed.
+func bootWith(t *testing.T, modules []string, files map[string]string, change func(*spec.Machine)) *vm {
+	t.Helper()
 	f := guest.Need(t)
 	if len(modules) > 0 {
-		f.Initrd = guest.InitrdWith(t, modules...)
+		f.Initrd = guest.InitrdOf(t, modules, files)
 	}
 	m := spec.Default()
 	m.CPUs.Count, m.Memory.Size, m.Boot.Kernel, m.Boot.Initrd = 2, 256*mib, f.Kernel, spec.Files{f.Initrd}
 	m.Boot.Cmdline = "console=ttyS0 quiet berth.script=orders"
+	change(&m)
 	if err := m.Complete(); err != nil {
 		t.Fatal(err)
 	}
