@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"slices"
@@ -10,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"berth/accel/kvm"
 	"berth/device/pcihp"
+	"berth/pci"
 	"berth/spec"
 	"berth/virtio/rng"
 )
@@ -230,6 +233,61 @@ func TestUnplugLeaksNothing(t *testing.T) {
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Errorf("%d goroutines, %d before", n, goroutines)
 	}
+}
+
+// On KVM doorbells and interrupts are the kernel's: they are there while the guest has
+// the device's BARs in place, and nothing of them is left when it has let go.
+func TestUnplugOnKVM(t *testing.T) {
+	engine, err := kvm.New(kvm.DefaultPath, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Skip(err)
+	}
+	m := spec.Default()
+	m.Boot.Kernel, m.Memory.Size, m.HotplugSlots, m.Paused = kernel(t), 64<<20, 1, true
+	vm := newFrom(t, m, engine)
+	h := &heard{}
+	vm.cfg.Notify = h.add
+	end := start(vm)
+	var want []string
+	cycle := func() {
+		plugRNG(t, vm, Place{ID: "a"}, nil)
+		do(t, vm, func() error {
+			b := vm.board
+			if err := b.assign(); err != nil {
+				return err
+			}
+			out := func(port uint64, v uint32) {
+				b.ports.Write(port, []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)})
+			}
+			out(pci.ConfigAddressPort, 1<<31|0xe0<<8|4)
+			out(pci.ConfigDataPort, 6)
+			out(pci.ConfigAddressPort, 1<<31|1<<16|4)
+			out(pci.ConfigDataPort, 6)
+			at := uint64(0)
+			for _, w := range b.mmio.Windows() {
+				if w.Name == "virtio-rng" && w.Size == 0x4000 {
+					at = w.Base
+				}
+			}
+			if at == 0 {
+				t.Fatal("the device's registers are not there")
+			}
+			return nil
+		})
+		do(t, vm, func() error { vm.board.ports.Write(pcihp.Base+8, []byte{1, 0, 0, 0}); return nil })
+		want = append(want, "a /machine/peripheral/a")
+		h.await(t, want...)
+	}
+	cycle()
+	fds := openFiles(t)
+	for range 20 {
+		cycle()
+	}
+	if n := openFiles(t); n != fds {
+		t.Errorf("%d files are open, %d before", n, fds)
+	}
+	vm.Quit()
+	<-end
 }
 
 func openFiles(t *testing.T) int {

@@ -419,7 +419,7 @@ func boards(t *testing.T, change func(*spec.Machine)) map[string]spec.Machine {
 	return all
 }
 
-func newFrom(t *testing.T, m spec.Machine, s *script) *Machine {
+func newFrom(t *testing.T, m spec.Machine, s accel.Accelerator) *Machine {
 	t.Helper()
 	vm, err := New(Config{Spec: m, Accelerator: s, Console: port{make(chan struct{})}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
