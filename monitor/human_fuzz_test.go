@@ -1,11 +1,13 @@
 package monitor
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"berth/accel/soft"
 	"berth/machine"
@@ -82,6 +84,8 @@ func FuzzHuman(f *testing.F) {
 		case "memsave", "pmemsave", "dump-guest-memory", "quit", "q", "hostfwd_add", "netdev_add", "system_powerdown", "o":
 			return
 		}
+		watchdog := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("%q does not end", line)) })
+		defer watchdog.Stop()
 		m.run(hmp.NewState(), line)
 	})
 }
