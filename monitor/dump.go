@@ -184,10 +184,24 @@ func (a *dumpArguments) check() error {
 		return errors.New("Parameter 'length' is missing")
 	case a.Begin == nil && a.Length != nil:
 		return errors.New("Parameter 'begin' is missing")
-	case !strings.HasPrefix(a.Protocol, "file:"):
-		return errors.New("Invalid parameter 'protocol'")
 	}
 	return nil
+}
+
+// open opens what the core is written to: a file, or one that getfd has brought.
+func (m *Monitor) open(protocol string) (*os.File, error) {
+	if name, ok := strings.CutPrefix(protocol, "fd:"); ok {
+		fd, err := m.descriptors.take(name)
+		if err != nil {
+			return nil, fmt.Errorf("File descriptor named '%s' has not been found", name)
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	name, ok := strings.CutPrefix(protocol, "file:")
+	if !ok {
+		return nil, errors.New("Invalid parameter 'protocol'")
+	}
+	return create(name)
 }
 
 // dumpMemory halts the VM, writes the core, and lets the VM go on if it ran.
@@ -198,7 +212,7 @@ func (m *Monitor) dumpMemory(_ *qmp.Call, a *dumpArguments) (none qmp.None, err 
 	if m.dump.get().Status == "active" {
 		return none, errDumping
 	}
-	f, err := create(strings.TrimPrefix(a.Protocol, "file:"))
+	f, err := m.open(a.Protocol)
 	if err != nil {
 		return none, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -309,6 +310,7 @@ func (m *Monitor) infoCommands() []humanCommand {
 			return err
 		}},
 		{name: "network", help: "show the network state", run: m.humanNetwork},
+		{name: "usernet", help: "show user network stack connection states", run: m.humanFlows},
 		{name: "memory-devices", help: "show memory devices", run: func(h *human) error {
 			_, err := h.do("query-memory-devices")
 			return err
@@ -346,6 +348,39 @@ func (m *Monitor) humanNetwork(h *human) error {
 		h.Printf("\n")
 	}
 	return nil
+}
+
+// humanFlows prints what passes networks of type user. What it stands on has no number
+// of its own.
+func (m *Monitor) humanFlows(h *human) error {
+	for _, n := range m.vm.NICs() {
+		if n.User == nil {
+			continue
+		}
+		h.Printf("Hub -1 (%s):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n", n.Spec.ID)
+		for _, f := range n.User.Flows() {
+			proto := "  " + f.Proto
+			if f.State != "" {
+				proto += "[" + f.State + "]"
+			}
+			source, from := endpoint(f.Source)
+			dest, to := endpoint(f.Dest)
+			h.Printf("%-19s %3s %15s %5s %15s %5s %5d %5d\n", proto, "-", source, from, dest, to, f.RecvQ, f.SendQ)
+		}
+	}
+	return nil
+}
+
+// endpoint is an address and a port in two columns; * is every address.
+func endpoint(s string) (addr, port string) {
+	a, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil: // a Unix socket
+		return s, "-"
+	case a.Addr().IsUnspecified():
+		return "*", fmt.Sprint(a.Port())
+	}
+	return a.Addr().String(), fmt.Sprint(a.Port())
 }
 
 // humanTree prints buses and the devices on them.

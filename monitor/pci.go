@@ -171,6 +171,9 @@ func classText(class int) string {
 // humanPCI prints the functions as QEMU does.
 func (m *Monitor) humanPCI(h *human) error {
 	buses, err := answer[[]pciBus](h, "query-pci")
+	if err == nil && len(buses) == 0 {
+		h.Printf("PCI devices not supported\n")
+	}
 	for _, b := range buses {
 		for _, d := range b.Devices {
 			h.function(d)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -119,10 +120,17 @@ func humanLines(ctx context.Context, v *rundir.VM, in io.Reader, stdout io.Write
 	}
 	defer c.Close()
 	lines := bufio.NewScanner(in)
+	cpu := 0 // each line is a session of its own but for this
 	for lines.Scan() {
 		var out string
-		if err := c.Do(ctx, "human-monitor-command", map[string]string{"command-line": lines.Text()}, &out); err != nil {
+		line := map[string]any{"command-line": lines.Text(), "cpu-index": cpu}
+		if err := c.Do(ctx, "human-monitor-command", line, &out); err != nil {
 			return err
+		}
+		if index, ok := strings.CutPrefix(lines.Text(), "cpu "); ok && out == "" {
+			if n, err := strconv.Atoi(strings.TrimSpace(index)); err == nil {
+				cpu = n
+			}
 		}
 		if _, err := io.WriteString(stdout, strings.ReplaceAll(out, "\r\n", "\n")); err != nil {
 			return err

@@ -185,7 +185,8 @@ to QEMU 7.2 (TCG), with a guest that halts in 32-bit mode. The test fails where 
 
 Registers in expressions have QEMU's names, of which ` + "`$eax`" + ` is all 64 bits, and the CPU's: ` + "`$rax`, `$rip`, `$cr3`, `$efer`" + `. With format c a
 value is a byte, whatever the size was last. Instructions are shown in the GNU assembler's AT&T syntax, without those of AVX.
-One command prints 8 MiB at most.
+One command prints 8 MiB at most. On KVM the chips in the host's kernel (8259s, 8254, I/O APIC) are shown by ` + "`info pic`" + `, and not
+reached by ` + "`i`, `o` and `xp`" + `; nobody reaches local APICs so.
 
 `)
 	return d
