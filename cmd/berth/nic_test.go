@@ -23,6 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"berth/qmp"
 	"berth/tests/guest"
 	"berth/tests/process"
 )
@@ -389,4 +390,104 @@ func TestAPeerThatIsPasst(t *testing.T) {
 	}
 	g.fetches(t, fmt.Sprintf("http://$(cat /tmp/router):%s/", port), sum)
 	t.Logf("%.1f CPU-seconds", g.leave(t))
+}
+
+// TestANICByQMP pulls a guest's cable and plugs it in again, has it announce itself, sees
+// what its driver has asked to receive, and plugs a second NIC in and out.
+func TestANICByQMP(t *testing.T) {
+	dir := t.TempDir()
+	control, capture := filepath.Join(dir, "q"), filepath.Join(dir, "pcap")
+	g := typedGuest(t, "--nic", "user,id=net0,mac=52:54:00:00:00:07,pcap="+capture, "--qmp", "unix:"+control+",server=on,wait=off")
+	g.ready(t)
+	events := make(chan qmp.ClientEvent, 100)
+	c, err := qmp.Dial(t.Context(), control, func(e qmp.ClientEvent) { events <- e })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	do := func(command string, args, answer any) {
+		t.Helper()
+		if err := c.Do(t.Context(), command, args, answer); err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+	}
+	await := func(name string) {
+		t.Helper()
+		limit := time.After(patience)
+		for {
+			select {
+			case e := <-events:
+				if e.Event == name {
+					return
+				}
+			case <-limit:
+				t.Fatalf("no %s\n%s", name, g.hand.Said())
+			}
+		}
+	}
+	var filters []struct {
+		Name        string   `json:"name"`
+		MAC         string   `json:"main-mac"`
+		Promiscuous bool     `json:"promiscuous"`
+		Multicasts  []string `json:"multicast-table"`
+	}
+	do("query-rx-filter", nil, &filters)
+	g.configure(t, "eth0", "10.0.2.15/24")
+	await("NIC_RX_FILTER_CHANGED")
+	g.run(t, "ip maddr add 01:00:5e:11:22:33 dev eth0 2>/dev/null; ip link set eth0 address 52:54:00:00:00:08; ip link set eth0 promisc off")
+	do("query-rx-filter", map[string]any{"name": "net0"}, &filters)
+	if len(filters) != 1 || filters[0].MAC != "52:54:00:00:00:08" || filters[0].Promiscuous || len(filters[0].Multicasts) == 0 {
+		t.Errorf("filters %+v", filters)
+	}
+	carrier := func(want string) {
+		t.Helper()
+		g.run(t, "for i in $(seq 100); do [ $(cat /sys/class/net/eth0/carrier) = %s ] && break; sleep 0.1; done; [ $(cat /sys/class/net/eth0/carrier) = %s ]", want, want)
+	}
+	do("set_link", map[string]any{"name": "net0", "up": false}, nil)
+	carrier("0")
+	if err := c.Do(t.Context(), "set_link", map[string]any{"name": "none", "up": false}, nil); err == nil {
+		t.Error("a NIC that is not there has a link")
+	}
+	do("set_link", map[string]any{"name": "net0", "up": true}, nil)
+	carrier("1")
+	g.reaches(t, "10.0.2.2")
+	before := gratuitous(t, capture)
+	do("announce-self", map[string]any{"initial": 10, "max": 100, "rounds": 3, "step": 10}, nil)
+	for i := 0; gratuitous(t, capture) == before; i++ {
+		if i == 500 {
+			t.Fatal("the guest has not announced itself")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	do("netdev_add", map[string]any{"type": "user", "id": "more", "net": "10.9.0.0/24"}, nil)
+	do("device_add", map[string]any{"driver": "virtio-net-pci", "id": "nic1", "netdev": "more", "mac": "52:54:00:00:00:09"}, nil)
+	g.run(t, "for i in $(seq 100); do [ -e /sys/class/net/eth1 ] && break; sleep 0.1; done; grep 52:54:00:00:00:09 /sys/class/net/eth1/address")
+	g.configure(t, "eth1", "10.9.0.15/24")
+	g.reaches(t, "10.9.0.2")
+	do("device_del", map[string]any{"id": "nic1"}, nil)
+	await("DEVICE_DELETED")
+	g.run(t, "[ ! -e /sys/class/net/eth1 ]")
+	do("netdev_del", map[string]any{"id": "more"}, nil)
+	t.Logf("%.1f CPU-seconds", g.leave(t))
+}
+
+// gratuitous counts the ARP frames of a capture by which a guest tells of its own address.
+func gratuitous(t *testing.T, capture string) (n int) {
+	t.Helper()
+	b, err := os.ReadFile(capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b = b[min(24, len(b)):]; len(b) >= 16; {
+		size := int(binary.NativeEndian.Uint32(b[8:]))
+		if len(b) < 16+size {
+			break
+		}
+		f := b[16 : 16+size]
+		if size >= 42 && f[12] == 8 && f[13] == 6 && bytes.Equal(f[28:32], f[38:42]) {
+			n++
+		}
+		b = b[16+size:]
+	}
+	return n
 }
