@@ -111,6 +111,27 @@ done; done`
 	}
 }
 
+// TestNetwork has two guests at either end of a stream, one on each board, the other
+// with two pairs of queues.
+func TestNetwork(t *testing.T) {
+	setup(t)
+	guest := filepath.Join(root, ".cache/guest")
+	files := []string{build(t, "berth", "build", "./cmd/berth"), filepath.Join(guest, "vmlinuz"), filepath.Join(guest, "initrd.img")}
+	const pair = `run() { timeout -s KILL 400 berth run --accel kvm --kernel vmlinuz --initrd initrd.img --memory 256M "$@"; }
+run --machine microvm --nic stream,server=on,addr.path=/tmp/cable --append "console=ttyS0 quiet berth.script=peer berth.ip=10.0.0.1/24" >/tmp/first &
+sleep 2
+run --cpus 2 --nic stream,reconnect=1,addr.path=/tmp/cable,queues=2 --append "console=ttyS0 quiet berth.script=peer berth.ip=10.0.0.2/24 berth.peer=10.0.0.1"
+wait
+cat /tmp/first`
+	out := outer{seconds: 900, mib: 1536, files: files}.run(t, pair)
+	for _, want := range []string{"BERTH-PEER ok", "BERTH-PEER served", "BERTH-PEER interrupts of 4 queues"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	t.Log(out)
+}
+
 // TestDoctor has berth doctor find KVM there, and what is wrong once its module is gone.
 func TestDoctor(t *testing.T) {
 	setup(t)
