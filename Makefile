@@ -5,7 +5,7 @@
 export CGO_ENABLED = 0
 GO ?= go
 
-.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image bench-net fuzz fuzz-cpu fuzz-image hostile nested nested-debian hotplug soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
+.PHONY: all build demo test bench-boot bench-cpu bench-vmm bench-latency bench-fio bench-image bench-net fuzz fuzz-cpu fuzz-image hostile nested nested-debian nested-gdb hotplug soft-boots soft-debian debian-qcow2 stress soak clean need-go setup
 
 all: build
 
@@ -109,6 +109,12 @@ soak: need-go
 # Debian's kernel in VMs on a real KVM, five times each with 1, 2, 4 and 8 vCPUs.
 nested: build
 	$(GO) test -timeout 2h -count 1 -v ./tests/nested -nested.runs=5
+
+# gdb without Python (Debian's gdb-minimal) debugs a guest on a real KVM.
+GDB ?= gdb
+nested-gdb: build
+	@tests/guest/setup --test
+	$(GO) test -timeout 20m -count 1 -v -run TestOnRealKVM ./tests/gdb -gdb.nested=$$(command -v $(GDB))
 
 # A whole Debian from its disk on a real KVM, ten times, ten minutes each on a host that has nothing else to do.
 nested-debian: build

@@ -33,8 +33,25 @@ func FuzzSession(f *testing.F) {
 	}
 	f.Add(all)
 	f.Add([]byte("\x03-+$}#00"))
+	dir := f.TempDir()
+	var stub *Stub
+	end := func() error { return nil }
+	f.Cleanup(func() {
+		if err := end(); err != nil {
+			f.Error(err)
+		}
+	})
 	f.Fuzz(func(t *testing.T, said []byte) {
-		stub, vm := newVM(t)
+		if stub == nil || stub.vm.Do(func() error { return nil }) != nil { // what the debugger has done to it can end the guest
+			var err error
+			if err = end(); err == nil {
+				stub, end, err = makeVM(dir)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		vm := stub.vm
 		done := make(chan struct{})
 		go func() {
 			stub.Serve(replay{r: bytes.NewReader(said)})

@@ -63,7 +63,7 @@ func (s *Stub) begin(conn net.Conn) *session {
 	if s.closed || s.session != nil {
 		return nil
 	}
-	s.session = newSession(s.vm, s.monitor, conn)
+	s.session = newSession(s, conn)
 	s.serving.Add(1)
 	return s.session
 }

@@ -105,7 +105,7 @@ func (s *session) runMonitor(args string) ([]byte, func() error) {
 		return failed(badArgument), nil
 	}
 	if s.monitor == nil {
-		s.monitor = s.human()
+		s.monitor = s.stub.monitor()
 	}
 	for out := s.monitor(string(line)); out != ""; {
 		n := min(len(out), maxPacket/4)

@@ -17,6 +17,7 @@ import (
 // may also be halted and continued by a monitor.
 type session struct {
 	vm     *machine.Machine
+	stub   *Stub
 	conn   net.Conn
 	limits x86.DebugLimits
 
@@ -30,8 +31,7 @@ type session struct {
 	swBreak  bool // gdb wants to know which kind of breakpoint it was
 	hwBreak  bool
 	points   points
-	human    Monitor
-	monitor  func(line string) string // human's, once there is one
+	monitor  func(line string) string // nil: not asked for yet
 
 	mu     sync.Mutex
 	wake   chan struct{}
@@ -46,8 +46,8 @@ type stop struct {
 	x86.Stop
 }
 
-func newSession(vm *machine.Machine, human Monitor, conn net.Conn) *session {
-	return &session{vm: vm, human: human, conn: conn, wake: make(chan struct{}, 1), stepper: -1, points: newPoints(vm)}
+func newSession(s *Stub, conn net.Conn) *session {
+	return &session{vm: s.vm, stub: s, conn: conn, wake: make(chan struct{}, 1), stepper: -1, points: newPoints(s.vm)}
 }
 
 // notice is told by the VM's own goroutine.

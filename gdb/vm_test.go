@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,41 +59,50 @@ func (c console) Write(p []byte) (int, error) { return len(p), nil }
 func (c console) Close() error                { close(c.closed); return nil }
 
 // newVM runs the test guest with two vCPUs, the second of which waits for its start,
-// once somebody lets it.
+// once somebody lets it, until the test's end.
 func newVM(t testing.TB) (*Stub, *machine.Machine) {
 	t.Helper()
-	kernel := filepath.Join(t.TempDir(), "kernel")
-	if err := os.WriteFile(kernel, image(), 0o600); err != nil {
+	stub, end, err := makeVM(t.TempDir())
+	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+	})
+	return stub, stub.vm
+}
+
+// makeVM is newVM, with the kernel in a folder, until end is called.
+func makeVM(dir string) (stub *Stub, end func() error, err error) {
+	kernel := filepath.Join(dir, "kernel")
+	if err := os.WriteFile(kernel, image(), 0o600); err != nil {
+		return nil, nil, err
 	}
 	m := spec.Default()
 	m.CPUs.Count, m.Boot.Kernel, m.Memory.Size, m.Paused = 2, kernel, 16<<20, true
 	if err := m.Complete(); err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
-	stub := New(func() func(string) string { return func(line string) string { return "said: " + line + "\n" } })
+	stub = New(func() func(string) string { return func(line string) string { return "said: " + line + "\n" } })
 	vm, err := machine.New(machine.Config{Spec: m, Accelerator: soft.New(log), Console: console{make(chan struct{})}, Log: log, Notify: stub.Notice})
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	stub.Attach(vm)
-	ended := make(chan struct{})
+	ended := make(chan error, 1)
 	go func() {
-		defer close(ended)
-		if _, err := vm.Run(); err != nil {
-			t.Error(err)
-		}
+		_, err := vm.Run()
+		ended <- err
 	}()
-	t.Cleanup(func() {
+	return stub, func() error {
 		vm.Stop()
-		<-ended
+		err := <-ended
 		stub.Close()
-		if err := vm.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return stub, vm
+		return errors.Join(err, vm.Close())
+	}, nil
 }
 
 // client is a debugger that acknowledges nothing.

@@ -2,6 +2,7 @@ package gdb
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,7 +14,10 @@ import (
 	"time"
 
 	"berth/tests/guest"
+	"berth/tests/nested"
 )
+
+var minimal = flag.String("gdb.nested", "", "a gdb without Python, as gdb-minimal's, to debug guests of a real KVM with")
 
 const root = "../.."
 
@@ -143,6 +147,33 @@ func TestOwnKernelOnKVM(t *testing.T) {
 	out := gdb(t, socket, "file "+image, "hbreak add", "continue", "print n", "delete", "stepi", "stepi", "info symbol $pc", "hbreak work.c:18", "continue",
 		"continue", "print turns", "print total", "monitor info status", "delete", "detach")
 	want(t, out, `Breakpoint 1, add \(n=1\)`, `= 1\n`, `add \+ \d+ in section`, `Breakpoint 2, work \(\)`, `Breakpoint 2, work \(\)`, `= 2\n`, `= 3\n`, `paused \(debug\)`)
+}
+
+// TestOnRealKVM debugs a guest of the nested KVM, which meets neither kind of breakpoint
+// there (docs/decisions/0071): step by step, and so gdb watches too.
+func TestOnRealKVM(t *testing.T) {
+	if *minimal == "" {
+		t.Skip("-gdb.nested")
+	}
+	files, err := nested.Libraries(*minimal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-c", "1", "-m", "1024", "-t", "280"}
+	for _, f := range append(files, *minimal+":/bin/gdb", berth(t), kernel(t)) {
+		args = append(args, "-f", f)
+	}
+	script := []string{"file kernel", "stepi", "info registers rip", "set can-use-hw-watchpoints 0", "watch turns", "continue", "continue", "print total", "backtrace",
+		"stepi", "monitor info status", "delete", "detach"}
+	command := "berth run --accel kvm --gdb unix:/tmp/gdb --paused --kernel kernel & while [ ! -e /tmp/gdb ]; do sleep 1; done\n" +
+		"gdb -batch -nx -ex 'target remote /tmp/gdb' -ex '" + strings.Join(script, "' -ex '") + "'"
+	_, out, errs, err := nested.Run(func() *exec.Cmd {
+		return exec.Command("../nested/nested", append(args, "--", command)...)
+	}, t.Logf)
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, errs)
+	}
+	want(t, out, `rip +0x20`, `Watchpoint 1: turns`, `Old value = 0\r?\nNew value = 1`, `Old value = 1\r?\nNew value = 2`, `= 1`, `work \(\)`, `paused \(debug\)`, `detached`)
 }
 
 // TestDebianKernel debugs Debian's kernel on two vCPUs by the addresses that it says

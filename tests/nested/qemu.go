@@ -19,20 +19,29 @@ func firmware() []string {
 	}
 }
 
+// Libraries lists a program's as FILE:PATH.
+func Libraries(program string) (list []string, err error) {
+	out, err := exec.Command("ldd", program).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w", program, err)
+	}
+	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
+		list = append(list, lib[1]+":"+lib[1])
+	}
+	return list, nil
+}
+
 // QEMUFiles lists QEMU, its libraries and its firmware as FILE:PATH.
 func QEMUFiles() ([]string, error) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.Command("ldd", qemu).Output()
+	all, err := Libraries(qemu)
 	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", qemu, err)
+		return nil, err
 	}
-	all := []string{qemu + ":/bin/qemu-system-x86_64"}
-	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
-		all = append(all, lib[1]+":"+lib[1])
-	}
+	all = append(all, qemu+":/bin/qemu-system-x86_64")
 	for _, f := range firmware() {
 		if _, err := os.Stat(f); err != nil {
 			return nil, err
