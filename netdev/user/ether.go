@@ -125,7 +125,10 @@ func (n *Network) ipv6(a arrival) {
 			n.deliver(header.IPv6ProtocolNumber, a)
 		}
 	case h.NextHeader() == uint8(header.IPv6FragmentHeader):
-		n.deliver(header.IPv6ProtocolNumber, a)
+		// The stack would answer pings for everybody.
+		if p := h.Payload(); len(p) >= 8 && (p[0] == uint8(header.TCPProtocolNumber) || p[0] == uint8(header.UDPProtocolNumber)) {
+			n.deliver(header.IPv6ProtocolNumber, a)
+		}
 	}
 }
 

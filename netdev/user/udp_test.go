@@ -321,6 +321,20 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// TestFragmentedPing: a ping in a fragment is not answered for an address that nobody has.
+func TestFragmentedPing(t *testing.T) {
+	n := start(t, nil)
+	whole := ndp("fec0::15", "fec0::77", 128, 0, 0, 0, 0, 1, 0, 1, 'x', 'y', 'z', 'u')
+	p := whole[netdev.HeaderSize+etherSize:]
+	f := append(append(bytes.Clone(p[:header.IPv6MinimumSize]), 58, 0, 0, 0, 0, 0, 0, 9), p[header.IPv6MinimumSize:]...)
+	f[5], f[6] = byte(len(f)-header.IPv6MinimumSize), 44
+	send(t, n, frame(0x86dd, f))
+	time.Sleep(20 * time.Millisecond)
+	if q, ok, _ := n.link.take(); ok {
+		t.Errorf("an answer of %d bytes", q.size())
+	}
+}
+
 // TestPingElsewhere pings an address of the host's network, in a namespace whose kernel lets
 // everybody do that, and in one where it takes privileges.
 func TestPingElsewhere(t *testing.T) {
