@@ -18,6 +18,7 @@ type replay struct {
 func (c replay) Read(p []byte) (int, error)  { return c.r.Read(p) }
 func (c replay) Write(p []byte) (int, error) { return len(p), nil }
 func (c replay) Close() error                { return nil }
+func (c replay) SetDeadline(time.Time) error { return nil }
 
 // FuzzSession has a hostile debugger say anything to a VM. The session ends soon after
 // what it says, and the VM can be used.

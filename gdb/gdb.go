@@ -4,6 +4,7 @@ package gdb
 import (
 	"net"
 	"sync"
+	"time"
 
 	"berth/machine"
 )
@@ -68,12 +69,12 @@ func (s *Stub) begin(conn net.Conn) *session {
 	return s.session
 }
 
-// Close ends the session. The VM has ended.
+// Close ends the session, which tells its debugger if that listens. The VM has ended.
 func (s *Stub) Close() {
 	s.mu.Lock()
 	s.closed = true
 	if s.session != nil {
-		_ = s.session.conn.Close()
+		_ = s.session.conn.SetDeadline(time.Now().Add(time.Second))
 	}
 	s.mu.Unlock()
 	s.serving.Wait()

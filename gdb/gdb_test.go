@@ -212,6 +212,17 @@ func TestDetach(t *testing.T) {
 	<-vm.Ended()
 }
 
+// A debugger that waits for a stop is told of the VM's end.
+func TestTheVMsEnd(t *testing.T) {
+	stub, vm := newVM(t)
+	c := connect(t, stub)
+	c.send("vCont;c")
+	vm.Stop()
+	if got := c.answer(); got != "W00" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestDamagedAndLongPackets(t *testing.T) {
 	stub, _ := newVM(t)
 	here, there := net.Pipe()

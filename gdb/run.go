@@ -1,6 +1,7 @@
 package gdb
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func (s *session) goOn(plans []machine.Plan) (answer []byte, then func() error) 
 		s.mu.Unlock()
 		return err
 	})
-	if err != nil { // it needs a reset first, or has ended
+	if err != nil && !errors.Is(err, machine.ErrEnded) { // it needs a reset first
 		return s.stopReply(trap, ""), nil
 	}
 	s.running = true

@@ -84,6 +84,7 @@ func (m *Machine) DebugContinue(plans []Plan) error {
 	if err := m.halt(Debug); err != nil {
 		return err
 	}
+	m.settleDebug(func(report) {}) // they are met again
 	if err := m.tellDebug(m.debug.want, plans); err != nil {
 		return err
 	}
@@ -108,6 +109,21 @@ func (m *Machine) stoppedForDebugger(r report) error {
 		}
 		return nil
 	}
-	m.notify(Notice{Kind: NoticeDebug, CPU: r.id, Stop: r.exit.Stop})
-	return m.halt(Debug)
+	tell := func(r report) { m.notify(Notice{Kind: NoticeDebug, CPU: r.id, Stop: r.exit.Stop}) }
+	tell(r)
+	err := m.halt(Debug)
+	m.settleDebug(tell)
+	return err
+}
+
+// settleDebug takes the stops that other vCPUs reported while the VM halted, lest they
+// halt it when it has gone on. No vCPU runs.
+func (m *Machine) settleDebug(f func(report)) {
+	for range len(m.reports) {
+		if r := <-m.reports; r.err == nil && r.exit.Reason == accel.ExitDebug {
+			f(r)
+		} else {
+			m.reports <- r // there is room: it has just been taken
+		}
+	}
 }

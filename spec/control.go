@@ -59,6 +59,9 @@ func ParseGDB(s string) (Control, error) {
 	if port, ok := strings.CutPrefix(s, "tcp::"); ok {
 		s = "tcp:127.0.0.1:" + port
 	}
+	if !strings.ContainsAny(s, ":=") {
+		return Control{}, fmt.Errorf("address %q: give unix:PATH, tcp:HOST:PORT, :PORT or on", s)
+	}
 	c, err := ParseControl("gdb", s)
 	c.Server, c.Wait = true, false
 	return c, err
