@@ -160,6 +160,12 @@ type Debugger interface {
 	DebugLimits() x86.DebugLimits
 }
 
+// InterruptCounter is a VM that counts how often its interrupt lines rose. Safe for
+// concurrent use.
+type InterruptCounter interface {
+	Interrupts() [irq.Lines]uint64
+}
+
 // DirtyLogger reports pages that vCPUs wrote.
 type DirtyLogger interface {
 	SetDirtyLog(on bool) error

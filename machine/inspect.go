@@ -170,6 +170,16 @@ func (m *Machine) Chips() (irq.ChipState, error) {
 	return m.board.chips.SaveChip()
 }
 
+// Interrupts returns how often each interrupt line rose that a device drives: of
+// chips in the host's kernel nobody knows. Not ok: nobody counts. Safe from any goroutine.
+func (m *Machine) Interrupts() (n [irq.Lines]uint64, ok bool) {
+	c, ok := m.board.vm.(accel.InterruptCounter)
+	if ok {
+		n = c.Interrupts()
+	}
+	return n, ok
+}
+
 // Functions lists the PCI functions; a board without PCI has none.
 func (m *Machine) Functions() []*pci.Function {
 	if p, ok := m.board.platform.(*q35); ok {

@@ -275,6 +275,7 @@ func (m *Monitor) infoCPU() []humanCommand {
 			}
 			return nil
 		}},
+		{name: "irq", help: "show the interrupts statistics (if available)", run: m.humanInterrupts},
 		{name: "jit", help: "show dynamic compiler info", run: m.humanJIT},
 		{
 			name: "mtree", params: "[-f]", help: "show what decodes which addresses (-f: in QEMU's form of a flat view)",
@@ -313,6 +314,32 @@ func (m *Monitor) humanRegisters(h *human) error {
 		}
 		h.Printf("\nCPU#%d\n", i)
 		inspect.Registers(h, &s)
+	}
+	return nil
+}
+
+// humanInterrupts prints how often lines rose: every one is the I/O APIC's, and the
+// first 16 are the 8259s' too.
+func (m *Monitor) humanInterrupts(h *human) error {
+	counts, ok := m.vm.Interrupts()
+	if !ok {
+		return errors.New("the accelerator does not count interrupts")
+	}
+	ioapic, pic := "ioapic", "isa-i8259"
+	if m.cfg.Accelerator == "kvm" {
+		ioapic, pic = "kvm-ioapic", "kvm-i8259"
+	}
+	show := func(name string, n int) {
+		h.Printf("IRQ statistics for %s:\n", name)
+		for i, c := range counts[:n] {
+			if c > 0 {
+				h.Printf("%2d: %d\n", i, c)
+			}
+		}
+	}
+	show(ioapic, len(counts))
+	if !m.minimal() {
+		show(pic, 16)
 	}
 	return nil
 }

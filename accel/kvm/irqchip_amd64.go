@@ -20,7 +20,8 @@ import (
 // and up are message sources. KVM_SET_GSI_ROUTING replaces the table, so it is
 // always written whole. Lock order: msiSource, then chip.
 type chip struct {
-	vm *vm
+	vm    *vm
+	rises irq.Counter
 
 	mu      sync.Mutex
 	routing *kvmapi.IRQRouting
@@ -84,6 +85,7 @@ func (c *chip) SetGSI(gsi uint32, level bool) {
 	if c.vm.closed.Load() {
 		return
 	}
+	c.rises.Set(gsi, level)
 	l := kvmapi.IRQLevel{IRQ: gsi}
 	if level {
 		l.Level = 1

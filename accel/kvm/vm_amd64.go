@@ -12,6 +12,7 @@ import (
 
 	"berth/accel"
 	"berth/guestmem"
+	"berth/irq"
 	"berth/kvmapi"
 )
 
@@ -119,6 +120,9 @@ func (v *vm) WallClock() bool {
 
 // IRQChip returns the in-kernel interrupt controllers.
 func (v *vm) IRQChip() accel.IRQChip { return v.chip }
+
+// Interrupts implements accel.InterruptCounter. What the kernel's own timer does is not in it.
+func (v *vm) Interrupts() [irq.Lines]uint64 { return v.chip.rises.Counts() }
 
 // Close ends the VM. No vCPU is in Run any more.
 func (v *vm) Close() error {

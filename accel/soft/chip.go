@@ -23,6 +23,7 @@ const ferrGSI = 13
 
 // SetGSI implements irq.Sink.
 func (v *VM) SetGSI(gsi uint32, level bool) {
+	v.rises.Set(gsi, level)
 	pin := gsi
 	if gsi == 0 {
 		pin = timerPin
@@ -32,6 +33,9 @@ func (v *VM) SetGSI(gsi uint32, level bool) {
 	}
 	v.ioapic.Set(pin, level)
 }
+
+// Interrupts implements accel.InterruptCounter.
+func (v *VM) Interrupts() [irq.Lines]uint64 { return v.rises.Counts() }
 
 // SignalMSI implements irq.Sink.
 func (v *VM) SignalMSI(m irq.MSI) error {

@@ -90,6 +90,7 @@ type VM struct {
 
 	ports, mmio *bus.Space // Config's with the chips in front
 
+	rises       irq.Counter
 	unknownMSRs atomic.Int32 // reported so far
 	giving      atomic.Bool  // memory is on its way back to the host
 }
@@ -99,6 +100,8 @@ var (
 	_ accel.DirtyLogger = (*VM)(nil)
 	_ accel.Stater      = (*VM)(nil)
 	_ accel.Spaces      = (*VM)(nil)
+
+	_ accel.InterruptCounter = (*VM)(nil)
 )
 
 // addressLimit is one past the last guest-physical address of the CPU model.

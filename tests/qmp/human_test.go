@@ -41,6 +41,7 @@ var humanLines = []human{
 	{"info lapic", "the firmware has set it up; the soft engine's CPUs may count with the TSC"},
 	{"info lapic 9", ""},
 	{"info pic", "the firmware has routed interrupts"},
+	{"info irq", "the firmware has used the timer"},
 	{"x /4xb 0x100060", ""},
 	{"x /3i 0x100060", ""},
 	{"xp /3xw 0x100054", ""},
