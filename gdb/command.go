@@ -26,10 +26,11 @@ func none() []byte { return []byte{} }
 // nil, runs once the answer has been sent; its error ends the session.
 type handler func(s *session, args string) (answer []byte, then func() error)
 
-// command is one by the letters it begins with.
+// command is one by the letters it begins with; without arguments, all of it is its name.
 type command struct {
 	name string
 	run  handler
+	bare bool
 }
 
 // simple is a handler that only answers.
@@ -38,50 +39,50 @@ func simple(f func(s *session, args string) []byte) handler {
 }
 
 // commands is every packet that is understood (gdb's manual, appendix E "gdb Remote
-// Serial Protocol"), of two that begin alike the longer first.
+// Serial Protocol"), of two with arguments that begin alike the longer first.
 func commands() []command {
 	return []command{
-		{"?", simple(func(s *session, _ string) []byte { return s.stopReply(trap, "") })},
-		{"g", simple((*session).readRegisters)},
-		{"G", simple((*session).writeRegisters)},
-		{"p", simple((*session).readRegister)},
-		{"P", simple((*session).writeRegister)},
-		{"m", simple((*session).readMemory)},
-		{"M", simple((*session).writeMemoryHex)},
-		{"X", simple((*session).writeMemory)},
-		{"Z", simple((*session).addPoint)},
-		{"z", simple((*session).removePoint)},
-		{"c", (*session).continueAt},
-		{"C", (*session).continueSignalled},
-		{"s", (*session).stepAt},
-		{"S", (*session).stepSignalled},
-		{"vCont?", simple(func(*session, string) []byte { return []byte("vCont;c;C;s;S") })},
-		{"vCont;", (*session).resume},
-		{"vKill;", (*session).kill},
-		{"k", (*session).killAtOnce},
-		{"D", (*session).detach},
-		{"H", simple((*session).selectThread)},
-		{"T", simple((*session).threadLives)},
-		{"qfThreadInfo", simple((*session).threads)},
-		{"qsThreadInfo", simple(func(*session, string) []byte { return []byte("l") })},
-		{"qThreadExtraInfo,", simple((*session).threadInfo)},
-		{"qC", simple(func(s *session, _ string) []byte { return fmt.Appendf(nil, "QC%02x", s.thread+1) })},
-		{"qSupported", simple((*session).features)},
-		{"qXfer:features:read:", simple((*session).readFeatures)},
-		{"qAttached", simple(func(*session, string) []byte { return []byte("1") })},
-		{"QStartNoAckMode", (*session).endAcks},
-		{"qRcmd,", (*session).runMonitor},
-		{"qqemu.sstepbits", simple((*session).stepBits)},
-		{"qqemu.sstep", simple((*session).stepDefault)},
-		{"qqemu.PhyMemMode", simple(func(s *session, _ string) []byte { return fmt.Appendf(nil, "%d", bit(s.physical)) })},
-		{"Qqemu.PhyMemMode:", simple((*session).setPhysical)},
+		{"?", simple(func(s *session, _ string) []byte { return s.stopReply(trap, "") }), true},
+		{"g", simple((*session).readRegisters), true},
+		{"G", simple((*session).writeRegisters), false},
+		{"p", simple((*session).readRegister), false},
+		{"P", simple((*session).writeRegister), false},
+		{"m", simple((*session).readMemory), false},
+		{"M", simple((*session).writeMemoryHex), false},
+		{"X", simple((*session).writeMemory), false},
+		{"Z", simple((*session).addPoint), false},
+		{"z", simple((*session).removePoint), false},
+		{"c", (*session).continueAt, false},
+		{"C", (*session).continueSignalled, false},
+		{"s", (*session).stepAt, false},
+		{"S", (*session).stepSignalled, false},
+		{"vCont?", simple(func(*session, string) []byte { return []byte("vCont;c;C;s;S") }), true},
+		{"vCont;", (*session).resume, false},
+		{"vKill;", (*session).kill, false},
+		{"k", (*session).killAtOnce, true},
+		{"D", (*session).detach, false},
+		{"H", simple((*session).selectThread), false},
+		{"T", simple((*session).threadLives), false},
+		{"qfThreadInfo", simple((*session).threads), true},
+		{"qsThreadInfo", simple(func(*session, string) []byte { return []byte("l") }), true},
+		{"qThreadExtraInfo,", simple((*session).threadInfo), false},
+		{"qC", simple(func(s *session, _ string) []byte { return fmt.Appendf(nil, "QC%02x", s.thread+1) }), true},
+		{"qSupported", simple((*session).features), false},
+		{"qXfer:features:read:", simple((*session).readFeatures), false},
+		{"qAttached", simple(func(*session, string) []byte { return []byte("1") }), false},
+		{"QStartNoAckMode", (*session).endAcks, true},
+		{"qRcmd,", (*session).runMonitor, false},
+		{"qqemu.sstepbits", simple((*session).stepBits), true},
+		{"qqemu.sstep", simple((*session).stepDefault), true},
+		{"qqemu.PhyMemMode", simple(func(s *session, _ string) []byte { return fmt.Appendf(nil, "%d", bit(s.physical)) }), true},
+		{"Qqemu.PhyMemMode:", simple((*session).setPhysical), false},
 	}
 }
 
 // execute runs a packet.
 func (s *session) execute(text []byte) (answer []byte, then func() error) {
 	for _, c := range commands() {
-		if rest, ok := bytes.CutPrefix(text, []byte(c.name)); ok {
+		if rest, ok := bytes.CutPrefix(text, []byte(c.name)); ok && !(c.bare && len(rest) > 0) {
 			return c.run(s, string(rest))
 		}
 	}

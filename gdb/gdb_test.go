@@ -151,6 +151,7 @@ func TestRegistersAndMemory(t *testing.T) {
 	c.want("m"+digits(loop, 4), hex.EncodeToString(program[:4]))
 	c.want("qqemu.sstepbits", "ENABLE=1,NOIRQ=2")
 	c.want("vMustReplyEmpty", "")
+	c.want("qCRC:100000,4", "")
 }
 
 func TestDescription(t *testing.T) {
