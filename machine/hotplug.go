@@ -96,7 +96,11 @@ func (s *slots) reset() {
 func (s *slots) close() error {
 	var errs []error
 	for _, p := range s.plugged {
-		if p != nil && p.on != nil {
+		if p == nil {
+			continue
+		}
+		errs = append(errs, p.transport.Function().Close()) // the guest may have let go of it
+		if p.on != nil {
 			errs = append(errs, p.on.Close())
 		}
 	}
