@@ -37,9 +37,6 @@ func (p *parser) feed(data []byte) {
 	}
 }
 
-// pending reports that a value has begun and not ended.
-func (p *parser) pending() bool { return len(p.tokens) > 0 }
-
 // token adds t to the value at hand and ends that where its brackets close.
 func (p *parser) token(t token) {
 	if t.kind == tokError {

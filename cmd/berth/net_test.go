@@ -109,6 +109,7 @@ func TestUserNetworkOnSoft(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, err := io.ReadAll(r.Body)
+	r.Body.Close()
 	if got := fmt.Sprintf("%x", sha256.Sum256(b)); err != nil || got != want {
 		t.Errorf("the guest's file came as %s, %d bytes, %v", got, len(b), err)
 	}

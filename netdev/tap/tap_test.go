@@ -112,7 +112,7 @@ func TestPorts(t *testing.T) {
 			netdevtest.Conformance(t, func(t testing.TB) (netdev.Port, netdevtest.Far) {
 				enter(t)
 				p := how(t)
-				if p.queues != nil && len(p.queues) > 1 {
+				if len(p.queues) > 1 {
 					if err := p.Use(1); err != nil {
 						t.Fatal(err)
 					}

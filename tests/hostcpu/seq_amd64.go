@@ -211,18 +211,6 @@ func (s *Sequence) clone() *Sequence {
 	return &out
 }
 
-// size is how many instructions are left.
-func (s *Sequence) size() (n int) {
-	for c := range s.Chunks {
-		for i := range s.Chunks[c].insts {
-			if len(s.Chunks[c].insts[i].code) > 0 {
-				n++
-			}
-		}
-	}
-	return n
-}
-
 // Text is the sequence for a person: its listing and the state it starts in.
 func (s *Sequence) Text() string {
 	var code [seqCodeSize]byte

@@ -342,9 +342,10 @@ func (q *seqGen) point(b *builder, out *seqInst) bool {
 		want = seqDevice + uint64(q.rng.IntN(256))
 	}
 	seg := uint64(0)
-	if in.Seg == x86.FS {
+	switch in.Seg {
+	case x86.FS:
 		seg = q.s.State.FSBase
-	} else if in.Seg == x86.GS {
+	case x86.GS:
 		seg = q.s.State.GSBase
 	}
 	if in.Base == decode.RIP {

@@ -129,7 +129,6 @@ func (q *seqGen) store(label, size, free int) {
 	r, v := q.free(), q.rng.Uint32()
 	off := uint64(q.rng.IntN(free))
 	if free == 8 && q.chance(50) {
-		off = 0
 		ref([]byte{0x48 | r>>3<<2, 0x89, 0x05 | r&7<<3, 0, 0, 0, 0}, 0, at)
 		return
 	}

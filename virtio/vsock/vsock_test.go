@@ -213,7 +213,7 @@ func Test_5_10_6_5_GuestConnects(t *testing.T) {
 	r.send(header{srcPort: 1000, dstPort: 52, op: opData}, "last words")
 	r.send(header{srcPort: 1000, dstPort: 52, op: opShutdown, flags: shutSend | shutReceive}, "")
 	read(t, c, "last words")
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 	r.expect(opReset)
@@ -224,7 +224,7 @@ func Test_5_10_6_5_GuestShutsOneHalf(t *testing.T) {
 	r := newRig(t)
 	c := r.dial(1000, 52)
 	r.send(header{srcPort: 1000, dstPort: 52, op: opShutdown, flags: shutSend}, "")
-	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the half is open: %v", err)
 	}
 	if _, err := c.Write([]byte("more")); err != nil {

@@ -139,7 +139,7 @@ func TestSystemInstructionsAgree(t *testing.T) {
 // runPosted is runToFault that returns what was posted to the vCPU, which hears of none of it.
 func runPosted(c *CPU, stepping bool) (posted uint32) {
 	for {
-		st := next
+		var st status
 		if stepping {
 			st = c.step()
 		} else {

@@ -59,7 +59,7 @@ func bench(o options) error {
 		if err := h.enter(); err != nil {
 			return err
 		}
-		defer h.leave()
+		defer func() { _ = h.leave() }()
 		var all []figure
 		if err := h.measure("soft", o, func(f figure) { all = append(all, f) }); err != nil {
 			return err

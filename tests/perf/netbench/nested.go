@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,8 +29,11 @@ func nested(h host, scratch string, o options) ([]figure, error) {
 		return nil, err
 	}
 	tun, err := filepath.Glob(".cache/guest/kernel/lib/modules/*/kernel/drivers/net/tun.ko")
-	if err != nil || len(tun) != 1 {
-		return nil, fmt.Errorf("no module tun in .cache/guest/kernel (%v)", err)
+	if err != nil {
+		return nil, err
+	}
+	if len(tun) != 1 {
+		return nil, errors.New("no module tun in .cache/guest/kernel")
 	}
 	args := []string{"-c", "1", "-m", "3072", "-t", fmt.Sprint(int(o.nestedLimit.Seconds()))}
 	for _, p := range append(append(packed, iperf...), self, h.berth, h.kernel, h.initrd, tun[0]) {
