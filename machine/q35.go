@@ -98,8 +98,8 @@ func (p *q35) addPanic(d *pvpanic.Device) error {
 }
 
 func (p *q35) attach(b *board, cfg Config, dev virtio.Device) (transport, error) {
-	if p.next == portSlot {
-		return nil, errors.New("no place left on the PCI bus")
+	if p.next == portSlot && len(b.slots.ports) > 0 {
+		return nil, errors.New("no place left on the PCI bus: with --hotplug-slots 0 there are three more")
 	}
 	t, err := virtio.NewPCI(dev, virtio.PCIConfig{Memory: b.mem, Doorbells: b.doorbells(), Log: cfg.Log})
 	if err != nil {
