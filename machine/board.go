@@ -347,6 +347,9 @@ func (b *board) close() error {
 	for _, d := range b.drives {
 		errs = append(errs, d.Close())
 	}
+	if b.graph != nil {
+		errs = append(errs, b.graph.Close())
+	}
 	if b.mem != nil {
 		errs = append(errs, b.mem.Close())
 	}

@@ -97,8 +97,19 @@ func (m *Machine) AttachDrive(node, path string, readOnly bool) (*Drive, error) 
 	if err != nil {
 		return nil, err
 	}
+	how := spec.Disk{File: n.Filename, Format: n.Driver}
+	if n.File != nil && n.File.Direct() {
+		how.Cache = "none"
+	}
+	if how.AIO = n.AIO(); how.AIO == "io_uring" && ringFile(n, how) == nil {
+		how.AIO = "" // a wish: the pool is as good
+	}
+	disk, err := deep(n, use.Disk(pool.Options{Discard: n.Discard}), how, m.log)
+	if err != nil {
+		return nil, err
+	}
 	d := &Drive{Root: n, Path: path, File: n.Filename}
-	root := backend.Root{Node: n.Name, Disk: use.Disk(pool.Options{Discard: n.Discard})}
+	root := backend.Root{Node: n.Name, Disk: disk}
 	m.board.hold(d, root, backend.Options{DetectZeroes: detectZeroes(n.DetectZeroes)}, m.cfg)
 	return d, nil
 }
@@ -167,6 +178,9 @@ func deep(n *formats.Node, disk block.Disk, d spec.Disk, log *slog.Logger) (bloc
 // block that the pool reads, changes and writes back.
 func ringFile(n *formats.Node, d spec.Disk) *raw.File {
 	if n.Driver != "raw" || d.Format != "raw" || n.WriteThrough || strings.HasPrefix(d.File, "json:") {
+		return nil
+	}
+	if n.File == nil {
 		return nil
 	}
 	f, ok := n.File.Image.(*raw.File)

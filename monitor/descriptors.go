@@ -87,6 +87,9 @@ func (m *Monitor) descriptorCommands() []qmp.Command {
 
 // runs reports that the guest is not halted.
 func (m *Monitor) runs() (yes bool) {
+	if m.vm == nil { // nothing has been attached
+		return false
+	}
 	_ = m.vm.Do(func() error { // one that has ended does not run
 		yes = m.vm.Status() == machine.Running
 		return nil

@@ -87,7 +87,7 @@ func (g *graph) openFile(filename string, v map[string]string, in inherited) (*N
 	if aio == "native" && !in.direct {
 		return nil, keep(errors.New("aio=native was specified, but it requires cache.direct=on, which was not specified."), f.Close())
 	}
-	n.Image, n.device = f, f.IsDevice()
+	n.Image, n.device, n.aio = f, f.IsDevice(), aio
 	g.nodes.add(n)
 	return n, nil
 }

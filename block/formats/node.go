@@ -26,7 +26,8 @@ type Node struct {
 	BackingFormat   string // as stored; "": not stated
 
 	device bool
-	auto   bool // a file that is opened for writing only while somebody writes
+	aio    string // as its user said: "threads", "native", "io_uring"
+	auto   bool   // a file that is opened for writing only while somebody writes
 	in     inherited
 	values block.Values // the format's
 
@@ -59,6 +60,14 @@ func (n *Node) Direct() bool { return n.in.direct }
 
 // NoFlush is described with Direct.
 func (n *Node) NoFlush() bool { return n.in.noFlush }
+
+// AIO tells how the node's file is to be served, as its user said; "": nothing was said.
+func (n *Node) AIO() string {
+	if n.File != nil {
+		return n.File.aio
+	}
+	return n.aio
+}
 
 // Disk makes a disk of the node for who opened it, which closes the node with it.
 func (n *Node) Disk(o pool.Options) *pool.Disk { return n.disk(o, n.Close) }

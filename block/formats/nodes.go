@@ -128,6 +128,26 @@ func (s *Nodes) Delete(name string) error {
 	return n.release()
 }
 
+// Close closes the nodes that were added and have not been deleted. Nobody is attached
+// to them any more.
+func (s *Nodes) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for {
+		// The newest first: those below another were there before it.
+		i := len(s.list) - 1
+		for i >= 0 && (!s.list[i].monitored || s.list[i].refs > 1) {
+			i--
+		}
+		if i < 0 {
+			return err
+		}
+		s.list[i].monitored = false
+		err = errors.Join(err, s.list[i].release())
+	}
+}
+
 // backs is a user whose backing image n is, or nil.
 func (n *Node) backs() *user {
 	for _, u := range n.users {

@@ -81,6 +81,43 @@ func TestNodesCloseWithTheirLastUser(t *testing.T) {
 	}
 }
 
+// TestCloseWritesBack: an image that nobody has deleted is closed properly.
+func TestCloseWritesBack(t *testing.T) {
+	inDir(t)
+	images(t)
+	dirty := func(o Options) bool {
+		t.Helper()
+		o.Filename, o.Format = "b.qcow2", "qcow2"
+		n, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		return n.Describe().Dirty
+	}
+	s := NewNodes(nil)
+	if err := add(s, `{"driver": "qcow2", "node-name": "q", "lazy-refcounts": true, "file": {"driver": "file", "filename": "b.qcow2"}}`); err != nil {
+		t.Fatal(err)
+	}
+	use, err := s.Find("q").Attach("/machine/peripheral/a", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := use.Disk(pool.Options{})
+	if err := blocktest.Do(t, disk, block.Request{Op: block.OpWrite, Len: 512, IOV: [][]byte{[]byte(strings.Repeat("x", 512))}}); err != nil {
+		t.Fatal(err)
+	}
+	if !dirty(Options{ReadOnly: true, ForceShare: true}) {
+		t.Error("not dirty while it is written")
+	}
+	if err := errors.Join(disk.Close(), s.Close()); err != nil {
+		t.Error(err)
+	}
+	if dirty(Options{}) || len(nodeNames(s)) > 0 {
+		t.Errorf("dirty or open afterwards: %q", nodeNames(s))
+	}
+}
+
 // TestWhatFailsLeavesNothing: options that are wrong at any depth.
 func TestWhatFailsLeavesNothing(t *testing.T) {
 	inDir(t)
@@ -203,10 +240,8 @@ func FuzzNodes(f *testing.F) {
 				_ = s.Add(Options{Values: values, Stated: true})
 			}
 		}
-		for range len(nodeNames(s)) + 1 {
-			for _, n := range nodeNames(s) {
-				_ = s.Delete(n)
-			}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 		if left := nodeNames(s); len(left) > 0 {
 			t.Errorf("nodes are left: %q", left)
