@@ -159,7 +159,7 @@ func ParseGuestForward(s string) (GuestForward, error) {
 func addrPort(s string) (netip.AddrPort, error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
-		return netip.AddrPort{}, fmt.Errorf("%q: give ADDRESS:PORT", s)
+		return netip.AddrPort{}, fmt.Errorf("%q: give ADDRESS:PORT or :PORT", s)
 	}
 	port := number(s[i+1:])
 	if port < 0 {

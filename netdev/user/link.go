@@ -138,18 +138,8 @@ func (l *link) receive(p []byte) (int, error) {
 // write puts a packet of the stack's into p as the guest takes it; 0 is what the segmenter has
 // to give instead.
 func (l *link) write(p []byte, pkt *stack.PacketBuffer) int {
-	views, skip := pkt.AsViewList()
-	size := netdev.HeaderSize
-	for v := views.Front(); v != nil; v = v.Next() {
-		b := v.AsSlice()
-		if skip >= len(b) {
-			skip -= len(b)
-			continue
-		}
-		size += copy(p[size:], b[skip:])
-		skip = 0
-	}
 	clear(p[:netdev.HeaderSize])
+	size := netdev.HeaderSize + flatten(p[netdev.HeaderSize:], pkt)
 	if !pkt.GSOOptions.NeedsCsum {
 		return size
 	}
@@ -178,6 +168,18 @@ func (l *link) write(p []byte, pkt *stack.PacketBuffer) int {
 		return size
 	}
 	g.needSum(p)
+	return size
+}
+
+// flatten copies a packet with its headers into p.
+func flatten(p []byte, pkt *stack.PacketBuffer) (size int) {
+	views, skip := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		k := min(skip, len(b))
+		size += copy(p[size:], b[k:])
+		skip -= k
+	}
 	return size
 }
 
