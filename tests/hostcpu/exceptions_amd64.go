@@ -2,6 +2,7 @@ package hostcpu
 
 import (
 	"bytes"
+	"slices"
 
 	"berth/x86/decode"
 	"berth/x86/jit"
@@ -86,6 +87,9 @@ func vendorSpecific(in *decode.Inst, code []byte) bool {
 		case optab.PEXTRD, optab.PINSRD, optab.PCMPESTRI, optab.PCMPESTRM:
 			return true
 		}
+	}
+	if in.Op == optab.PAUSE && slices.ContainsFunc(code[:in.Len-1], func(b byte) bool { return b&0xf1 == 0x41 }) {
+		return true // with REX.B it is XCHG on AMD
 	}
 	rep := bytes.IndexByte(code[:in.Len-1], 0xf2) >= 0 || bytes.IndexByte(code[:in.Len-1], 0xf3) >= 0
 	if rep && (in.Op == optab.LOOPE || in.Op == optab.LOOPNE) { // AMD lets F2 and F3 change the condition
@@ -186,6 +190,9 @@ func undefinedShift(in *decode.Inst, s *State, known bool) uint64 {
 func endsSequence(in *decode.Inst) bool {
 	if in.Op == optab.CMPXCHG && !in.Mem {
 		return true // see differ.registers
+	}
+	if in.Op == optab.PUSHSEG && in.OpSize == 4 {
+		return true // see differ.stackBytes
 	}
 	return savesPointers(in) || undefined(in, &State{}, false) != 0 || undefinedResult(in, &State{}, false)
 }

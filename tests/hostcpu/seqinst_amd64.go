@@ -144,6 +144,10 @@ func (q *seqGen) unwanted(in *decode.Inst) bool {
 		if !in.Mem && !q.s.Soft {
 			return true // see differ.registers
 		}
+	case optab.PUSHSEG:
+		if in.OpSize == 4 && !q.s.Soft {
+			return true // see differ.stackBytes
+		}
 	case optab.CMPS:
 		return true // see isCMPS
 	case optab.STD:

@@ -12,7 +12,7 @@ import (
 	"berth/x86/jit"
 )
 
-// hostOnly reports the encodings that x86/optab does not have and an AMD EPYC does.
+// hostOnly reports the encodings that x86/optab does not have and an AMD EPYC or, below, an Intel Xeon does.
 func hostOnly(code []byte) bool {
 	p := bytes.TrimLeftFunc(code, func(r rune) bool { return r == 0x66 })
 	for len(p) > 0 && (p[0] == 0xf2 || p[0] == 0xf3) {
@@ -20,6 +20,8 @@ func hostOnly(code []byte) bool {
 	}
 	prefixed := len(p) < len(code)
 	switch {
+	case p[0]&^1 == 0xc6:
+		return p[1] == 0xf8 && intelHost() // XABORT, XBEGIN
 	case p[0] != 0x0f:
 		return false
 	case p[1] == 0x01:
@@ -30,9 +32,9 @@ func hostOnly(code []byte) bool {
 		// SHA, GFNI; shadow stacks; MOVDIRI, MOVDIR64B
 		return p[2] >= 0xc8 && p[2] <= 0xcd || p[2] == 0xcf || p[2] == 0xf5 || p[2] == 0xf6 || p[2] == 0xf8 || p[2] == 0xf9
 	case p[1] == 0x3a:
-		return p[2] == 0xcc || p[2] == 0xce || p[2] == 0xcf // SHA, GFNI
+		return p[2] == 0xcc || p[2] == 0xce || p[2] == 0xcf || p[2] == 0xf0 && intelHost() // SHA, GFNI; HRESET
 	case p[1] == 0xae:
-		return code[0] == 0x66 && p[2]>>3&7 == 6 // CLWB
+		return code[0] == 0x66 && p[2]>>3&7 == 6 || code[0] == 0xf3 && p[2]>>3&7 == 4 && intelHost() // CLWB; PTWRITE
 	}
 	return false
 }

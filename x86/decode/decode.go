@@ -122,7 +122,7 @@ func (d *decoder) opcode() error {
 	if code == 0 {
 		return ErrUndefined
 	}
-	if in.Opcode == 0x90 && opMap == optab.Map1 && d.rex&rexB != 0 {
+	if in.Opcode == 0x90 && opMap == optab.Map1 && d.rex&rexB != 0 && class != classF3 {
 		code = d.tab.xchg8
 	}
 	if code, err = d.choose(code); err != nil {

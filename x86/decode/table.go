@@ -17,7 +17,7 @@ type table struct {
 	index  [3][4][7][256]uint16 // by mode, prefix class, map, opcode
 	groups [][16]uint16         // by ModRM.reg, plus 8 for the register form
 	rms    [][8]uint16          // by ModRM.rm
-	xchg8  uint16               // XCHG Zv, rAX at 90: what REX.B makes of NOP and PAUSE
+	xchg8  uint16               // XCHG Zv, rAX at 90: what REX.B makes of NOP; PAUSE stays one on Intel
 }
 
 const (

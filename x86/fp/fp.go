@@ -74,6 +74,9 @@ func (a Arith) Int(op optab.Op, dst, src *[2]uint64) bool {
 // and only the flags that the CPU then sets are returned. Scalar operations
 // leave the rest of dst. It is not for the operations of ToInt, FromInt and Compare.
 func (a Arith) Float(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags {
+	if a.native() && (op == optab.DPPS || op == optab.DPPD) {
+		return nativeDot(op, dst, src, imm, mxcsr)
+	}
 	// What overflow and underflow do when unmasked the host can only tell by a signal.
 	if a.native() && (mxcsr&(csrOM|csrUM) == csrOM|csrUM || estimates(op)) {
 		stub, csr := floatStub(op, imm, mxcsr)
@@ -82,6 +85,33 @@ func (a Arith) Float(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) 
 		}
 	}
 	return softFloat(op, dst, src, imm, mxcsr)
+}
+
+// nativeDot is DPPS and DPPD by the host, which chooses among NaNs in its own way
+// (SDM vol. 2, DPPS). Its stubs take all elements: what imm's high half leaves out is
+// made 0 before, what the low half leaves out after. Flags are the host's only if
+// all exceptions are masked: an unmasked one stops between the steps.
+func nativeDot(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags {
+	l := ps
+	if op == optab.DPPD {
+		l = pd
+	}
+	pick := func(v [2]uint64, which uint8) [2]uint64 {
+		for i := range l.n {
+			if which>>i&1 == 0 {
+				l.put(&v, i, num{})
+			}
+		}
+		return v
+	}
+	d, s := pick(*dst, imm>>4), pick(*src, imm>>4)
+	after, _ := nativeFloat(uintptr(op-optab.FirstSSE), &d, &s, mxcsr&^uint32(AllFlags)|csrMasks)
+	f := Flags(after) & AllFlags
+	if mxcsr&csrMasks != csrMasks {
+		f = softFloat(op, dst, src, imm, mxcsr)
+	}
+	*dst = pick(d, imm)
+	return f
 }
 
 // estimates reports the operations that raise nothing and differ between CPUs.

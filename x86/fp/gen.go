@@ -146,6 +146,7 @@ func packed(r *optab.Row) bool {
 func sseStubs() []stub {
 	var all []stub
 	compares := map[optab.Op]int{optab.CMPPS: 0, optab.CMPPD: 1, optab.CMPSS: 2, optab.CMPSDX: 3}
+	dots := map[optab.Op]byte{optab.DPPS: 0xff, optab.DPPD: 0x33} // of all elements
 	rounds := map[optab.Op]int{optab.ROUNDPD: 0, optab.ROUNDPS: 1, optab.ROUNDSD: 2, optab.ROUNDSS: 3}
 	for _, r := range optab.Rows() {
 		if !packed(&r) {
@@ -153,6 +154,9 @@ func sseStubs() []stub {
 		}
 		if len(r.Args) == 2 {
 			all = append(all, stub{int(r.Op - optab.FirstSSE), r.Op.String(), encode(&r)})
+		}
+		if imm, ok := dots[r.Op]; ok {
+			all = append(all, stub{int(r.Op - optab.FirstSSE), r.Op.String(), encode(&r, imm)})
 		}
 		if k, ok := compares[r.Op]; ok {
 			for p := range 8 {

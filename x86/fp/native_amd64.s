@@ -1075,6 +1075,24 @@ TEXT sse196<>(SB), NOSPLIT|NOFRAME, $0-0 // PSIGND
 	BYTE $0xc1
 	RET
 
+TEXT sse201<>(SB), NOSPLIT|NOFRAME, $0-0 // DPPD
+	BYTE $0x66
+	BYTE $0x0f
+	BYTE $0x3a
+	BYTE $0x41
+	BYTE $0xc1
+	BYTE $0x33
+	RET
+
+TEXT sse202<>(SB), NOSPLIT|NOFRAME, $0-0 // DPPS
+	BYTE $0x66
+	BYTE $0x0f
+	BYTE $0x3a
+	BYTE $0x40
+	BYTE $0xc1
+	BYTE $0xff
+	RET
+
 TEXT sse207<>(SB), NOSPLIT|NOFRAME, $0-0 // PACKUSDW
 	BYTE $0x66
 	BYTE $0x0f
@@ -1999,6 +2017,8 @@ DATA sseStubs<>+1544(SB)/8, $sse193<>(SB)
 DATA sseStubs<>+1552(SB)/8, $sse194<>(SB)
 DATA sseStubs<>+1560(SB)/8, $sse195<>(SB)
 DATA sseStubs<>+1568(SB)/8, $sse196<>(SB)
+DATA sseStubs<>+1608(SB)/8, $sse201<>(SB)
+DATA sseStubs<>+1616(SB)/8, $sse202<>(SB)
 DATA sseStubs<>+1656(SB)/8, $sse207<>(SB)
 DATA sseStubs<>+1680(SB)/8, $sse210<>(SB)
 DATA sseStubs<>+1712(SB)/8, $sse214<>(SB)

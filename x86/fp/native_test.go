@@ -101,12 +101,13 @@ func TestIntSoftAgainstHost(t *testing.T) {
 	}
 }
 
-// floatOps are the operations of Float but the estimates.
+// floatOps are the operations of Float whose bits are the same everywhere: not the
+// estimates, and not DPPS and DPPD, of which see TestDotSoftAgainstHost.
 func floatOps() (ops []optab.Op) {
 	for op := optab.ADDPS; op <= optab.ROUNDSS; op++ {
 		var v [2]uint64
 		switch op {
-		case optab.RCPPS, optab.RCPSS, optab.RSQRTPS, optab.RSQRTSS,
+		case optab.RCPPS, optab.RCPSS, optab.RSQRTPS, optab.RSQRTSS, optab.DPPS, optab.DPPD,
 			optab.CVTSI2SS, optab.CVTSI2SD, optab.CVTSS2SI, optab.CVTTSS2SI, optab.CVTSD2SI, optab.CVTTSD2SI:
 			continue
 		}
@@ -139,6 +140,33 @@ func TestFloatSoftAgainstHost(t *testing.T) {
 				if bad++; bad == 2 {
 					break
 				}
+			}
+		}
+	}
+}
+
+// TestDotSoftAgainstHost: where the result is a NaN, which one is the processor's choice.
+func TestDotSoftAgainstHost(t *testing.T) {
+	if !hasNative() {
+		return
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	for op, l := range map[optab.Op]lanes{optab.DPPS: ps, optab.DPPD: pd} {
+		for range rounds * 10 {
+			d, s, csr, imm := randomVec(r), randomVec(r), randomCSR(r), uint8(r.Uint32())
+			soft, native := d, d
+			fs := Soft.Float(op, &soft, &s, imm, csr)
+			fn := Native.Float(op, &native, &s, imm, csr)
+			if fs&^Masked(csr) != 0 {
+				native = soft // nothing is stored
+			}
+			for i := range l.n {
+				if l.get(&soft, i).nan() && l.get(&native, i).nan() {
+					l.put(&native, i, l.get(&soft, i))
+				}
+			}
+			if soft != native || fs != fn {
+				t.Fatalf("%v %x, %x, %#x under %x: soft %x %02x, host %x %02x", op, d, s, imm, csr, soft, fs, native, fn)
 			}
 		}
 	}

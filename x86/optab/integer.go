@@ -99,7 +99,7 @@ func moveRows() []Row {
 		row(BSWAP, 0x0fc8, Zv),
 		row(XCHG, 0x86, Eb, Gb).with(Lockable), row(XCHG, 0x87, Ev, Gv).with(Lockable),
 		row(XCHG, 0x90, Zv, RAXv),
-		row(NOP, 0x90), row(PAUSE, 0x90).pfx(PF3), // with REX.B both are XCHG R8, rAX
+		row(NOP, 0x90), row(PAUSE, 0x90).pfx(PF3), // NOP with REX.B is XCHG R8, rAX
 		row(XADD, 0x0fc0, Eb, Gb).with(Lockable), row(XADD, 0x0fc1, Ev, Gv).with(Lockable),
 		row(CMPXCHG, 0x0fb0, Eb, Gb).with(Lockable), row(CMPXCHG, 0x0fb1, Ev, Gv).with(Lockable),
 		row(CMPXCHG8B, 0x0fc7, Mq).digit(1).with(Lockable),
