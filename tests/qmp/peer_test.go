@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,8 +23,8 @@ import (
 
 const (
 	qemuSystem = "qemu-system-x86_64"
-	patience   = 20 * time.Second // for one answer or event
-	lifetime   = time.Minute      // of a VM
+	patience   = time.Minute     // for one answer or event
+	lifetime   = 3 * time.Minute // of a VM
 )
 
 func needQEMU(t *testing.T) {
@@ -35,16 +36,36 @@ func needQEMU(t *testing.T) {
 	}
 }
 
+// built is berth's binary, once a test has needed it.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	_ = os.RemoveAll(built.dir) // in the folder of temporary files
+	os.Exit(status)
+}
+
 func buildBerth(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "berth")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/berth")
-	cmd.Dir = "../.."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "berth-qmp"); built.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "berth"), "./cmd/berth")
+		cmd.Dir = "../.."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return path
+	return filepath.Join(built.dir, "berth")
 }
 
 // halting is a Multiboot kernel that does nothing, as an ELF file: its header, one
