@@ -129,6 +129,31 @@ func (a *accesses) instruction() {
 	}
 }
 
+// loop has the code begin again while R15, which that counts down, is not 0, and adds what comes then.
+func (a *accesses) loop() {
+	a.bytes([][]byte{
+		{0x49, 0xff, 0xcf},                                     // dec r15
+		{0x49, 0x83, 0xef, 0x01},                               // sub r15, 1
+		{0x49, 0x83, 0xc7, 0xff},                               // add r15, -1
+		{0x4d, 0x8d, 0x7f, 0xff, 0x4d, 0x85, 0xff},             // lea r15, [r15-1]; test r15, r15
+		{0x4d, 0x8d, 0x7f, 0xff, 0x49, 0x83, 0xff, 0x00, 0xf9}, // ...; cmp r15, 0; stc
+		{0x49, 0xd1, 0xef},                                     // shr r15, 1
+	}[a.IntN(6)]...)
+	branch := []byte{0x0f, 0x85} // jnz
+	switch a.IntN(4) {
+	case 0:
+		branch = []byte{0x74, 0x05, 0xe9} // jz beyond; jmp
+	case 1:
+		branch = []byte{0x0f, 0x8f} // jg
+	}
+	a.bytes(branch...)
+	back := uint32(-len(a.p) - 4)
+	a.bytes(byte(back), byte(back>>8), byte(back>>16), byte(back>>24))
+	for range a.IntN(4) {
+		a.instruction()
+	}
+}
+
 // Random sequences of accesses near each other and near the ends of pages of all kinds
 // come out alike translated and interpreted: registers, memory, faults, accessed and
 // dirty bits, and what a device sees.
@@ -231,9 +256,7 @@ func prepareAccesses(t *testing.T, c *CPU, r *rand.Rand) []byte {
 		a.instruction()
 	}
 	if r.IntN(2) == 0 {
-		a.bytes(0x49, 0xff, 0xcf, 0x0f, 0x85) // dec r15; jnz back
-		back := uint32(-len(a.p) - 4)
-		a.bytes(byte(back), byte(back>>8), byte(back>>16), byte(back>>24))
+		a.loop()
 	}
 	a.bytes(0x0f, 0x0b)
 	c.RIP = testCode + 0x600 + uint64(r.IntN(3))*0x80 // where the accesses do not reach

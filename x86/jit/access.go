@@ -12,11 +12,11 @@ func (t *translation) memory(size uint8, write bool, align uint8) rm {
 	r := &t.in.refs[accMem]
 	switch {
 	case r.group == 0:
-		t.address()
+		t.address(0)
 		t.access(size, write, align)
 		return at(tmp1, 0)
 	case r.first:
-		t.address()
+		t.address(r.off)
 		t.check(r, size, write)
 	}
 	return t.grouped(r)
@@ -34,17 +34,17 @@ func (t *translation) near(n uint8, disp int32, write bool) rm {
 		t.access(t.word, write, 1)
 		return at(tmp1, 0)
 	case r.first:
-		t.lea(t.word, tmp1, at(hostReg[n], disp))
+		t.lea(t.word, tmp1, at(hostReg[n], disp-int32(r.off)))
 		t.check(r, t.word, write)
 	}
 	return t.grouped(r)
 }
 
-// address puts the linear address of the memory operand into tmp1, or what access makes
+// address puts the linear address of the memory operand, less by, into tmp1, or what access makes
 // that of. It uses tmp2.
-func (t *translation) address() {
+func (t *translation) address(by int64) {
 	in := &t.in.Inst
-	t.offset(in)
+	t.offset(in, by)
 	switch {
 	case in.Seg < x86.FS:
 	case t.mode != decode.Mode64:
@@ -56,12 +56,12 @@ func (t *translation) address() {
 }
 
 // offset is address without the segment. Flags stay.
-func (t *translation) offset(in *decode.Inst) {
+func (t *translation) offset(in *decode.Inst, by int64) {
 	size := uint8(8)
 	if in.AddrSize == 4 {
 		size = 4
 	}
-	disp := in.Disp
+	disp := in.Disp - by
 	m := rm{mem: true, reg: noReg, index: noReg}
 	switch in.Base {
 	case decode.NoReg:

@@ -10,6 +10,9 @@ import (
 func (t *translation) branch() {
 	in := &t.in.Inst
 	t.hostFlags(needsCarry(in))
+	if t.backEdge(true, in.Opcode&15) {
+		return
+	}
 	t.sides = append(t.sides, side{
 		from: t.jcc(in.Opcode & 15), target: int64(t.pos) + int64(in.Len) + int64(in.Imm),
 		in: t.in, count: t.count + 1, flags: t.flags,
@@ -124,7 +127,8 @@ func (t *translation) emitFar(f *far) {
 func (t *translation) jump() {
 	in := &t.in.Inst
 	switch a := in.Row.Args[0]; {
-	case a == optab.Jb || a == optab.Jz:
+	case relative(a) && t.backEdge(false, 0):
+	case relative(a):
 		t.edge(int64(t.pos)+int64(in.Len)+int64(in.Imm), t.count+1)
 	case in.Mem:
 		t.load(t.word, tmp1, t.memory(t.word, false, 1))

@@ -4,12 +4,15 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"golang.org/x/sys/cpu"
+
 	"berth/x86/decode"
 )
 
 // Cache holds a vCPU's translated code. Only the vCPU's thread uses it.
 type Cache struct {
 	layout Layout
+	bmi2   bool // the host has it
 	mem    mapping
 	used   uint32 // bytes of what runs often, from the start
 	fixed  uint32 // of them, what stays at Clear
@@ -51,7 +54,7 @@ func New(size int, layout Layout) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("jit: %w", err)
 	}
-	c := &Cache{layout: layout, mem: mem, rare: uint32(size / 2)}
+	c := &Cache{layout: layout, bmi2: cpu.X86.HasBMI2, mem: mem, rare: uint32(size / 2)}
 	c.insts = make([]inst, 0, maxInstructions)
 	c.exits = make([]Exit, 0, size/perExit) // of which the host gives what is used
 	c.recordPieces()

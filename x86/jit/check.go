@@ -14,14 +14,11 @@ func (t *translation) host(g uint8) rm {
 	return frame(offHosts + 8*uintptr(t.groups[g-1].host))
 }
 
-// check is access for a whole group, one of whose accesses is at the linear address
-// in tmp1, size bytes. tmp1 becomes the host address of the group's lo.
+// check is access for a whole group, whose lo is at the linear address in tmp1; the access at hand
+// is of size bytes. tmp1 becomes the host address of lo.
 func (t *translation) check(r *ref, size uint8, write bool) {
 	g := &t.groups[r.group-1]
 	t.clobber()
-	if r.off != 0 {
-		t.lea(8, tmp1, at(tmp1, -int32(r.off)))
-	}
 	s := split{
 		off: int32(r.off), tag: t.tag(g.write), own: t.tag(write), size: size,
 		miss: t.exit(Exit{Kind: Miss, Size: size, Write: write, Off: t.pos, Count: t.count}),
@@ -62,7 +59,7 @@ func (t *translation) emitSplit(s *split) {
 	t.bindHot(s.from)
 	t.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: s.tag})
 	if s.off != 0 {
-		t.lea(8, tmp1, at(tmp1, s.off))
+		t.lea(t.word, tmp1, at(tmp1, s.off))
 	}
 	t.find(s.own)
 	t.aluImm(aluCmp, 8, regRM(tmp1), pageSize-int32(s.size))

@@ -18,13 +18,16 @@ func TestEmittedCodeStaysInside(t *testing.T) {
 	for _, mode := range []decode.Mode{decode.Mode64, decode.Mode32} {
 		f := newFake(t)
 		r := rand.New(rand.NewPCG(1, uint64(mode)))
-		translated := map[optab.Op]bool{}
+		translated, loops := map[optab.Op]bool{}, 0
 		for range 60_000 {
 			if f.cache.Full() {
 				f.cache.Clear()
 			}
 			rare, exits := (f.cache.rare+7)&^7, len(f.cache.exits)
 			code := randomCode(r)
+			if r.IntN(2) == 0 {
+				loops += looped(r, code, mode)
+			}
 			u, ok := f.cache.Translate(code, 0, 0, mode, false, false)
 			if !ok {
 				continue
@@ -40,10 +43,24 @@ func TestEmittedCodeStaysInside(t *testing.T) {
 				}
 			}
 		}
-		if len(translated) < 200 {
-			t.Errorf("only %d operations were translated", len(translated))
+		if len(translated) < 200 || loops < 10_000 {
+			t.Errorf("only %d operations were translated, and %d loops", len(translated), loops)
 		}
 	}
+}
+
+// looped has a branch to the start of code stand behind its first instruction, if that is one, and counts it.
+func looped(r *rand.Rand, code []byte, mode decode.Mode) int {
+	var in decode.Inst
+	if decode.Decode(code, mode, &in) != nil || ends(in.Op) {
+		return 0
+	}
+	op := byte(0xeb)
+	if cc := r.IntN(17); cc < 16 {
+		op = 0x70 | byte(cc)
+	}
+	code[in.Len], code[in.Len+1] = op, -in.Len-2
+	return 1
 }
 
 // withoutData is the code from rare on, with NOPs for what Far exits from number n on compare with.

@@ -121,7 +121,7 @@ const (
 	Miss     Kind = iota
 	Step          // the instruction at Off is to be run by its definition
 	Edge          // control goes to Target in the same page, whose block is not linked yet
-	Spent         // no Exit's: that of an Edge where the budget is spent
+	Spent         // control goes to Target, the block's own start, and the budget is spent; also what an Edge is then
 	Far           // control goes to Target, which is another page's, and the table does not have it
 	Indirect      // it goes to RIP, likewise; the instruction at Off went there
 	Dead          // the block to be entered, at Off, has been removed

@@ -157,7 +157,7 @@ func (t *translation) byteSwap() {
 func (t *translation) loadAddress() {
 	in := &t.in.Inst
 	if in.OpSize == 2 {
-		t.offset(in)
+		t.offset(in, 0)
 		t.writes(in.Reg)
 		if h := hostReg[in.Reg]; h != noReg {
 			t.load(2, h, regRM(tmp1))
@@ -174,7 +174,7 @@ func (t *translation) loadAddress() {
 			return
 		}
 	}
-	t.offset(in)
+	t.offset(in, 0)
 	if in.OpSize == 4 {
 		t.load(4, tmp1, regRM(tmp1))
 	}
@@ -218,7 +218,7 @@ func (t *translation) bitString() {
 	if size == 8 {
 		bits = 6
 	}
-	t.address()
+	t.address(0)
 	t.clobber()
 	if size == 8 {
 		t.load(8, tmp2, t.source(in.Reg))

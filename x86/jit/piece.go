@@ -48,7 +48,7 @@ func (c *Cache) recordPieces() {
 		tlb := c.layout.TLB + int32(i)*int32(tlbBytes)
 		for write, off := range [2]uintptr{tagRead, tagWrite} {
 			tag := tlb + int32(off)
-			c.pieces.find[i][write] = record(func(e *buf) (at [5]uint32) { e.find(tag); return at })
+			c.pieces.find[i][write] = record(func(e *buf) (at [5]uint32) { e.find(tag, c.bmi2); return at })
 			c.pieces.miss[i][write] = record(func(e *buf) (at [5]uint32) {
 				e.alu(aluAdd, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
 				e.store(8, tmp1, frame(offVA))
@@ -81,12 +81,19 @@ func (c *Cache) recordPieces() {
 
 // find takes the tag of the TLB's entry for the linear address in tmp1 from that, and
 // has tmp2 be the entry's offset.
-func (e *buf) find(tag int32) {
-	e.load(4, tmp2, regRM(tmp1))
-	e.shift(5, 4, tmp2, 12-tlbShift)
+func (e *buf) find(tag int32, bmi2 bool) {
+	if bmi2 {
+		e.bytes(0xc4, 0x43, 0x7b, 0xf0, 0xec, 12-tlbShift) // rorx tmp2d, tmp1d
+	} else {
+		e.load(4, tmp2, regRM(tmp1))
+		e.shift(5, 4, tmp2, 12-tlbShift)
+	}
 	e.aluImm(aluAnd, 4, regRM(tmp2), (mmu.TLBSize-1)<<tlbShift)
 	e.alu(aluSub, 8, tmp1, rm{mem: true, reg: state, index: tmp2, disp: tag})
 }
+
+// What RORX brings to the top the mask clears.
+var _ = [1]byte{}[(mmu.TLBSize-1)<<tlbShift>>(32-(12-tlbShift))]
 
 // byTag chooses the piece for what is tagged at tag of the state.
 func (c *Cache) byTag(p *[3][2]piece, tag int32) *piece {

@@ -75,15 +75,18 @@ func TestClearForgetsAndKeepsWhatIsShared(t *testing.T) {
 	}
 }
 
-func TestBudgetEndsALoop(t *testing.T) {
+func TestBudgetEndsEdges(t *testing.T) {
 	f := newFake(t)
-	u := f.block(0, cat(incRAX, jump(0, 3, 0))...)
-	n, _ := f.run(u.Entry)
-	f.cache.Link(n, u.Entry)
-	f.R[x86.RAX], f.Frame.Budget = 0, 100
-	_, x := f.run(u.Entry)
-	if x.Kind != Edge || x.Target != 0 || f.R[x86.RAX] != 51 || f.Frame.Budget != -2 {
-		t.Errorf("%v to %d after %d rounds, %d left", x.Kind, x.Target, f.R[x86.RAX], f.Frame.Budget)
+	a := f.block(0, cat(incRAX, jump(0, 3, 64))...)
+	b := f.block(64, cat(incRBX, jump(64, 3, 0))...)
+	n, _ := f.run(a.Entry)
+	f.cache.Link(n, b.Entry)
+	n, _ = f.run(b.Entry)
+	f.cache.Link(n, a.Entry)
+	f.R[x86.RAX], f.R[x86.RBX], f.Frame.Budget = 0, 0, 100
+	_, x := f.run(a.Entry)
+	if x.Kind != Edge || x.Target != 64 || f.R[x86.RAX] != 26 || f.R[x86.RBX] != 25 || f.Frame.Budget != -2 {
+		t.Errorf("%v to %d after %d and %d, %d left", x.Kind, x.Target, f.R[x86.RAX], f.R[x86.RBX], f.Frame.Budget)
 	}
 }
 

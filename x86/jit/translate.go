@@ -71,7 +71,8 @@ type translation struct {
 	sides  []side
 	wanted bool   // the flags, at the point being emitted
 	start  uint32 // where in begins
-	seg    uint8  // not 0: a segment that access is to add and check
+	loop   loop
+	seg    uint8 // not 0: a segment that access is to add and check
 }
 
 // stub is code out of line that leaves the block.
@@ -135,6 +136,9 @@ func (c *Cache) Translate(code []byte, pos uint16, index uint8, mode decode.Mode
 	}
 	t.want()
 	t.wantPointers()
+	if t.loop.last = -1; !crossing {
+		t.loop.last = t.findLoop()
+	}
 	t.buf = c.begin()
 	dead := c.add(Exit{Kind: Dead, Off: pos})
 	t.stub(0, dead, stubLeave)
@@ -234,26 +238,15 @@ func mayLeave(in *inst) bool {
 // block emits the code.
 func (t *translation) block() {
 	t.needFP(0)
-	before := true
 	t.x87 = false
-	for i := range t.insts {
-		t.in, t.i = &t.insts[i], i
-		t.pos, t.count = t.in.pos, uint8(i)-t.known
-		t.wanted = before
-		if t.in.leaves {
-			t.keepRaw() // before it begins: when it begins again the host's flags are others
-		}
-		if e := t.in.effect; t.in.leaves || e == flagsRead || e == flagsMix {
-			t.held = 0 // when it begins again tmp1 is not what it was
-		}
-		t.start = t.here()
-		t.instruction()
-		before = t.in.wanted
-	}
+	t.body(len(t.insts))
 	if !t.ended {
 		last := t.in
 		t.count = uint8(len(t.insts)) - t.known
 		t.edge(int64(last.pos)+int64(last.Len), t.count)
+	}
+	if t.loop.last >= 0 {
+		t.emitLoop()
 	}
 	for i := range t.sides {
 		s := &t.sides[i]
@@ -273,6 +266,25 @@ func (t *translation) block() {
 	}
 	for i := range t.splits {
 		t.emitSplit(&t.splits[i])
+	}
+}
+
+// body emits the first n instructions.
+func (t *translation) body(n int) {
+	before := true
+	for i := range t.insts[:n] {
+		t.in, t.i = &t.insts[i], i
+		t.pos, t.count = t.in.pos, uint8(i)-t.known
+		t.wanted = before
+		if t.in.leaves {
+			t.keepRaw() // before it begins: when it begins again the host's flags are others
+		}
+		if e := t.in.effect; t.in.leaves || e == flagsRead || e == flagsMix {
+			t.held = 0 // when it begins again tmp1 is not what it was
+		}
+		t.start = t.here()
+		t.instruction()
+		before = t.in.wanted
 	}
 }
 

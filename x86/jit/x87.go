@@ -131,7 +131,7 @@ func (t *translation) pointers() {
 		t.storeImm(2, frame(offFOP), int32(in.Opcode&7)<<8|int32(in.ModRM))
 	}
 	if in.Mem && t.in.setsPointers() {
-		t.offset(in)
+		t.offset(in, 0)
 		t.store(8, tmp1, frame(offFDP))
 	}
 }
