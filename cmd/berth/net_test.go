@@ -113,7 +113,18 @@ func TestUserNetworkOnSoft(t *testing.T) {
 	if got := fmt.Sprintf("%x", sha256.Sum256(b)); err != nil || got != want {
 		t.Errorf("the guest's file came as %s, %d bytes, %v", got, len(b), err)
 	}
-	say("done")
+	private, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer private.Close()
+	go func() {
+		if c, err := private.Accept(); err == nil {
+			_, _ = io.WriteString(c, "open\n")
+			c.Close()
+		}
+	}()
+	say(fmt.Sprint(private.Addr().(*net.TCPAddr).Port))
 	step(`loopback closed`)
 	step(`ok`)
 	t.Logf("%.1f CPU-seconds", g.end(t))
