@@ -1,6 +1,7 @@
 package vsock
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -51,13 +52,17 @@ func (d *Device) newConn(k key) *conn {
 	return c
 }
 
-// remove ends c. Its goroutines see it and its host's end closed.
+// remove ends c. Its goroutines see it and its host's end closed. It gives up its turn: a
+// guest that receives nothing could make the turns of those that are gone grow.
 func (d *Device) remove(c *conn) {
 	if c.gone {
 		return
 	}
 	c.gone = true
 	delete(d.conns, c.key)
+	if c.queued {
+		d.ready = slices.DeleteFunc(d.ready, func(o *conn) bool { return o == c })
+	}
 	if c.timer != nil {
 		c.timer.Stop()
 	}

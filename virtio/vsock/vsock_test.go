@@ -514,3 +514,32 @@ func Test_5_10_6_7_TransportReset(t *testing.T) {
 		t.Error("another guest's state was loaded")
 	}
 }
+
+// slowHost answers no call before it is told to.
+type slowHost chan struct{}
+
+func (s slowHost) Dial(uint32) (Conn, error) {
+	<-s
+	return nil, errors.New("nobody")
+}
+
+// A guest that receives nothing does not make the list of turns grow by connections that
+// it has reset.
+func TestAConnectionThatIsGoneHasNoTurn(t *testing.T) {
+	host, r := make(slowHost), &rig{}
+	defer close(host)
+	r.open(t, host)
+	for range 2 * buffers { // answers, until there is no buffer left
+		r.send(header{srcPort: 1, dstPort: 1, op: opData}, "")
+	}
+	for range maxDialing / 2 {
+		r.send(header{srcPort: 1000, dstPort: 52, op: opRequest}, "")
+		r.send(header{srcPort: 1000, dstPort: 52, op: opCreditRequest}, "")
+		r.send(header{srcPort: 1000, dstPort: 52, op: opReset}, "")
+	}
+	r.dev.mu.Lock()
+	defer r.dev.mu.Unlock()
+	if n := len(r.dev.ready); n != 0 || len(r.dev.conns) != 0 {
+		t.Errorf("%d turns, %d connections", n, len(r.dev.conns))
+	}
+}
