@@ -172,6 +172,7 @@ func (d *Device) setOffloads(data []byte) bool {
 
 // setQueues chooses how frames come to the receive queues.
 func (d *Device) setQueues(command byte, data []byte) bool {
+	old := d.s
 	switch command {
 	case mqPairs:
 		if d.acked&featureMultiqueue == 0 || len(data) != 2 {
@@ -198,8 +199,10 @@ func (d *Device) setQueues(command byte, data []byte) bool {
 		return false
 	}
 	d.prepareHash()
-	if m, ok := d.port.(netdev.Multiqueue); ok {
-		return m.Use(int(d.s.Pairs)) == nil
+	if m, ok := d.port.(netdev.Multiqueue); ok && m.Use(int(d.s.Pairs)) != nil {
+		d.s = old
+		d.prepareHash()
+		return false
 	}
 	return true
 }

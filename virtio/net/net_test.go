@@ -3,6 +3,7 @@ package net
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 	"time"
 
@@ -206,5 +207,24 @@ func TestFramesBothWays(t *testing.T) {
 		if s := r.dev.Stats(); s.ReceivedFrames != 200 || s.TransmittedFrames != 200 || s.ReceiveDropped+s.TransmitDropped != 0 {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// stiff is a port of two ways that cannot change which it uses.
+type stiff struct{ *netdevtest.Pipe }
+
+func (s stiff) Ports() []netdev.Port { return []netdev.Port{s.Pipe} }
+func (s stiff) Use(int) error        { return errors.New("no") }
+
+// A command that the host refuses changes nothing.
+func TestARefusedNumberOfQueuesChangesNothing(t *testing.T) {
+	d, err := New(stiff{netdevtest.NewPipe(netdev.Offloads{})}, Config{Queues: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.acked = featureMultiqueue
+	if d.command(classMQ, mqPairs, []byte{2, 0}) || d.s.Pairs != 1 {
+		t.Errorf("%d pairs", d.s.Pairs)
 	}
 }
