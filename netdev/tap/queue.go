@@ -208,15 +208,16 @@ func (q *queue) begin() bool {
 	return !q.closed
 }
 
-// resting waits while the host does not use the queue, and reports whether it did not.
+// resting waits while the host does not use the queue, and reports whether the interface is
+// still there. The host may use the queue again since it said that it does not.
 func (q *queue) resting() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	rested := q.inactive
 	for q.inactive && !q.closed {
 		q.changed.Wait()
 	}
-	return rested || q.closed
+	r, err := unix.NewIfreq("")
+	return q.closed || err == nil && unix.IoctlIfreq(q.fd, unix.TUNGETIFF, r) == nil
 }
 
 // await waits for a frame; false means that the port is closed.

@@ -401,3 +401,28 @@ func devNull(t *testing.T) int {
 	}
 	return fd
 }
+
+// Who was told that the host does not use a queue, and asks when it does again, goes on;
+// when the interface is gone it does not.
+func TestAQueueUsedAgainAtOnce(t *testing.T) {
+	enter(t)
+	p := open(t, Config{Name: "t0", Queues: 2})
+	for n := range 2 {
+		if err := p.Use(1 + n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !p.queues[1].resting() {
+		t.Error("a queue that is used again is given up")
+	}
+	l, err := netlink.LinkByName("t0")
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.queues[1].resting() {
+		t.Error("a queue of an interface that is gone is not given up")
+	}
+}
