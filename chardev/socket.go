@@ -185,10 +185,12 @@ func cause(err error) error {
 func (s *Socket) serve() {
 	for {
 		conn, err := s.listener.Accept()
-		if err != nil {
-			return // closed
-		}
-		if !s.plug(conn) {
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // no descriptors left, or the like
+			time.Sleep(10 * time.Millisecond)
+		case !s.plug(conn):
 			return
 		}
 	}

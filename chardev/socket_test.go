@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -301,5 +302,46 @@ func TestDialErrorsAreOneClearLine(t *testing.T) {
 		if _, err := Dial(path); err == nil || err.Error() != "socket "+path+": "+want {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// shortListener cannot accept at first, as if there were no descriptors left.
+type shortListener struct {
+	net.Listener
+	failed bool
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if !l.failed {
+		l.failed = true
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestASocketOutlivesAWantOfDescriptors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "port")
+	l, err := ListenPrivate(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := listening(&shortListener{Listener: l})
+	defer s.Close()
+	c := dial(t, path)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	came := make(chan int, 1)
+	go func() {
+		n, _ := s.Read(make([]byte, 8))
+		came <- n
+	}()
+	select {
+	case n := <-came:
+		if n != 1 {
+			t.Errorf("%d bytes", n)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("nobody is connected any more")
 	}
 }

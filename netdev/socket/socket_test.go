@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -332,3 +333,74 @@ func dup(t testing.TB, f *os.File) int {
 }
 
 func dupFD(f *os.File) (int, error) { return unix.Dup(int(f.Fd())) }
+
+// shortListener cannot accept at first, as if there were no descriptors left.
+type shortListener struct {
+	net.Listener
+	failed bool
+}
+
+func (l *shortListener) Accept() (net.Conn, error) {
+	if !l.failed {
+		l.failed = true
+		return nil, &net.OpError{Op: "accept", Err: unix.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAServerOutlivesAWantOfDescriptors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	s := openStream(t, StreamConfig{Address: Address{Network: "unix", Path: path}, Server: true})
+	s.listener = &shortListener{Listener: s.listener}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := (farStream{c}).Send(netdevtest.Frame([6]byte{2}, [6]byte{4}, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Receive(make([]byte, netdev.MaxFrame)); err != nil || n != netdev.HeaderSize+100 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// Close does not wait for a host that does not answer.
+func TestCloseEndsACall(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(at.(*unix.SockaddrInet4).Port)
+	for { // until its backlog is full
+		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 100*time.Millisecond)
+		if err != nil {
+			break
+		}
+		defer c.Close()
+	}
+	s := openStream(t, StreamConfig{Address: Address{Network: "inet", Host: "127.0.0.1", Port: port}, Reconnect: time.Second})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Receive(make([]byte, netdev.MaxFrame))
+		ended <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	_ = s.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+	case <-time.After(3 * time.Second):
+		t.Error("Receive goes on")
+	}
+}

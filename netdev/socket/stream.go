@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,7 +38,8 @@ type Stream struct {
 	listener net.Listener // nil: no server
 	in       []byte       // read, and not yet given: Receive's
 	buffer   []byte
-	done     chan struct{}
+	ctx      context.Context // done when the port is closed
+	done     context.CancelFunc
 
 	mu     sync.Mutex
 	conn   *link // nil: no peer
@@ -57,7 +59,8 @@ type link struct {
 
 // NewStream makes the port. A peer that must be there and is not is an error.
 func NewStream(c StreamConfig) (*Stream, error) {
-	s := &Stream{c: c, buffer: make([]byte, 256<<10), done: make(chan struct{})}
+	s := &Stream{c: c, buffer: make([]byte, 256<<10)}
+	s.ctx, s.done = context.WithCancel(context.Background())
 	var err error
 	switch {
 	case c.Address.Network == "fd":
@@ -70,6 +73,7 @@ func NewStream(c StreamConfig) (*Stream, error) {
 		err = s.connect()
 	}
 	if err != nil {
+		s.done()
 		return nil, fmt.Errorf("netdev/socket: %s: %w", c.Address, err)
 	}
 	return s, nil
@@ -97,7 +101,8 @@ func (s *Stream) connect() error {
 	if s.c.Address.Network == "unix" {
 		network = "unix"
 	}
-	c, err := net.DialTimeout(network, s.c.Address.String(), 10*time.Second)
+	d := net.Dialer{Timeout: 10 * time.Second}
+	c, err := d.DialContext(s.ctx, network, s.c.Address.String())
 	if err != nil {
 		return err
 	}
@@ -135,21 +140,30 @@ func (s *Stream) peer() (*link, error) {
 			return c, nil
 		case s.listener != nil:
 			n, err := s.listener.Accept()
-			if err != nil {
-				return nil, io.EOF // closed: nothing else ends a listener
+			switch {
+			case err == nil:
+				_ = s.take(n)
+			case errors.Is(err, net.ErrClosed):
+				return nil, io.EOF
+			default: // no descriptors left, or the like
+				s.pause(100 * time.Millisecond)
 			}
-			_ = s.take(n)
 		case s.c.Reconnect == 0:
 			return nil, io.EOF
 		default:
 			if s.connect() == nil {
 				continue
 			}
-			select {
-			case <-time.After(s.c.Reconnect):
-			case <-s.done:
-			}
+			s.pause(s.c.Reconnect)
 		}
+	}
+}
+
+// pause waits, but not for longer than the port is open.
+func (s *Stream) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-s.ctx.Done():
 	}
 }
 
@@ -280,7 +294,7 @@ func (s *Stream) Close() error {
 		return nil
 	}
 	s.closed = true
-	close(s.done)
+	s.done()
 	var err error
 	if s.listener != nil {
 		err = s.listener.Close()
