@@ -192,7 +192,7 @@ func endsSequence(in *decode.Inst) bool {
 		return true // see differ.registers
 	}
 	if in.Op == optab.PUSHSEG && in.OpSize == 4 {
-		return true // see differ.stackBytes
+		return true // see differ.otherBytes
 	}
 	return savesPointers(in) || undefined(in, &State{}, false) != 0 || undefinedResult(in, &State{}, false)
 }

@@ -146,7 +146,11 @@ func (q *seqGen) unwanted(in *decode.Inst) bool {
 		}
 	case optab.PUSHSEG:
 		if in.OpSize == 4 && !q.s.Soft {
-			return true // see differ.stackBytes
+			return true // see differ.otherBytes
+		}
+	case optab.LODS, optab.SCAS:
+		if in.Mode == decode.Mode64 && repeatsShort(in) && !q.s.Soft {
+			return true // see differ.stringMask
 		}
 	case optab.CMPS:
 		return true // see isCMPS

@@ -84,15 +84,24 @@ func repeats(in *decode.Inst) bool {
 	return false
 }
 
-// stringMask is what of a register is compared of a repeated string instruction that
-// faults: with 32-bit addresses Intel clears the upper halves of those that it counts
-// with though nothing is done yet.
+// stringMask is what of a register is compared after a repeated string instruction:
+// with 32-bit addresses Intel clears the upper halves of those that it counts with
+// though nothing is done, because of a fault or a count of 0.
 func (d *differ) stringMask(reg int) uint64 {
-	if at := d.stopped; intelHost() && at != nil && repeats(at) && at.AddrSize == 4 &&
-		(reg == x86.RCX || reg == x86.RSI || reg == x86.RDI) {
+	if intelHost() && (reg == x86.RCX || reg == x86.RSI || reg == x86.RDI) && d.has(repeatsShort) {
 		return 0xffffffff
 	}
 	return ^uint64(0)
+}
+
+// repeatsShort reports a repeated string instruction with 32-bit addresses.
+func repeatsShort(in *decode.Inst) bool { return repeats(in) && in.AddrSize == 4 }
+
+// maskedPastEnd reports a masked move that the host faults for elements past the
+// segment's end that the mask leaves out.
+func maskedPastEnd(at *decode.Inst, want *Result) bool {
+	return intelHost() && at != nil && at.Mode != decode.Mode64 && (want.Vector == x86.GP || want.Vector == x86.SSFault) &&
+		at.Op >= optab.VMASKMOVPS && at.Op <= optab.VPMASKMOVQ
 }
 
 // stringFlags is the flags not compared of a repeated comparison that faults: Intel
@@ -105,19 +114,20 @@ func (d *differ) stringFlags() uint64 {
 }
 
 // convertedFlags is the flags of MXCSR not compared of a VCVTPS2PH whose store faults:
-// Intel has set them by then.
-func (d *differ) convertedFlags(want *Result) uint32 {
-	if at := d.stopped; intelHost() && at != nil && at.Op == optab.VCVTPS2PH && (memoryFault(want.Vector) || want.Vector == x86.AC) {
+// Intel has set them by then, and raised #XM before. berth looks at the operand first.
+func (d *differ) convertedFlags(got *Result) uint32 {
+	if at := d.stopped; intelHost() && at != nil && at.Op == optab.VCVTPS2PH && (memoryFault(got.Vector) || got.Vector == x86.AC) {
 		return 0x3f
 	}
 	return 0
 }
 
-// gatherRest is the bytes of a vector register, from which on it is not compared: those
-// of a gather's mask that no element belongs to, which Intel has changed when it faults.
+// gatherRest is the bytes of a vector register from which on it is not compared: those
+// of a gather's mask and destination that no element belongs to, which Intel has
+// changed when it faults.
 func (d *differ) gatherRest(reg int) int {
 	at := d.stopped
-	if !intelHost() || at == nil || !gathers(at.Row) || int(at.V) != reg {
+	if !intelHost() || at == nil || !gathers(at.Row) || int(at.V) != reg && int(at.Reg) != reg {
 		return 32
 	}
 	size, index := int(max(at.OpSize, 4)), 4
@@ -127,10 +137,15 @@ func (d *differ) gatherRest(reg int) int {
 	return 16 << at.L / max(size, index) * size
 }
 
-// stackBytes is the sandbox offsets that Intel writes and berth does not, or the other
-// way: the upper half of a selector pushed as 4 bytes (SDM vol. 2, PUSH), and the
-// return address of a CALL to a non-canonical address.
-func (d *differ) stackBytes(want *Result) (at, n int) {
+// storesTen reports the stores of 80 bits.
+func storesTen(in *decode.Inst) bool {
+	return in.Mem && (in.Op == optab.FSTP || in.Op == optab.FBSTP) && in.Row.Args[0] == optab.Mt
+}
+
+// otherBytes is the sandbox offsets that Intel writes and berth does not, or the other
+// way: the upper half of a selector pushed as 4 bytes (SDM vol. 2, PUSH), the return
+// address of a CALL to nowhere, and the first of 80 bits whose store faults on the rest.
+func (d *differ) otherBytes(want *Result) (at, n int) {
 	_, base := bases(d.c.Mode)
 	sp := want.State.GPR[x86.RSP]
 	if d.c.Mode == decode.Mode16 {
@@ -141,8 +156,13 @@ func (d *differ) stackBytes(want *Result) (at, n int) {
 	case !intelHost():
 	case want.Vector == x86.BP && d.last.Op == optab.PUSHSEG && d.last.OpSize == 4:
 		return int(sp) + 2, 2
-	case want.Vector == x86.GP && d.stopped != nil && d.stopped.Op == optab.CALL && d.c.Mode == decode.Mode64:
-		return int(sp) - 8, 8
+	case d.stopped == nil:
+	case want.Vector == x86.GP && d.stopped.Op == optab.CALL:
+		return int(sp) - int(d.stopped.OpSize), int(d.stopped.OpSize)
+	case memoryFault(want.Vector) && storesTen(d.stopped) && d.single:
+		return int(linear(d.stopped, &d.c.State) - sandboxBase), 10
+	case want.Vector == x86.PF && storesTen(d.stopped):
+		return int(want.CR2-sandboxBase) - 9, 9
 	}
 	return 0, 0
 }
@@ -150,5 +170,5 @@ func (d *differ) stackBytes(want *Result) (at, n int) {
 // intelUnclear reports a fault of a sequence behind which registers are not compared,
 // for the reasons above.
 func intelUnclear(in *decode.Inst, vector uint8) bool {
-	return intelHost() && memoryFault(vector) && (storesMMX(in) || in.Op == optab.VCVTPS2PH || repeats(in) && (in.AddrSize == 4 || in.Op == optab.SCAS))
+	return intelHost() && memoryFault(vector) && (storesMMX(in) || storesTen(in) || in.Op == optab.VCVTPS2PH || repeats(in) && (in.AddrSize == 4 || in.Op == optab.SCAS))
 }

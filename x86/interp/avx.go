@@ -219,6 +219,9 @@ func (c *CPU) vexFlags(in *decode.Inst, f fp.Flags) status {
 		c.fpu.mxcsr |= uint32(f)
 		return next
 	}
+	if in.Op == optab.DPPS || in.Op == optab.DPPD { // it stops between its steps
+		return c.sseFlags(c.unmaskedSSE(in))
+	}
 	if masked&(fp.OE|fp.UE) != fp.OE|fp.UE && f&(fp.PreFlags&^masked) == 0 {
 		f = c.unmaskedFlags(in, f)
 	}
