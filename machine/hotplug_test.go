@@ -7,9 +7,12 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"berth/accel/kvm"
 	"berth/device/pcihp"
@@ -297,4 +300,32 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(list)
+}
+
+// A cable made of a descriptor goes with a NIC that could not be plugged in: the number of a
+// descriptor that is closed may be another's by the next attempt.
+func TestANICThatFailsTakesItsDescriptorsCableAlong(t *testing.T) {
+	m, _, _ := slotted(t, 1)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fds[1]) }()
+	stranger := pci.NewFunction("stranger", pci.Identity{})
+	if err := errors.Join(stranger.AddExpress(), m.board.slots.ports[0].Plug(stranger)); err != nil {
+		t.Fatal(err)
+	}
+	do(t, m, func() error {
+		return m.AddCable(spec.NIC{ID: "n", Type: "stream", Addr: spec.SocketAddress{FD: strconv.Itoa(fds[0])}})
+	})
+	plug := func() error {
+		return m.PlugNIC(Place{ID: "a"}, "n", func(n spec.NIC) (spec.NIC, error) { return n, nil })
+	}
+	if err := m.Do(plug); err == nil || !strings.Contains(err.Error(), "stranger") {
+		t.Errorf("%v", err)
+	}
+	if err := m.Do(plug); err == nil || !strings.Contains(err.Error(), "can't find value 'n'") {
+		t.Errorf("the second time: %v", err)
+	}
+	m.board.slots.ports[0].Unplug()
 }

@@ -321,7 +321,7 @@ func (m *Machine) PlugNIC(at Place, id string, change func(spec.NIC) (spec.NIC, 
 		err = m.plug(slot, at.ID, path, x.dev, pluggedCable{m, x})
 	}
 	if err != nil && x.dev != nil {
-		err = errors.Join(err, x.close())
+		err = errors.Join(err, c.end(x))
 	}
 	return err
 }
@@ -332,15 +332,21 @@ type pluggedCable struct {
 	c *cable
 }
 
-// Close ends the NIC. Its cable stays, and is made anew for the next, unless it was made
-// of descriptors, which are closed.
+// Close ends the NIC.
 func (p pluggedCable) Close() error {
 	c := &p.m.board.cables
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := p.c.close()
-	if n := p.c.spec; p.c.gone || len(n.FDs) > 0 || n.Addr.Type == "fd" || n.Local.Type == "fd" {
-		c.list = slices.DeleteFunc(c.list, func(x *cable) bool { return x == p.c })
+	return c.end(p.c)
+}
+
+// end ends the NIC at a cable. The cable stays, and is made anew for the next, unless it
+// was made of descriptors, which are closed: their numbers may be others' by then. Called
+// with mu held.
+func (c *cables) end(x *cable) error {
+	err := x.close()
+	if n := x.spec; x.gone || len(n.FDs) > 0 || n.Addr.Type == "fd" || n.Local.Type == "fd" {
+		c.list = slices.DeleteFunc(c.list, func(y *cable) bool { return x == y })
 	}
 	return err
 }
