@@ -177,11 +177,26 @@ func (d *Datagram) Receive(p []byte) (int, error) {
 			return netdev.HeaderSize + n, nil
 		case d.closed.Load():
 			return 0, io.EOF
-		case err == nil, errors.Is(err, unix.ECONNREFUSED): // nobody was there for a frame of ours
+		case err == nil, passes(err):
 		default:
 			return 0, fmt.Errorf("netdev/socket: %w", err)
 		}
 	}
+}
+
+// passes reports whether an error is what somebody on the way said, by ICMP, of a frame of
+// ours: who is not there now may come yet, and anybody may say so.
+func passes(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET,
+		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EMSGSIZE, unix.EPROTO:
+		return true
+	}
+	return false
 }
 
 // Send implements netdev.Port. A peer that is not there, or takes nothing, has no frame.

@@ -404,3 +404,52 @@ func TestCloseEndsACall(t *testing.T) {
 		t.Error("Receive goes on")
 	}
 }
+
+// A connected UDP socket hears by ICMP what anybody says of its frames, and goes on.
+func TestWhatICMPSaysEndsNoPort(t *testing.T) {
+	far, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := net.DialUDP("udp4", nil, far.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := near.LocalAddr().(*net.UDPAddr)
+	f, err := near.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = near.Close()
+	d, err := NewDatagram(Address{Network: "fd", FD: dup(t, f)}, Address{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	raw, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Skipf("no raw socket may be made here (CAP_NET_RAW): %v", err)
+	}
+	defer raw.Close()
+	// type 3, code 2: protocol unreachable | checksum | 0, 4 | headers of the datagram
+	m := []byte{3, 2, 0, 0, 0, 0, 0, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
+	m = binary.BigEndian.AppendUint16(m, uint16(own.Port))
+	m = binary.BigEndian.AppendUint16(m, uint16(far.LocalAddr().(*net.UDPAddr).Port))
+	m = append(m, 0, 8, 0, 0)
+	sum := uint32(0)
+	for i := 0; i < len(m); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(m[i:]))
+	}
+	binary.BigEndian.PutUint16(m[2:], ^uint16(sum%0xffff))
+	if _, err := raw.Write(m); err != nil {
+		t.Fatal(err)
+	}
+	frame := netdevtest.Frame([6]byte{2}, [6]byte{4}, 100)
+	if _, err := far.WriteToUDP(frame, own); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Receive(make([]byte, netdev.MaxFrame)); err != nil || n != netdev.HeaderSize+100 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
