@@ -73,7 +73,8 @@ const (
 var ErrEnded = errors.New("the VM has ended")
 
 // Do runs f on the goroutine that owns the machine, between two events, and waits
-// for it. Once Run has returned, it does not run f and returns ErrEnded.
+// for it. Before Run it waits; once Run has returned, or Forgo has been called, it does
+// not run f and returns ErrEnded.
 func (m *Machine) Do(f func() error) error {
 	done := make(chan error, 1)
 	select {
@@ -128,7 +129,7 @@ func (m *Machine) Reset() error {
 // Quit ends the VM at once. Safe from any goroutine.
 func (m *Machine) Quit() { m.say(m.wishes, event{kind: eventStop, cause: ByQuit}) }
 
-// Ended is closed when Run has returned.
+// Ended is closed when Run has returned, or will not be called.
 func (m *Machine) Ended() <-chan struct{} { return m.ended }
 
 func (m *Machine) notify(n Notice) {

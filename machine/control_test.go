@@ -116,3 +116,18 @@ func TestNoShutdownKeepsTheVM(t *testing.T) {
 	m.Quit()
 	<-end
 }
+
+// Whoever wants something of a VM that could not be begun is answered.
+func TestForgoneVMAnswers(t *testing.T) {
+	m := build(t, &script{}, 1)
+	answer := make(chan error)
+	go func() { answer <- m.Do(m.Pause) }()
+	m.Forgo()
+	if err := <-answer; !errors.Is(err, ErrEnded) {
+		t.Errorf("waiting: %v", err)
+	}
+	m.Forgo()
+	if err := m.Do(m.Pause); !errors.Is(err, ErrEnded) {
+		t.Errorf("afterwards: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
 	"berth/accel"
@@ -46,6 +47,7 @@ type Machine struct {
 	wishes   chan event  // of the user
 	requests chan func() // for Run's goroutine
 	ended    chan struct{}
+	forgone  sync.Once // closes ended
 
 	// Run's own:
 	status      Status
@@ -162,7 +164,7 @@ func (m *Machine) Kill(why string) {
 // Run starts the vCPUs, unless the spec says that somebody else will, and returns
 // when the VM has ended. An error means that the host, not the guest, failed.
 func (m *Machine) Run() (Outcome, error) {
-	defer close(m.ended)
+	defer m.Forgo()
 	defer m.logCounts()
 	if err := m.board.start(); err != nil {
 		return Outcome{}, err
@@ -186,6 +188,10 @@ func (m *Machine) Run() (Outcome, error) {
 		}
 	}
 }
+
+// Forgo says that Run will not be called: whoever waits in Do is answered. Once Run has
+// returned it does nothing.
+func (m *Machine) Forgo() { m.forgone.Do(func() { close(m.ended) }) }
 
 // logCounts says what each disk did, and how many instructions each vCPU ran, where
 // the accelerator counts them.

@@ -94,6 +94,7 @@ func (m *Monitor) Close() {
 	m.net.close()
 	m.closeHumans()
 	m.server.Close()
+	m.serving.Wait() // a dump that was asked for meanwhile
 }
 
 // events are those that a VM may emit.

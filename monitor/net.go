@@ -24,10 +24,13 @@ type network struct {
 	told      map[string]bool          // NICs whose filter has changed, of which nobody has asked since
 	announced map[string]*announcement // under way, by ID
 	closed    bool
+	sending   sync.Mutex // one round of announcements is sent; before mu
 }
 
-// close ends announcements.
+// close ends announcements: none is sent once it returns.
 func (n *network) close() {
+	n.sending.Lock()
+	defer n.sending.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
@@ -125,10 +128,10 @@ func (m *Monitor) nic(name string) *machine.NIC {
 func (m *Monitor) queryRxFilter(_ *qmp.Call, a *queryFilter) (list []rxFilter, err error) {
 	for _, n := range m.vm.NICs() {
 		if a.Name == nil || n.Name == *a.Name {
-			list = append(list, describeFilter(n))
 			m.net.mu.Lock()
-			delete(m.net.told, n.Path)
+			delete(m.net.told, n.Path) // first: what changes from now on is told of
 			m.net.mu.Unlock()
+			list = append(list, describeFilter(n))
 		}
 	}
 	if a.Name != nil && list == nil {
@@ -218,6 +221,14 @@ func (m *Monitor) announce(a *announce) {
 // announceOnce is one round: the pause after it is the initial one and a step for each
 // round, but no longer than the longest.
 func (m *Monitor) announceOnce(id string, x *announcement) {
+	m.net.sending.Lock()
+	defer m.net.sending.Unlock()
+	m.net.mu.Lock()
+	over := m.net.closed
+	m.net.mu.Unlock()
+	if over {
+		return
+	}
 	for _, n := range m.vm.NICs() {
 		if x.Interfaces == nil || slices.Contains(*x.Interfaces, n.Name) {
 			_ = n.Announce() // one that cannot now may in the next round

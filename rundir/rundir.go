@@ -274,7 +274,7 @@ func (v *VM) Kill() error {
 	defer unix.Close(fd)
 	// The descriptor stands for one process; whether that is the VM's still is seen
 	// by the lock that it holds.
-	if _, err := Find(filepath.Dir(v.path), v.Name); err != nil {
+	if now, err := Find(filepath.Dir(v.path), v.Name); err != nil || now.PID != v.PID {
 		return nil
 	}
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)

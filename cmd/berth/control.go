@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"slices"
+	"time"
 
 	"berth/chardev"
 	"berth/gdb"
@@ -80,7 +83,8 @@ func (c *controls) open(s spec.Control) error {
 	return nil
 }
 
-// serve begins to answer; it returns once those have connected that the VM waits for.
+// serve begins to answer; it returns once those have connected that the VM waits for, or
+// a signal asks berth to end.
 func (c *controls) serve(stderr io.Writer) error {
 	for _, d := range c.dialed {
 		go c.converse(d.Conn, d.protocol)
@@ -90,8 +94,7 @@ func (c *controls) serve(stderr io.Writer) error {
 			go c.accept(l)
 			continue
 		}
-		fmt.Fprintf(stderr, "berth: waiting for a connection to %s\n", l.Addr())
-		conn, err := l.Accept()
+		conn, err := l.first(stderr)
 		if err != nil {
 			return fmt.Errorf("waiting for a connection to %s: %w", l.Addr(), err)
 		}
@@ -99,6 +102,22 @@ func (c *controls) serve(stderr io.Writer) error {
 		go c.accept(l)
 	}
 	return nil
+}
+
+// first is the first connection, unless a signal comes before.
+func (l listener) first(stderr io.Writer) (net.Conn, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), endingSignals...)
+	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	fmt.Fprintf(stderr, "berth: waiting for a connection to %s\n", l.Addr())
+	conn, err := l.Accept()
+	if ctx.Err() != nil {
+		if conn != nil {
+			_ = conn.Close()
+		}
+		return nil, errors.New("ended by a signal")
+	}
+	return conn, err
 }
 
 // converse answers who is at the other end of conn.
@@ -113,12 +132,19 @@ func (c *controls) converse(conn net.Conn, protocol string) {
 	}
 }
 
+// acceptPause is how long nobody is accepted after that has failed.
+const acceptPause = 100 * time.Millisecond
+
 // accept does so for whoever connects.
 func (c *controls) accept(l listener) {
 	for {
 		conn, err := l.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil: // too many descriptors are open: some are closed soon
+			time.Sleep(acceptPause)
+			continue
 		}
 		go c.converse(conn, l.protocol)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
@@ -166,10 +167,16 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 	if err := os.WriteFile("/proc/self/comm", []byte(m.Name), 0); err != nil {
 		log.Warn("naming the process", "err", err)
 	}
-	defer func() { _ = control.close() }() // before vm is: whoever is at work with it is waited for
+	defer func() {
+		vm.Forgo()
+		_ = control.close() // before vm is: whoever is at work with it is waited for
+	}()
 	mon.Attach(vm)
 	debugger.Attach(vm)
 	introduce(stderr, accelerator.Name(), why, vm)
+	if err := control.serve(stderr); err != nil {
+		return err
+	}
 	console.attach, console.alone = control.human, m.MonitorOnStdio()
 	if !detached {
 		leave, err := tie(m, vm, console, interactive, stdin, stderr)
@@ -179,9 +186,6 @@ func runMachine(m spec.Machine, verbose, detached bool, stdin *os.File, stdout, 
 		defer leave()
 	}
 	defer watchSignals(vm, stderr)()
-	if err := control.serve(stderr); err != nil {
-		return err
-	}
 	if detached {
 		if err := background(dir); err != nil {
 			return err
@@ -251,15 +255,23 @@ func newLog(stderr io.Writer, verbose, color bool) *slog.Logger {
 	return slog.New(tint.NewTextHandler(stderr, &tint.Options{Level: level, TimeFormat: "15:04:05.000", NoColor: !color}))
 }
 
+// endingSignals are those that ask berth to end.
+var endingSignals = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+
 // watchSignals presses the power button at the first SIGTERM, SIGINT, SIGHUP
-// or SIGQUIT and stops the VM at the second. The returned function ends the watch.
+// or SIGQUIT and stops the VM at the second. After
+// stop, signals do nothing: the process ends as soon as its disks are closed.
 func watchSignals(vm *machine.Machine, stderr io.Writer) (stop func()) {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+	signal.Notify(signals, endingSignals...)
+	var over atomic.Bool
 	go func() {
 		pressed := false
 		for s := range signals {
-			if pressed {
+			switch {
+			case over.Load():
+				continue
+			case pressed:
 				vm.Kill(fmt.Sprintf("a second signal (%s)", s))
 				continue
 			}
@@ -267,10 +279,7 @@ func watchSignals(vm *machine.Machine, stderr io.Writer) (stop func()) {
 			go firstSignal(vm, s, stderr)
 		}
 	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-	}
+	return func() { over.Store(true) }
 }
 
 // firstSignal presses the power button of a guest that runs, and ends a VM whose

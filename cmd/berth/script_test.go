@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"sync"
 	"syscall"
@@ -79,7 +80,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // signalled sends a SIGTERM each time the guest or berth has said something new
-// that asks for it: "r" when the guest runs, "pressing" after the first signal.
+// that asks for it: "r" when the guest runs or berth waits for a client, "pressing" after the first signal.
 type signalled struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
@@ -92,8 +93,8 @@ func (s *signalled) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.said.Write(p)
-	cues := [][]byte{[]byte("r\n"), []byte("pressing the power button")}
-	for s.sent < s.left && bytes.Contains(s.said.Bytes(), cues[s.sent]) {
+	cues := []*regexp.Regexp{regexp.MustCompile("r\n|waiting for a connection"), regexp.MustCompile("pressing the power button")}
+	for s.sent < s.left && cues[s.sent].Match(s.said.Bytes()) {
 		s.sent++
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	}

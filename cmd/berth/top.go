@@ -65,6 +65,10 @@ func count(ctx context.Context, v *rundir.VM) (c counted, err error) {
 		TxPackets uint64 `json:"tx-packets"`
 	}
 	err = errors.Join(q.Do(ctx, "query-status", nil, &status), q.Do(ctx, "query-blockstats", nil, &disks), q.Do(ctx, "__berth_query-nics", nil, &nics))
+	if err != nil {
+		c.status = "no answer" // it ends, or a dump keeps its monitor busy
+		return c, nil
+	}
 	c.status, c.disks, c.nics = status.Status, map[string]moved{}, map[string]moved{}
 	for i, d := range disks {
 		name := d.Device
@@ -79,7 +83,7 @@ func count(ctx context.Context, v *rundir.VM) (c counted, err error) {
 	for _, n := range nics {
 		c.nics[n.ID] = moved{n.RxBytes, n.TxBytes, n.RxPackets, n.TxPackets}
 	}
-	return c, err
+	return c, nil
 }
 
 // topCommand shows what running VMs do in a second.
@@ -202,10 +206,13 @@ func showParts(w io.Writer, a, b counted) {
 		fmt.Fprintf(w, "vCPU %d\t%.0f\t\t\t\t\t\n", i, r.percent(b.VCPUs[i]-a.VCPUs[i]))
 	}
 	fmt.Fprintf(w, "process\t%.0f\t\t\t\t\t\n", r.percent(b.CPU-a.CPU))
-	for what, parts := range map[string][2]map[string]moved{"disk": {a.disks, b.disks}, "nic": {a.nics, b.nics}} {
-		for _, name := range slices.Sorted(maps.Keys(parts[1])) {
-			m := r.of(parts[0][name], parts[1][name])
-			fmt.Fprintf(w, "%s %s\t\t%s\t%s\t%.0f\t%.0f\t\n", what, name, amount(m.inBytes), amount(m.outBytes), m.inOps, m.outOps)
+	for _, p := range []struct {
+		what          string
+		before, after map[string]moved
+	}{{"disk", a.disks, b.disks}, {"nic", a.nics, b.nics}} {
+		for _, name := range slices.Sorted(maps.Keys(p.after)) {
+			m := r.of(p.before[name], p.after[name])
+			fmt.Fprintf(w, "%s %s\t\t%s\t%s\t%.0f\t%.0f\t\n", p.what, name, amount(m.inBytes), amount(m.outBytes), m.inOps, m.outOps)
 		}
 	}
 }
