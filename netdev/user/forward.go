@@ -259,7 +259,9 @@ func (n *Network) dialForward(ctx context.Context, f *spec.GuestForward) (socket
 }
 
 // startCommand starts a command whose standard input and output are the connection. It is
-// split at spaces, as QEMU's is, and ends with the network at the latest.
+// split at spaces, as QEMU's is, and ends with the network at the latest. Until it ends it
+// has a place among the streams: one that stays when its connection is gone is no way to more
+// processes than that.
 func (n *Network) startCommand(command string) (socket, error) {
 	words := strings.Fields(command)
 	if len(words) == 0 {
@@ -281,17 +283,24 @@ func (n *Network) startCommand(command string) (socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !n.streams.reserve() {
+		conn.Close()
+		return nil, errors.New("too many streams and commands")
+	}
 	if !n.enter() {
+		n.streams.free()
 		conn.Close()
 		return nil, errClosed
 	}
 	if err := c.Start(); err != nil {
 		n.work.Done()
+		n.streams.free()
 		conn.Close()
 		return nil, err
 	}
 	go func() {
 		defer n.work.Done()
+		defer n.streams.free()
 		c.Wait()
 	}()
 	return conn.(socket), nil

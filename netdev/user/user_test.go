@@ -500,3 +500,29 @@ func TestGuestForward(t *testing.T) {
 	g.refused(t, "10.0.2.100:5")
 	g.refused(t, "10.0.2.100:6")
 }
+
+// A guest cannot have more commands than streams by leaving those that do not end.
+func TestACommandThatStaysHasAPlace(t *testing.T) {
+	n := start(t, nil)
+	places := func() int {
+		n.streams.mu.Lock()
+		defer n.streams.mu.Unlock()
+		return n.streams.count
+	}
+	for range 3 {
+		c, err := n.startCommand("sleep 1000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+	if k := places(); k != 3 {
+		t.Errorf("3 commands have %d places", k)
+	}
+	if _, err := n.startCommand("/nowhere"); err == nil || places() != 3 {
+		t.Errorf("%v; %d places", err, places())
+	}
+	if err := n.Close(); err != nil || places() != 0 {
+		t.Errorf("%v; %d places in the end", err, places())
+	}
+}
