@@ -71,7 +71,7 @@ func NewConsole(host chardev.Port, log *slog.Logger) *Device {
 // /dev/virtio-ports/NAME, and the host. If Host is a chardev.Plug, the guest is
 // told when somebody is there; nil is a port with nothing plugged in. Opened, if it is
 // not nil, is told when a program of the guest opens the port and closes it; its calls
-// for one port do not overlap, and hold no lock.
+// for one port do not overlap. It must not wait: the device may be in the middle of a reset.
 type Named struct {
 	Name   string
 	Host   chardev.Port
