@@ -1,6 +1,7 @@
 package user
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -191,12 +192,19 @@ func (n *Network) sent(d *datagram, err error) {
 	}
 }
 
+// openUDP makes a flow of UDP's. Go lets every socket send to all hosts of a network at once,
+// at an address that the host alone knows for such a one: a guest may not.
 func (n *Network) openUDP(f flow, to netip.AddrPort) *datagram {
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 0) })
+		return errors.Join(err, cerr)
+	}}
+	c, err := d.DialContext(n.ctx, "udp", to.String())
 	if err != nil {
 		return nil
 	}
-	raw, err := c.SyscallConn()
+	raw, err := c.(*net.UDPConn).SyscallConn()
 	return n.open(&datagram{flow: f, raw: raw, own: c}, err)
 }
 

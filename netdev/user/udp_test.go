@@ -371,3 +371,16 @@ func TestPingElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// A guest does not reach all hosts of a network at once: 127.255.255.255 is such an address
+// of every host's.
+func TestNothingIsBroadcastOnTheHost(t *testing.T) {
+	n := start(t, nil)
+	f := flow{proto: header.UDPProtocolNumber, guest: netip.AddrPortFrom(n.cfg.First, 5000), far: netip.MustParseAddrPort("192.0.2.255:9")}
+	if n.openUDP(f, netip.MustParseAddrPort("127.255.255.255:9")) != nil {
+		t.Error("a flow of broadcasts was opened")
+	}
+	if n.openUDP(f, netip.MustParseAddrPort("127.0.0.1:9")) == nil {
+		t.Error("a flow to one host was not opened")
+	}
+}
