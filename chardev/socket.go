@@ -76,6 +76,15 @@ func Listen(path string) (*Socket, error) {
 
 // ListenTCP listens on address, HOST:PORT; without a host on the loopback alone.
 func ListenTCP(address string) (*Socket, error) {
+	l, err := ListenLocal(address)
+	if err != nil {
+		return nil, err
+	}
+	return listening(l), nil
+}
+
+// ListenLocal is ListenTCP for who accepts connections itself.
+func ListenLocal(address string) (net.Listener, error) {
 	if strings.HasPrefix(address, ":") {
 		address = "localhost" + address
 	}
@@ -83,7 +92,7 @@ func ListenTCP(address string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %s: %w", address, cause(err))
 	}
-	return listening(l), nil
+	return l, nil
 }
 
 func listening(l net.Listener) *Socket {

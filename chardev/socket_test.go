@@ -345,3 +345,15 @@ func TestASocketOutlivesAWantOfDescriptors(t *testing.T) {
 		t.Error("nobody is connected any more")
 	}
 }
+
+// An address without a host is this host's alone.
+func TestNoHostIsLoopback(t *testing.T) {
+	l, err := ListenLocal(":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if a := l.Addr().(*net.TCPAddr); !a.IP.IsLoopback() {
+		t.Errorf("listens on %s", a)
+	}
+}

@@ -160,15 +160,29 @@ func (m *Monitor) over() bool {
 	}
 }
 
-// create makes a file of the host that only its owner can read.
+// create makes a file of the host that only its owner can read. It refuses a FIFO: all
+// monitors would wait for its reader.
 func create(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		var no unix.Errno
-		if errors.As(err, &no) {
-			text := no.Error()
-			return nil, fmt.Errorf("Could not open '%s': %s", path, strings.ToUpper(text[:1])+text[1:])
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o600)
+	fifo := errors.Is(err, unix.ENXIO)
+	if err == nil {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
 		}
+		fifo = st.Mode()&os.ModeNamedPipe != 0
+	}
+	var no unix.Errno
+	switch {
+	case fifo && f != nil:
+		_ = f.Close() // nothing was written
+		fallthrough
+	case fifo:
+		return nil, fmt.Errorf("Could not open '%s': it is a FIFO, not a file", path)
+	case errors.As(err, &no):
+		text := no.Error()
+		return nil, fmt.Errorf("Could not open '%s': %s", path, strings.ToUpper(text[:1])+text[1:])
+	case err != nil:
 		return nil, err
 	}
 	return f, nil

@@ -2,8 +2,10 @@ package monitor
 
 import (
 	"debug/elf"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,5 +77,30 @@ func TestHumanReadsRunningVCPUs(t *testing.T) {
 	}
 	if out, _ := m.run(s, "info cpus"); !strings.Contains(out, "* CPU #1") {
 		t.Errorf("%s", out)
+	}
+}
+
+// A FIFO is refused, whether somebody reads it or not: a reader that stops would have
+// every monitor wait, and the VM's end.
+func TestFIFOIsNoFile(t *testing.T) {
+	m := vmForTest(t)
+	s := hmp.NewState()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "Error: Could not open '" + path + "': it is a FIFO, not a file\n"
+	for _, line := range []string{"dump-guest-memory " + path, "pmemsave 0 16 \"" + path + "\"", "memsave 0 16 \"" + path + "\""} {
+		if out, _ := m.run(s, line); out != want {
+			t.Errorf("nobody reads: %s: %q", line, out)
+		}
+	}
+	r, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if out, _ := m.run(s, "pmemsave 0 16 \""+path+"\""); out != want {
+		t.Errorf("somebody reads: %q", out)
 	}
 }

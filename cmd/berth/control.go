@@ -74,7 +74,7 @@ func (c *controls) open(s spec.Control) error {
 	if network == "unix" {
 		l, err = chardev.ListenPrivate(address)
 	} else {
-		l, err = net.Listen(network, address)
+		l, err = chardev.ListenLocal(address)
 	}
 	if err != nil {
 		return err
