@@ -83,9 +83,6 @@ func (m *Monitor) Descriptors() formats.DescriptorSets { return &m.descriptors }
 // Attach gives the monitor its VM, before any session begins.
 func (m *Monitor) Attach(vm *machine.Machine) { m.vm = vm }
 
-// Accept serves whoever connects to l until l is closed.
-func (m *Monitor) Accept(l net.Listener) { m.server.Accept(l) }
-
 // Serve answers who is at the other end of conn until that ends.
 func (m *Monitor) Serve(conn net.Conn) { m.server.Serve(conn) }
 

@@ -77,6 +77,17 @@ type talker struct {
 	in   *json.Decoder
 }
 
+// serveAll serves whoever connects to l, until l is closed.
+func serveAll(s *Server, l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go s.Serve(conn)
+	}
+}
+
 func talkTo(t *testing.T, s *Server) *talker {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "qmp")
@@ -84,7 +95,7 @@ func talkTo(t *testing.T, s *Server) *talker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go s.Accept(l)
+	go serveAll(s, l)
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -401,7 +412,7 @@ func TestClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go s.Accept(l)
+	go serveAll(s, l)
 	heard := make(chan ClientEvent, 1)
 	c, err := Dial(t.Context(), path, func(e ClientEvent) { heard <- e })
 	if err != nil {

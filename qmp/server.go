@@ -93,17 +93,6 @@ func (s *Server) Serve(conn net.Conn) {
 	s.done.Done()
 }
 
-// Accept serves whoever connects to l, until l is closed.
-func (s *Server) Accept(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go s.Serve(conn)
-	}
-}
-
 // Close ends all sessions and waits for the commands that they run. What was
 // answered before is sent first, for a second at most.
 func (s *Server) Close() {

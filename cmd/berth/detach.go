@@ -88,13 +88,18 @@ func background(d *rundir.Dir) error {
 // loggedConsole is the socket of a serial port whose bytes are kept in a file too.
 type loggedConsole struct {
 	*chardev.Socket
-	mu  sync.Mutex
-	log *os.File
+	mu   sync.Mutex
+	log  *os.File
+	size int // of the log, bytes
 }
+
+// maxConsoleLog is how long the log of a serial port gets, in bytes: a guest must not
+// fill its host's disk. Then the older half of it goes.
+const maxConsoleLog = 16 << 20
 
 // newLoggedConsole makes the serial port's host end of a VM in the background.
 func newLoggedConsole(d *rundir.Dir) (*loggedConsole, error) {
-	log, err := os.OpenFile(d.Path(rundir.ConsoleText), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(d.Path(rundir.ConsoleText), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +114,23 @@ func newLoggedConsole(d *rundir.Dir) (*loggedConsole, error) {
 // is no reason to hold the guest.
 func (c *loggedConsole) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	_, _ = c.log.Write(p)
+	c.keep(p)
 	c.mu.Unlock()
 	return c.Socket.Write(p)
+}
+
+// keep adds p to the log. mu is held.
+func (c *loggedConsole) keep(p []byte) {
+	if c.size+len(p) > maxConsoleLog {
+		half := make([]byte, min(c.size, maxConsoleLog/2))
+		n, _ := c.log.ReadAt(half, int64(c.size-len(half)))
+		if c.log.Truncate(0) != nil {
+			return
+		}
+		c.size, _ = c.log.Write(half[:n])
+	}
+	n, _ := c.log.Write(p)
+	c.size += n
 }
 
 // Close implements chardev.Port.

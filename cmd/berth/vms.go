@@ -202,6 +202,9 @@ func logsCommand(stdout io.Writer) *cobra.Command {
 			if _, err := io.Copy(stdout, f); err != nil || !follow {
 				return err
 			}
+			if err := rewound(f); err != nil {
+				return err
+			}
 			wait, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 			ended := v.Wait(wait) == nil
 			cancel()
@@ -214,6 +217,19 @@ func logsCommand(stdout io.Writer) *cobra.Command {
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
 	c.Flags().BoolVar(&console, "console", false, "what the guest wrote to its serial port")
 	return c
+}
+
+// rewound goes on at the end of a log that has become shorter.
+func rewound(f *os.File) error {
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if end, err := f.Seek(0, io.SeekEnd); err != nil || end < at {
+		return err
+	}
+	_, err = f.Seek(at, io.SeekStart)
+	return err
 }
 
 // consoleCommand joins the terminal to the serial port of a VM in the background.
