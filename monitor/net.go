@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/block/formats"
 	"berth/machine"
 	"berth/qmp"
@@ -339,6 +341,15 @@ func (m *Monitor) addNetdev(c *qmp.Call, a *netdev) (none qmp.None, err error) {
 	if !wellFormedID.MatchString(a.ID) {
 		return none, errors.New("Parameter 'id' expects an identifier")
 	}
+	var taken []int // descriptors that getfd brought
+	handed := false // the machine has them
+	defer func() {
+		for _, fd := range taken {
+			if !handed {
+				_ = unix.Close(fd) // nothing was written through it
+			}
+		}
+	}()
 	parts := []string{string(a.Type)}
 	values := formats.Flatten(c.Raw)
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -347,7 +358,7 @@ func (m *Monitor) addNetdev(c *qmp.Call, a *netdev) (none qmp.None, err error) {
 			continue
 		}
 		if key == "fd" || key == "fds" || strings.HasSuffix(key, ".str") && !listed.MatchString(key) {
-			if value, err = m.numbers(value); err != nil {
+			if value, err = m.numbers(value, &taken); err != nil {
 				return none, err
 			}
 		}
@@ -360,11 +371,13 @@ func (m *Monitor) addNetdev(c *qmp.Call, a *netdev) (none qmp.None, err error) {
 	if err != nil {
 		return none, err
 	}
+	handed = true
 	return none, m.vm.Do(func() error { return m.vm.AddCable(n) })
 }
 
-// numbers replaces names that getfd gave by the numbers of their descriptors.
-func (m *Monitor) numbers(names string) (string, error) {
+// numbers replaces names that getfd gave by the numbers of their descriptors, which are
+// added to taken.
+func (m *Monitor) numbers(names string, taken *[]int) (string, error) {
 	parts := strings.Split(names, ":")
 	for i, name := range parts {
 		if _, err := strconv.Atoi(name); err == nil {
@@ -374,6 +387,7 @@ func (m *Monitor) numbers(names string) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		*taken = append(*taken, fd)
 		parts[i] = strconv.Itoa(fd)
 	}
 	return strings.Join(parts, ":"), nil
