@@ -93,6 +93,11 @@ func New(cfg Config) (*Machine, error) {
 	if m.board, err = newBoard(cfg, m.post); err != nil {
 		return nil, err
 	}
+	if _, comes := cfg.Console.(chardev.Plug); comes { // whose other end may never read again
+		for i := range m.board.speakers {
+			m.board.speakers[i].patient = false
+		}
+	}
 	// Guest time begins with Run. All vCPUs are given their state at one instant,
 	// so that their time-stamp counters agree.
 	m.board.clock.Pause()
