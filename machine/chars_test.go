@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 
+	"berth/chardev"
 	"berth/spec"
 )
 
@@ -31,6 +32,20 @@ func TestStandardOutputIsWaitedFor(t *testing.T) {
 	for i, want := range []bool{true, true, true, false} {
 		if b.speakers[i].patient != want {
 			t.Errorf("device %d: patient %v", i, !want)
+		}
+	}
+}
+
+// A console whose other end comes and goes, of a VM in the background, is not waited for.
+func TestAConsoleInTheBackgroundIsNotWaitedFor(t *testing.T) {
+	s, err := chardev.Listen(t.TempDir() + "/console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := buildWith(t, &script{}, 1, s)
+	for i, sp := range m.board.speakers {
+		if sp.patient {
+			t.Errorf("device %d is waited for", i)
 		}
 	}
 }
