@@ -117,7 +117,7 @@ func softFloat(op optab.Op, dst, src *[2]uint64, imm uint8, mxcsr uint32) Flags 
 	case optab.SQRTSD:
 		c.sqrtLanes(sd, &d, &s)
 	case optab.DPPS, optab.DPPD:
-		c.dot(op == optab.DPPD, &d, &s, imm)
+		c.dot(op == optab.DPPD, []*[2]uint64{&d}, []*[2]uint64{&s}, imm)
 	default:
 		c.others(op, &d, &s, imm)
 	}
@@ -289,37 +289,57 @@ func (c *ctx) estimate(l lanes, d, s *[2]uint64, root bool) {
 	}
 }
 
-// dot is DPPS and DPPD: products that imm's high half selects are added in
-// pairs, and imm's low half says which elements get the sum.
-func (c *ctx) dot(double bool, d, s *[2]uint64, imm uint8) {
+// dot is DPPS and DPPD, or VDPPS, of one or two halves that go through the steps
+// together: products that imm's high half selects are added in pairs, and imm's low
+// half says which elements get the sum.
+func (c *ctx) dot(double bool, d, s []*[2]uint64, imm uint8) {
 	l := ps
 	if double {
 		l = pd
 	}
-	var p [4]num
-	for i := range l.n {
-		if imm>>(4+i)&1 != 0 {
-			p[i] = l.again(c.mul(l.get(d, i), l.get(s, i), l.format()))
+	var p [2][4]num
+	for h := range d {
+		for i := range l.n {
+			if imm>>(4+i)&1 != 0 {
+				p[h][i] = l.again(c.mul(l.get(d[h], i), l.get(s[h], i), l.format()))
+			}
 		}
 	}
 	if !c.step() {
 		return
 	}
-	sum := c.add(p[0], p[1], l.format())
-	if !double {
-		high := c.add(p[2], p[3], l.format())
-		if !c.step() {
-			return
-		}
-		sum = c.add(l.again(sum), l.again(high), l.format())
-	}
-	for i := range l.n {
-		if imm>>i&1 != 0 {
-			l.put(d, i, sum)
-		} else {
-			l.put(d, i, num{})
+	var low, high [2]num
+	for h := range d {
+		low[h] = c.add(p[h][0], p[h][1], l.format())
+		if !double {
+			high[h] = c.add(p[h][2], p[h][3], l.format())
 		}
 	}
+	if !double && !c.step() {
+		return
+	}
+	for h := range d {
+		sum := low[h]
+		if !double {
+			sum = c.add(l.again(sum), l.again(high[h]), l.format())
+		}
+		for i := range l.n {
+			if imm>>i&1 != 0 {
+				l.put(d[h], i, sum)
+			} else {
+				l.put(d[h], i, num{})
+			}
+		}
+	}
+}
+
+// DotFlags is the flags that a VDPPS of 256 bits raises, as Arith.Float's: both halves
+// go through its steps together.
+func DotFlags(a, b *[4]uint64, imm uint8, mxcsr uint32) Flags {
+	c := sseCtx(mxcsr)
+	d, s := [2][2]uint64{{a[0], a[1]}, {a[2], a[3]}}, [2][2]uint64{{b[0], b[1]}, {b[2], b[3]}}
+	c.dot(false, []*[2]uint64{&d[0], &d[1]}, []*[2]uint64{&s[0], &s[1]}, imm)
+	return c.flags()
 }
 
 // conversions between formats and packed integers.

@@ -393,6 +393,9 @@ func (c *CPU) unmaskedSSE(in *decode.Inst) (f fp.Flags) {
 		src = c.vex.Mem
 	}
 	first := c.ymm(in.V)
+	if in.Op == optab.DPPS && in.L == 1 {
+		return fp.DotFlags(&first, &src, uint8(in.Imm), c.fpu.mxcsr)
+	}
 	for lane := 0; lane <= int(in.L)*2; lane += 2 {
 		a, b := [2]uint64(first[lane:]), [2]uint64(src[lane:])
 		f |= fp.Soft.Float(in.Op, &a, &b, uint8(in.Imm), c.fpu.mxcsr)
