@@ -35,7 +35,7 @@ func (c *cpu) open(ports, mmio accel.IO) error {
 		MMIO:       lapic.Overlay{APIC: l, Next: mmio},
 		APIC:       l,
 		TSC:        c.vm.cfg.Clock.Now,
-		Steady:     host,
+		Steady:     host && c.vm.cfg.CPUs == 1, // several compare their TSCs, to the nanosecond
 		Group:      c.vm.group,
 		UnknownMSR: c.vm.unknownMSR,
 		Freed:      c.vm.freed,

@@ -38,8 +38,8 @@ func (c *CPU) readTSC() uint64 {
 }
 
 // relateTSC notes that the guest's TSC was t at, or a bit before, now of the host's; to read it took so much of that.
-// What translated code makes of it is never more than t was by then, and as little
-// less on all vCPUs: they may compare.
+// What translated code makes of it is never more than t was by then, but may be a little
+// less: other vCPUs, which could compare, there are none.
 func (c *CPU) relateTSC(now, t, took uint64) {
 	r, f := &c.sys.hostTSC, &c.Frame
 	f.TSCLimit = 0
