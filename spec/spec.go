@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Version is the version of Machine's JSON form.
@@ -63,7 +64,9 @@ type Machine struct {
 	Paused bool `json:"paused,omitempty"`
 }
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var uuidForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+})
 
 // Boot is what the machine starts with.
 type Boot struct {
@@ -142,7 +145,7 @@ func (m *Machine) Validate() error {
 		return errors.New("no kernel: give one with --kernel FILE")
 	case m.Name == "" || strings.ContainsFunc(m.Name, func(r rune) bool { return r <= ' ' || r == '/' || r == 0x7f }):
 		return fmt.Errorf("name %q: a name is one word without slashes", m.Name)
-	case m.UUID != "" && !uuidForm.MatchString(m.UUID):
+	case m.UUID != "" && !uuidForm().MatchString(m.UUID):
 		return fmt.Errorf("uuid %q: give one as uuidgen prints it, 01234567-89ab-cdef-0123-456789abcdef", m.UUID)
 	}
 	for _, w := range []struct{ what, value, path string }{
