@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 
@@ -142,26 +143,13 @@ func (h *chardevs) terminals() (list []Terminal) {
 // filename says what a host's end is as QEMU 7.2 does.
 func (n *host) filename() string {
 	c := n.char
-	serving := ""
-	if c.Server {
-		serving = ",server=on"
-	}
-	switch p := n.port.(type) {
-	case *chardev.PTY:
+	if p, ok := n.port.(*chardev.PTY); ok {
 		return "pty:" + p.Path()
-	case *chardev.Socket:
-		away := ""
-		if !p.Connected() {
-			away = "disconnected:"
-		}
-		if c.TCP != "" {
-			at := c.TCP
-			if a := p.Addr(); a != nil {
-				at = a.String()
-			}
-			return away + "tcp:" + at + serving
-		}
-		return away + "unix:" + c.Socket + serving
+	}
+	// What takes the place of standard input and output of a VM in the background has
+	// a socket too.
+	if p, ok := n.port.(listener); ok {
+		return socketName(p, c)
 	}
 	switch {
 	case c.File != "":
@@ -172,6 +160,26 @@ func (n *host) filename() string {
 		return "stdio"
 	}
 	return c.To
+}
+
+// listener is a port that may listen somewhere: a chardev.Socket and what is made of one.
+type listener interface {
+	chardev.Plug
+	Addr() net.Addr // nil: it has connected itself
+}
+
+func socketName(p listener, c spec.Char) string {
+	name := "unix:" + c.Socket
+	if c.TCP != "" {
+		name = "tcp:" + c.TCP
+	}
+	if a := p.Addr(); a != nil {
+		name = a.Network() + ":" + a.String() + ",server=on"
+	}
+	if !p.Connected() {
+		name = "disconnected:" + name
+	}
+	return name
 }
 
 // Chardevs lists the hosts' ends of byte devices. Safe for concurrent use, as are

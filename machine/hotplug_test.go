@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -316,7 +317,8 @@ func TestANICThatFailsTakesItsDescriptorsCableAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(t, m, func() error {
-		return m.AddCable(spec.NIC{ID: "n", Type: "stream", Addr: spec.SocketAddress{FD: strconv.Itoa(fds[0])}})
+		_, err := m.AddCable(spec.NIC{ID: "n", Type: "stream", Addr: spec.SocketAddress{FD: strconv.Itoa(fds[0])}})
+		return err
 	})
 	plug := func() error {
 		return m.PlugNIC(Place{ID: "a"}, "n", func(n spec.NIC) (spec.NIC, error) { return n, nil })
@@ -328,4 +330,28 @@ func TestANICThatFailsTakesItsDescriptorsCableAlong(t *testing.T) {
 		t.Errorf("the second time: %v", err)
 	}
 	m.board.slots.ports[0].Unplug()
+}
+
+// What belonged to a NIC that was unplugged is not the next one's.
+func TestACableKeepsNothingOfANIC(t *testing.T) {
+	m, s, h := slotted(t, 1)
+	do(t, m, func() error {
+		_, err := m.AddCable(spec.NIC{ID: "n", Type: "user"})
+		return err
+	})
+	var given []spec.NIC
+	plug := func() error {
+		return m.PlugNIC(Place{ID: "a"}, "n", func(n spec.NIC) (spec.NIC, error) {
+			given = append(given, n)
+			n.MTU, n.Speed, n.MAC = 1400, 1000, "52:54:00:01:02:03"
+			return n, nil
+		})
+	}
+	do(t, m, plug)
+	s.letGo(1)
+	h.await(t, "a /machine/peripheral/a")
+	do(t, m, plug)
+	if len(given) != 2 || !reflect.DeepEqual(given[0], given[1]) {
+		t.Errorf("at first %+v, then %+v", given[0], given[len(given)-1])
+	}
 }

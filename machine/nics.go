@@ -22,7 +22,8 @@ import (
 
 // cable is what a NIC may be plugged into: what QEMU calls a netdev.
 type cable struct {
-	spec       spec.NIC
+	given      spec.NIC          // what it was made as
+	spec       spec.NIC          // that, and what belongs to the NIC that is plugged in or was
 	port       netdev.Port       // nil: it is made when a NIC is plugged in
 	user       *user.Network     // of type "user", else nil
 	dev        *virtionet.Device // nil: no NIC is plugged in
@@ -80,7 +81,7 @@ func (b *board) addNICs(cfg Config) error {
 }
 
 func (b *board) addNIC(cfg Config, n spec.NIC) error {
-	c := &cable{spec: n, name: n.ID, path: b.path(n.ID)}
+	c := &cable{given: n, spec: n, name: n.ID, path: b.path(n.ID)}
 	b.cables.mu.Lock()
 	b.cables.list = append(b.cables.list, c)
 	err := c.open(cfg.Log)
@@ -235,24 +236,24 @@ func (m *Machine) NICs() (list []NIC) {
 }
 
 // AddCable makes what a NIC may be plugged into later: n's type and ID, and what belongs
-// to that type. Call it within Do.
-func (m *Machine) AddCable(n spec.NIC) error {
+// to that type. owned says that n's descriptors are the machine's from now on, after an
+// error too. Call it within Do.
+func (m *Machine) AddCable(n spec.NIC) (owned bool, err error) {
 	c := &m.board.cables
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.find(n.ID) != nil {
-		return fmt.Errorf("Duplicate ID '%s'", n.ID)
+		return false, fmt.Errorf("Duplicate ID '%s'", n.ID)
 	}
-	var err error
 	if n, err = m.cfg.Spec.CompleteNIC(n, m.macs()); err != nil {
-		return err
+		return false, err
 	}
-	x := &cable{spec: n}
+	x := &cable{given: n, spec: n}
 	if err := x.open(m.log); err != nil {
-		return err
+		return true, err
 	}
 	c.list = append(c.list, x)
-	return nil
+	return true, nil
 }
 
 // macs are the addresses that NICs have. Called with the cables' lock held.
@@ -299,7 +300,7 @@ func (m *Machine) PlugNIC(at Place, id string, change func(spec.NIC) (spec.NIC, 
 	if err != nil {
 		return err
 	}
-	n, err := change(x.spec)
+	n, err := change(x.given)
 	if err == nil {
 		n, err = m.cfg.Spec.CompleteNIC(n, nil)
 	}

@@ -371,8 +371,10 @@ func (m *Monitor) addNetdev(c *qmp.Call, a *netdev) (none qmp.None, err error) {
 	if err != nil {
 		return none, err
 	}
-	handed = true
-	return none, m.vm.Do(func() error { return m.vm.AddCable(n) })
+	return none, m.vm.Do(func() error {
+		handed, err = m.vm.AddCable(n)
+		return err
+	})
 }
 
 // numbers replaces names that getfd gave by the numbers of their descriptors, which are

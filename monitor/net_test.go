@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -30,6 +31,31 @@ func TestRefusedNetdevKeepsNoDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+		t.Errorf("descriptor %d is open: %v", fd, err)
+	}
+}
+
+// One whose ID is taken keeps none either.
+func TestNetdevOfATakenIDKeepsNoDescriptor(t *testing.T) {
+	m := vmForTest(t)
+	add := func(args map[string]any) (err error) {
+		m.server.Exclusive(t.Context(), func(c *qmp.Call) { _, err = m.server.Do(c, "netdev_add", args) })
+		return err
+	}
+	if err := add(map[string]any{"type": "user", "id": "n"}); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.descriptors.keep(fd, "one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(map[string]any{"type": "tap", "id": "n", "fd": "one"}); err == nil || err.Error() != "Duplicate ID 'n'" {
+		t.Error(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
 		t.Errorf("descriptor %d is open: %v", fd, err)
 	}
 }

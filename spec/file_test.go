@@ -231,3 +231,11 @@ func FuzzMachineFile(f *testing.F) {
 		}
 	})
 }
+
+func TestWordsOfFields(t *testing.T) {
+	for path, want := range map[string]int{"accel": 3, "boot.decompress": 3, "boot.kernel": 0, "nowhere": 0, "boot.nowhere": 0, "": 0} {
+		if got := Words(path); len(got) != want {
+			t.Errorf("%q: %q, want %d", path, got, want)
+		}
+	}
+}

@@ -45,21 +45,22 @@ func Keys(v any) []Key {
 }
 
 // Words returns the values that a field of Machine may have, by its keys in a
-// machine file: "accel", "boot.decompress".
+// machine file: "accel", "boot.decompress"; none of a field that is not there.
 func Words(path string) []string {
 	t := reflect.TypeFor[Machine]()
-	for {
-		name, rest, more := strings.Cut(path, ".")
-		for _, f := range fieldsOf(t) {
-			if f.name == name {
-				if !more {
-					return f.words
-				}
-				t = t.FieldByIndex(f.index).Type
-			}
+	for more := true; more; {
+		var name string
+		name, path, more = strings.Cut(path, ".")
+		f := byName(fieldsOf(t), name)
+		if f == nil {
+			return nil
 		}
-		path = rest
+		if !more {
+			return f.words
+		}
+		t = t.FieldByIndex(f.index).Type
 	}
+	return nil
 }
 
 // field is one field of a struct as its tags describe it.

@@ -141,15 +141,8 @@ func forwarded(n spec.NIC) *way {
 
 // tell runs a command of the human monitor that says nothing if all is well.
 func tell(ctx context.Context, v *rundir.VM, line string) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	c, err := v.Monitor(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	var said string
-	if err := c.Do(ctx, "human-monitor-command", map[string]any{"command-line": line}, &said); err != nil {
+	if err := ask(ctx, v, "human-monitor-command", map[string]any{"command-line": line}, &said); err != nil {
 		return err
 	}
 	if said = strings.TrimSpace(said); said != "" {

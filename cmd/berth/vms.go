@@ -32,7 +32,7 @@ func vmCommands(stdin *os.File, stdout, stderr io.Writer) []*cobra.Command {
 		{"reset", "Reset a running VM, as a PC's reset button does", "system_reset"},
 	} {
 		commands = append(commands, vmCommand(c.name+" VM", c.short, func(ctx context.Context, v *rundir.VM) error {
-			return ask(ctx, v, c.qmp, nil)
+			return ask(ctx, v, c.qmp, nil, nil)
 		}))
 	}
 	return commands
@@ -70,8 +70,8 @@ func completeVM(_ *cobra.Command, args []string, _ string) (names []string, _ co
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// ask runs one QMP command of a VM.
-func ask(ctx context.Context, v *rundir.VM, command string, answer any) error {
+// ask runs one QMP command of a VM; args and answer may be nil.
+func ask(ctx context.Context, v *rundir.VM, command string, args, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	c, err := v.Monitor(ctx, nil)
@@ -79,7 +79,7 @@ func ask(ctx context.Context, v *rundir.VM, command string, answer any) error {
 		return err
 	}
 	defer c.Close()
-	return c.Do(ctx, command, nil, answer)
+	return c.Do(ctx, command, args, answer)
 }
 
 // row is a VM as ps shows it.
@@ -118,7 +118,7 @@ func statusOfVM(ctx context.Context, v *rundir.VM) string {
 	var s struct {
 		Status string `json:"status"`
 	}
-	if err := ask(ctx, v, "query-status", &s); err != nil {
+	if err := ask(ctx, v, "query-status", nil, &s); err != nil {
 		return "no answer"
 	}
 	return s.Status
@@ -146,7 +146,7 @@ func stopCommand() *cobra.Command {
 	var now bool
 	c := vmCommand("stop VM", "End a VM: press its power button, and end it at once if that does not help", func(ctx context.Context, v *rundir.VM) error {
 		if !now {
-			if err := ask(ctx, v, "system_powerdown", nil); err != nil {
+			if err := ask(ctx, v, "system_powerdown", nil, nil); err != nil {
 				return err
 			}
 			wait, cancel := context.WithTimeout(ctx, patience)
@@ -155,7 +155,7 @@ func stopCommand() *cobra.Command {
 				return err
 			}
 		}
-		if err := ask(ctx, v, "quit", nil); err != nil {
+		if err := ask(ctx, v, "quit", nil, nil); err != nil {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, answerTime)

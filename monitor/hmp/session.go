@@ -1,6 +1,7 @@
 package hmp
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,10 +41,10 @@ func (s *Session) Serve(rw io.ReadWriter) error {
 	}
 	for {
 		line, err := s.terminal.ReadLine()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil && err != term.ErrPasteIndicator {
+		if err != nil && !errors.Is(err, term.ErrPasteIndicator) {
 			return err
 		}
 		if strings.Trim(line, spaces) == "" {

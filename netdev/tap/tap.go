@@ -138,13 +138,22 @@ func (t *Tap) attach(name string, several bool) error {
 	return q.prepare(true)
 }
 
-// inherit takes descriptors of queues.
-func (t *Tap) inherit(fds []int) error {
+// inherit takes descriptors of queues, all of them after an error too.
+func (t *Tap) inherit(fds []int) (err error) {
+	taken := 0
+	defer func() {
+		if err != nil {
+			for _, fd := range fds[taken:] {
+				_ = unix.Close(fd) // nothing was written through it
+			}
+		}
+	}()
 	for _, fd := range fds {
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return fmt.Errorf("descriptor %d: %w", fd, err)
 		}
 		unix.CloseOnExec(fd)
+		taken++
 		q, err := newQueue(fd)
 		if err != nil {
 			return err

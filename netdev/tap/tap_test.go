@@ -426,3 +426,19 @@ func TestAQueueUsedAgainAtOnce(t *testing.T) {
 		t.Error("a queue of an interface that is gone is not given up")
 	}
 }
+
+// Descriptors that a tap is not made of are closed, the second like the first.
+func TestDescriptorsOfNoTapAreClosed(t *testing.T) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{FDs: fds[:]}); err == nil {
+		t.Fatal("a pipe is a tap")
+	}
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
+			t.Errorf("descriptor %d: %v", fd, err)
+		}
+	}
+}

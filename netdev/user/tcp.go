@@ -361,7 +361,7 @@ func (st *stream) outward() error {
 			if res.Count > 0 {
 				st.ep.ModerateRecvBuf(res.Count)
 			}
-			return w.err != errBlocked
+			return !errors.Is(w.err, errBlocked)
 		})
 		if err == nil {
 			err = w.err

@@ -184,11 +184,9 @@ func (n *Network) datagramOut(id stack.TransportEndpointID, pkt *stack.PacketBuf
 
 // sent tells the guest when nobody is at the far end.
 func (n *Network) sent(d *datagram, err error) {
-	switch err {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH:
-		if d.proto == header.UDPProtocolNumber {
-			n.unreachable(d)
-		}
+	gone := errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH)
+	if gone && d.proto == header.UDPProtocolNumber {
+		n.unreachable(d)
 	}
 }
 
