@@ -63,7 +63,7 @@ func (m *Monitor) table() (*qmp.Table, error) {
 		m.runCommands(), m.cpuCommands(), m.hostCommands(), m.chardevCommands(),
 		m.deviceCommands(), m.pciCommands(), m.dumpCommands(), m.humanQMP(),
 		m.descriptorCommands(), m.blockCommands(),
-		m.netCommands(), []qmp.Command{m.queryNICs()},
+		m.netCommands(),
 		m.modelCommands(), m.qomCommands(), m.statsCommands(), m.balloonCommands(),
 	), events())
 }

@@ -33,20 +33,33 @@ func Libraries(program string) (list []string, err error) {
 
 // QEMUFiles lists QEMU, its libraries and its firmware as FILE:PATH.
 func QEMUFiles() ([]string, error) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
+	all, err := WithLibraries("qemu-system-x86_64")
 	if err != nil {
 		return nil, err
 	}
-	all, err := Libraries(qemu)
-	if err != nil {
-		return nil, err
-	}
-	all = append(all, qemu+":/bin/qemu-system-x86_64")
 	for _, f := range firmware() {
 		if _, err := os.Stat(f); err != nil {
 			return nil, err
 		}
 		all = append(all, f+":"+Firmware+"/"+filepath.Base(f))
+	}
+	return all, nil
+}
+
+// WithLibraries lists a program of this host, which becomes /bin/PROGRAM, and its
+// libraries as FILE:PATH.
+func WithLibraries(program string) ([]string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.Command("ldd", path).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w", path, err)
+	}
+	all := []string{path + ":/bin/" + program}
+	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
+		all = append(all, lib[1]+":"+lib[1])
 	}
 	return all, nil
 }

@@ -8,9 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
+
+	realkvm "berth/tests/nested"
 )
 
 // options are the command line.
@@ -78,9 +79,9 @@ func bench(o options) error {
 
 // guestFiles makes an initrd with iperf3, its libraries and the NIC's driver.
 func guestFiles(scratch string) (initrd string, err error) {
-	packed, err := withLibraries("iperf3")
+	packed, err := realkvm.WithLibraries("iperf3")
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%w: tests/guest/setup --net installs it", err)
 	}
 	initrd = filepath.Join(scratch, "net.img")
 	args := []string{"-o", initrd, "-m", "virtio_net"}
@@ -91,23 +92,6 @@ func guestFiles(scratch string) (initrd string, err error) {
 		return "", fmt.Errorf("tests/guest/mkinitrd: %w: %s", err, out)
 	}
 	return initrd, nil
-}
-
-// withLibraries lists a program of the host and its libraries as FILE:PLACE.
-func withLibraries(program string) ([]string, error) {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return nil, fmt.Errorf("%w: tests/guest/setup --net installs it", err)
-	}
-	out, err := exec.Command("ldd", path).Output()
-	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", path, err)
-	}
-	all := []string{path + ":/bin/" + program}
-	for _, lib := range regexp.MustCompile(`(?m)(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
-		all = append(all, lib[1]+":"+lib[1])
-	}
-	return all, nil
 }
 
 // measure boots the VMMs in turn on each network, and tells say each figure.

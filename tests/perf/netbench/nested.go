@@ -24,7 +24,7 @@ func nested(h host, scratch string, o options) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	iperf, err := withLibraries("iperf3")
+	iperf, err := realkvm.WithLibraries("iperf3")
 	if err != nil {
 		return nil, err
 	}
